@@ -1,0 +1,1 @@
+//! Cluster DNS addon: names of Services and Pods.

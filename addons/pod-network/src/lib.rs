@@ -1,0 +1,1 @@
+//! Pod network addon: vxlan and direct routes, CNI configuration, masquerade.

@@ -1,0 +1,1 @@
+//! Handler chain, verbs, admission frame, authentication, authorization, discovery.

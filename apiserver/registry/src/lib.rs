@@ -1,0 +1,1 @@
+//! One module per resource: strategy hook-up, subresources, allocators, printer columns.

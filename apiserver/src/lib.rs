@@ -1,0 +1,1 @@
+//! kube-apiserver: the Kubernetes API over etcd or an embedded store.

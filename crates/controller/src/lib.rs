@@ -1,0 +1,1 @@
+//! Informers, indexed stores, work queues, controller driver, expectations, events, leases.

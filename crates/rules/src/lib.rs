@@ -1,0 +1,1 @@
+//! Defaulting, validation and update strategy per kind, RBAC evaluation: functions only.

@@ -1,0 +1,1 @@
+//! Process runtime of every component: flags, configuration, logs, metrics, health, TLS, tasks, signals.

@@ -1,0 +1,1 @@
+//! Versioned store contract, embedded and etcd backends, watch cache, shared test suite.

@@ -1,0 +1,1 @@
+//! Small std-like helpers: error chains, back-off arithmetic, name hashes.

@@ -1,0 +1,1 @@
+//! kubeadm: makes and joins clusters.

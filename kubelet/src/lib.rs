@@ -1,0 +1,1 @@
+//! kubelet: runs Pods through the container runtime interface.

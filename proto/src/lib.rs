@@ -1,0 +1,1 @@
+//! Committed gRPC definitions: CRI v1.

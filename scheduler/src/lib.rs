@@ -1,0 +1,1 @@
+//! kube-scheduler: places Pods on Nodes.
