@@ -6,3 +6,4 @@
 
 pub mod cache;
 pub mod contract;
+pub mod embedded;
