@@ -266,6 +266,10 @@ pub trait Store: Send + Sync + 'static {
     /// Whether progress batches can be relied on as proof of completeness.
     fn proves_progress(&self) -> bool;
 
+    /// For stores that do not prove progress: the latest revision, if no key with the prefix has changed after
+    /// `revision`, when there were `count` of them. `None` if that cannot be said.
+    async fn unchanged_since(&self, prefix: &str, revision: i64, count: i64) -> Result<Option<i64>, StoreError>;
+
     /// Bytes that the store takes on disk.
     async fn size_bytes(&self) -> Result<i64, StoreError>;
 

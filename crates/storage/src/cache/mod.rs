@@ -1,21 +1,48 @@
 //! The watch cache: one per resource, fed by one store watch, serving every GET, LIST and WATCH of it.
+//!
+//! Objects are decoded once, when they enter, and their bytes are shared from then on. The state is an ordered map
+//! whose snapshots cost nothing. Changes go into a ring, for watches that start a little in the past, and into the
+//! queues of the watchers that may want them; a watcher that still has not taken a change when it falls off the ring is
+//! closed, and nobody else notices.
+//!
+//! A consistent read asks the store for its revision and waits until the cache is known to be complete up to there: by
+//! the store's shared counters if it is in this process, by a progress notice otherwise.
 
+mod consistency;
+mod core;
+mod event;
+mod feed;
 mod intern;
+mod metrics;
 mod object;
+mod ring;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+mod watcher;
+mod watchers;
 
-use std::{
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
+use std::{sync::Arc, time::Duration};
+
+use tokio::task::JoinHandle;
+
+pub use self::{
+    consistency::Consistency,
+    event::{EventKind, WatchEvent},
+    metrics::CacheMetrics,
+    object::{CachedObject, Codec, CodecError, IndexRecord},
+    snapshot::{Items, Snapshot},
+    watcher::{Predicate, WatchItem, WatchRequest, WatchStart, Watcher},
+    watchers::Scope,
 };
+use self::{
+    core::{Core, FRESH_WAIT},
+    event::{Change, EventKind as Kind},
+};
+use crate::contract::{Range, Store, StoreError};
 
-use bytes::Bytes;
-use futures::Stream;
-
-pub use object::{CachedObject, Codec, CodecError, IndexRecord};
-
-use crate::contract::{Store, StoreError};
+/// Changes undone at most to show an older state; beyond, the store is read.
+const MAX_UNDO: usize = 20_000;
 
 /// How new an answer must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,114 +53,6 @@ pub enum Freshness {
     AtLeast(i64),
     /// Everything acknowledged before the question.
     Latest,
-}
-
-/// Decides whether a watcher wants an object.
-pub type Predicate = Arc<dyn Fn(&CachedObject) -> bool + Send + Sync>;
-
-/// Narrows a watch to what the dispatcher can look up. It does not replace the predicate: a watcher sees an event
-/// when scope and predicate match.
-#[derive(Clone, Debug, Default)]
-pub struct Scope {
-    /// Only objects of this namespace.
-    pub namespace: Option<String>,
-    /// Only the object of this name.
-    pub name: Option<String>,
-    /// Only objects with this value of a hot field (one that [`CacheOptions::hot_fields`] names).
-    pub hot_field: Option<(&'static str, String)>,
-}
-
-/// Where a watch starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WatchStart {
-    /// The existing objects as `Added`, of a state that is this fresh, then the changes.
-    Initial(Freshness),
-    /// Changes after this revision.
-    After(i64),
-    /// Changes after now.
-    Now(Freshness),
-}
-
-/// A watch to start.
-#[derive(Clone)]
-pub struct WatchRequest {
-    /// Key prefix of the objects wanted: the resource's or a namespace's.
-    pub prefix: String,
-    /// Narrows the watch.
-    pub scope: Scope,
-    /// Which objects are wanted; all if `None`.
-    pub predicate: Option<Predicate>,
-    /// Where to start.
-    pub start: WatchStart,
-    /// Whether to send bookmarks.
-    pub bookmarks: bool,
-    /// Whether to mark the end of the initial objects with a bookmark (`sendInitialEvents`).
-    pub initial_events_end: bool,
-}
-
-/// Type of a watch event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum EventKind {
-    /// The object came into being, or into view.
-    Added,
-    /// The object changed.
-    Modified,
-    /// The object went, or went out of view.
-    Deleted,
-}
-
-/// An event of a watcher.
-#[derive(Clone)]
-pub struct WatchEvent {
-    /// Its type, as this watcher sees it.
-    pub kind: EventKind,
-    /// The object as it is shown: for `Deleted` the last state at the revision of the event.
-    pub object: Arc<CachedObject>,
-    /// The object before, if there was one.
-    pub previous: Option<Arc<CachedObject>>,
-    /// Revision of the event.
-    pub revision: i64,
-}
-
-impl WatchEvent {
-    /// The JSON frame, `{"type":..,"object":..}` and a newline, shared between watchers.
-    pub fn frame(&self) -> Bytes {
-        todo!()
-    }
-}
-
-/// What a watcher yields.
-#[derive(Clone)]
-pub enum WatchItem {
-    /// A change.
-    Event(WatchEvent),
-    /// All changes up to `revision` have been yielded.
-    Bookmark {
-        /// That revision.
-        revision: i64,
-        /// Whether this is the end of the initial objects.
-        initial_events_end: bool,
-    },
-}
-
-/// A running watch. The stream ends when the watcher was too slow or the cache lost its place; the client watches
-/// again then.
-pub struct Watcher {}
-
-impl Watcher {
-    /// A bookmark as of now: the revision up to which everything this watcher wants has been yielded. For the last
-    /// bookmark before a deadline.
-    pub fn bookmark_revision(&self) -> i64 {
-        todo!()
-    }
-}
-
-impl Stream for Watcher {
-    type Item = WatchItem;
-
-    fn poll_next(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Option<WatchItem>> {
-        todo!()
-    }
 }
 
 /// Settings of a cache.
@@ -149,6 +68,12 @@ pub struct CacheOptions {
     pub hot_fields: &'static [&'static str],
     /// Time between bookmarks of a watcher.
     pub bookmark_period: Duration,
+    /// Changes kept at most for watches that start in the past.
+    pub ring_events: usize,
+    /// Memory that changes may take at most.
+    pub ring_bytes: usize,
+    /// Age after which changes are let go.
+    pub ring_age: Duration,
 }
 
 impl CacheOptions {
@@ -160,116 +85,222 @@ impl CacheOptions {
             prefix: prefix.into(),
             hot_fields: &[],
             bookmark_period: Duration::from_secs(60),
+            ring_events: 100 * 1024,
+            ring_bytes: 24 << 20,
+            ring_age: Duration::from_secs(75),
         }
-    }
-}
-
-/// Metrics of all caches of a process.
-#[derive(Clone)]
-pub struct CacheMetrics {}
-
-impl CacheMetrics {
-    /// Registers the metrics.
-    pub fn register(_registry: &prometheus::Registry) -> Result<Self, prometheus::Error> {
-        Ok(Self {})
-    }
-}
-
-/// A consistent state of the cache; taking one costs nothing and holding one delays nobody.
-#[derive(Clone)]
-pub struct Snapshot {
-    /// Its revision.
-    pub revision: i64,
-    /// Objects of the range that are not in this snapshot, because a limited read of the store made it.
-    pub beyond: i64,
-}
-
-impl Snapshot {
-    /// The objects under the prefix it was asked for, from key `start` on, in key order.
-    pub fn range<'a>(&'a self, _start: Option<&str>) -> Box<dyn Iterator<Item = (&'a str, &'a Arc<CachedObject>)> + 'a> {
-        todo!()
-    }
-
-    /// Like [`Self::range`], but only the objects with this value of a hot field, found without scanning. `None` if
-    /// the field is not hot.
-    pub fn by_field<'a>(
-        &'a self,
-        _field: &str,
-        _value: &str,
-        _start: Option<&str>,
-    ) -> Option<Box<dyn Iterator<Item = (&'a str, &'a Arc<CachedObject>)> + 'a>> {
-        todo!()
-    }
-
-    /// The object of a key.
-    pub fn get(&self, _key: &str) -> Option<&Arc<CachedObject>> {
-        todo!()
-    }
-
-    /// Number of objects under the prefix it was asked for, from `start` on.
-    pub fn count(&self, start: Option<&str>) -> usize {
-        self.range(start).count()
     }
 }
 
 /// The cache of one resource. Cheap to clone; the feeding task ends with the last clone.
 #[derive(Clone)]
-pub struct Cache {}
+pub struct Cache {
+    handle: Arc<Handle>,
+}
+
+struct Handle {
+    core: Arc<Core>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.task.abort();
+        self.core.close();
+    }
+}
 
 impl Cache {
     /// Starts a cache. Must be called within a tokio runtime.
-    pub fn new(_options: CacheOptions, _store: Arc<dyn Store>, _codec: Arc<dyn Codec>, _metrics: CacheMetrics) -> Self {
-        Self {}
+    pub fn new(
+        options: CacheOptions,
+        store: Arc<dyn Store>,
+        codec: Arc<dyn Codec>,
+        metrics: &CacheMetrics,
+    ) -> Self {
+        let metrics = metrics.of(&options.group, &options.resource);
+        let core = Arc::new(Core::new(options, store, codec, metrics));
+        let task = tokio::spawn(feed::run(Arc::clone(&core)));
+        Self { handle: Arc::new(Handle { core, task }) }
     }
 
-    /// Whether the cache has been filled and follows the store.
+    fn core(&self) -> &Core {
+        &self.handle.core
+    }
+
+    /// Whether the cache has been filled.
     pub fn is_ready(&self) -> bool {
-        todo!()
+        self.core().state.read().ready
     }
 
     /// Waits until the cache has been filled.
     pub async fn ready(&self) {
-        todo!()
+        let mut moved = self.core().moved.subscribe();
+        while !self.is_ready() {
+            if moved.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// The revision up to which the cache is known to be complete.
     pub fn revision(&self) -> i64 {
-        todo!()
+        self.core().proven()
+    }
+
+    /// Number of objects.
+    pub fn len(&self) -> usize {
+        self.core().state.read().objects.len()
+    }
+
+    /// Whether there are no objects.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// The object of a key, and the revision of the answer.
-    pub async fn get(
-        &self,
-        _key: &str,
-        _freshness: Freshness,
-    ) -> Result<(Option<Arc<CachedObject>>, i64), StoreError> {
-        todo!()
+    pub async fn get(&self, key: &str, freshness: Freshness) -> Result<(Option<Arc<CachedObject>>, i64), StoreError> {
+        let core = self.core();
+        let direct = !self.is_ready() || (freshness == Freshness::Latest && !core.store.proves_progress());
+        if direct || !self.freshen(freshness).await? {
+            return self.get_stored(key, freshness).await;
+        }
+        let state = core.state.read();
+        Ok((state.objects.get(key).map(Arc::clone), state.proven()))
     }
 
-    /// A state of the objects under `prefix`.
-    pub async fn list(&self, _prefix: &str, _freshness: Freshness) -> Result<Snapshot, StoreError> {
-        todo!()
+    async fn get_stored(
+        &self,
+        key: &str,
+        freshness: Freshness,
+    ) -> Result<(Option<Arc<CachedObject>>, i64), StoreError> {
+        let core = self.core();
+        let (found, revision) = core.store.get(key).await?;
+        if let Freshness::AtLeast(requested) = freshness
+            && requested > revision
+        {
+            return Err(StoreError::FutureRevision { requested, current: revision });
+        }
+        let object = match found {
+            Some(kv) => {
+                let damaged = |e: CodecError| StoreError::Corrupt(format!("{key}: {e}"));
+                Some(Arc::new(core.codec.ingest(&kv.key, &kv.value, kv.mod_revision).map_err(damaged)?))
+            }
+            None => None,
+        };
+        Ok((object, revision))
+    }
+
+    /// A state of the objects under `prefix`. A cache that has not been filled yet is waited for.
+    pub async fn list(&self, prefix: &str, freshness: Freshness) -> Result<Snapshot, StoreError> {
+        self.wait_ready().await?;
+        if self.freshen(freshness).await? {
+            return Ok(self.core().snapshot(prefix));
+        }
+        let page = self.core().store.range(Range { prefix, ..Range::default() }).await?;
+        Ok(self.core().snapshot_of(prefix, &page.items, page.revision, 0))
     }
 
     /// The state at exactly `revision`. Where the cache no longer holds it the store is read, from key `start` on and
     /// at most `limit` objects (0 for all): the snapshot holds at least those.
     pub async fn exact(
         &self,
-        _prefix: &str,
-        _revision: i64,
-        _start: Option<&str>,
-        _limit: usize,
+        prefix: &str,
+        revision: i64,
+        start: Option<&str>,
+        limit: usize,
     ) -> Result<Snapshot, StoreError> {
-        todo!()
+        if self.is_ready() {
+            self.core().reach(revision).await?;
+            if let Some(snapshot) = self.undo(prefix, revision) {
+                return Ok(snapshot);
+            }
+        }
+        let range = Range { prefix, start, limit, revision: Some(revision) };
+        let page = self.core().store.range(range).await?;
+        let beyond = page.count - page.items.len() as i64;
+        Ok(self.core().snapshot_of(prefix, &page.items, revision, beyond))
     }
 
-    /// Starts a watch.
-    pub async fn watch(&self, _request: WatchRequest) -> Result<Watcher, StoreError> {
-        todo!()
+    /// The state at `revision`, made from the present one by undoing the changes since. `None` if they are not held.
+    fn undo(&self, prefix: &str, revision: i64) -> Option<Snapshot> {
+        let (mut snapshot, changes) = {
+            let state = self.core().state.read();
+            let changes: Vec<Arc<Change>> = state.ring.after(revision)?.take(MAX_UNDO + 1).map(Arc::clone).collect();
+            let hot = if changes.is_empty() { state.hot.clone() } else { Vec::new() };
+            let objects = state.objects.clone();
+            (Snapshot { revision, beyond: 0, prefix: Arc::from(prefix), objects, hot }, changes)
+        };
+        if changes.len() > MAX_UNDO {
+            return None;
+        }
+        for change in changes.iter().rev() {
+            match (&change.previous, change.kind) {
+                (Some(previous), _) => {
+                    snapshot.objects.insert(Arc::clone(&change.key), Arc::clone(previous));
+                }
+                (None, Kind::Deleted) => {}
+                (None, _) => {
+                    snapshot.objects.remove(&change.key);
+                }
+            }
+        }
+        Some(snapshot)
     }
 
-    /// Waits until the cache shows revision `revision`, for a writer that wants to see its own write.
-    pub async fn observe_hint(&self, _revision: i64) -> Result<(), StoreError> {
-        todo!()
+    /// Starts a watch. Refused with `NotReady` while the cache is being filled.
+    pub async fn watch(&self, request: WatchRequest) -> Result<Watcher, StoreError> {
+        if !self.is_ready() {
+            return Err(StoreError::NotReady);
+        }
+        if let WatchStart::Initial(freshness) | WatchStart::Now(freshness) = request.start
+            && !self.freshen(freshness).await?
+        {
+            let (requested, current) = (self.core().store.current_revision().await?, self.revision());
+            return Err(StoreError::FutureRevision { requested, current });
+        }
+        Watcher::start(Arc::clone(&self.handle.core), request)
+    }
+
+    /// Waits until the cache shows `revision`: for a writer that wants to see its own write.
+    pub async fn observe_hint(&self, revision: i64) -> Result<(), StoreError> {
+        self.wait_ready().await?;
+        self.core().reach(revision).await
+    }
+
+    /// Counts a list that was served from a snapshot: by which index (empty for none), how many objects were looked at,
+    /// and how many returned.
+    pub fn count_list(&self, index: &str, fetched: usize, returned: usize) {
+        self.core().metrics.list(index, fetched as u64, returned as u64);
+    }
+
+    /// Makes the cache as fresh as demanded. False if it could not be proven fresh, and the store must be read.
+    async fn freshen(&self, freshness: Freshness) -> Result<bool, StoreError> {
+        let core = self.core();
+        match freshness {
+            Freshness::Any => Ok(true),
+            Freshness::AtLeast(revision) => core.reach(revision).await.map(|()| true),
+            Freshness::Latest => {
+                let tide = core.state.read().tide.as_ref().map(|tide| tide.store_revision());
+                let target = match tide {
+                    Some(revision) => revision,
+                    None => core.store.current_revision().await?,
+                };
+                let reached = core.reach(target).await;
+                core.metrics.consistent_read(reached.is_ok(), reached.is_err());
+                match reached {
+                    Ok(()) => Ok(true),
+                    Err(StoreError::FutureRevision { .. }) => Ok(false),
+                    Err(error) => Err(error),
+                }
+            }
+        }
+    }
+
+    async fn wait_ready(&self) -> Result<(), StoreError> {
+        if self.is_ready() {
+            return Ok(());
+        }
+        tokio::time::timeout(FRESH_WAIT, self.ready()).await.map_err(|_| StoreError::NotReady)
     }
 }

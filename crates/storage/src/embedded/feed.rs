@@ -91,7 +91,9 @@ impl Feed {
     pub(super) fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
-        state.watches.clear();
+        for live in state.watches.drain(..) {
+            live.tide.set_sent(i64::MAX);
+        }
     }
 
     /// Goes live if everything up to `next - 1` has been delivered; `None` if there is more in the log.

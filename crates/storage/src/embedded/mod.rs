@@ -293,6 +293,13 @@ impl Store for EmbeddedStore {
         true
     }
 
+    async fn unchanged_since(&self, prefix: &str, revision: i64, count: i64) -> Result<Option<i64>, StoreError> {
+        let range = Range { prefix, ..Range::default() };
+        let found = self.index.read().range(&range)?;
+        let unchanged = found.count == count && found.items.iter().all(|item| item.version.revision <= revision);
+        Ok(unchanged.then_some(found.revision))
+    }
+
     async fn size_bytes(&self) -> Result<i64, StoreError> {
         let total: u64 = self.index.read().segments.values().map(|segment| u64::from(segment.committed())).sum();
         Ok(total as i64)
