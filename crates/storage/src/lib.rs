@@ -7,3 +7,4 @@
 pub mod cache;
 pub mod contract;
 pub mod embedded;
+pub mod etcd;
