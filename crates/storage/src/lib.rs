@@ -8,3 +8,5 @@ pub mod cache;
 pub mod contract;
 pub mod embedded;
 pub mod etcd;
+#[cfg(any(test, feature = "test-util"))]
+pub mod suite;

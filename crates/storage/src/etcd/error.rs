@@ -14,7 +14,7 @@ const DATA_LOSS: i32 = 15;
 /// What an error of the client means.
 pub(super) fn store_error(error: Error) -> StoreError {
     let Error::GRpcStatus(status) = &error else {
-        return StoreError::Unavailable(util_chain(&error));
+        return StoreError::Unavailable(chain(&error));
     };
     let message = status.message();
     match i32::from(status.code()) {
@@ -34,7 +34,7 @@ pub(super) fn is_lease_gone(error: &Error) -> bool {
     matches!(error, Error::GRpcStatus(status) if status.message().contains("lease not found"))
 }
 
-fn util_chain(error: &Error) -> String {
+fn chain(error: &Error) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
