@@ -1,0 +1,254 @@
+//! The life of a request, top to bottom: one function, in the order of upstream's handler chain.
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures::FutureExt;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use machinery::{ApiError, ApiResult};
+use parking_lot::Mutex;
+
+use crate::{
+    authn::{AuthnError, Peer},
+    authz::{Attributes, Decision, forbidden},
+    endpoint::{Call, Endpoint, Warnings},
+    impersonate, nonresource,
+    negotiate::Media,
+    request::{Query, RequestInfo},
+    respond,
+    server::{self, Server},
+    user::{self, User},
+    verbs::body::BODY_LIMIT,
+};
+
+/// Deadline of requests that are not long-running.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+static AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+static FLOW_SCHEMA: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
+static PRIORITY_LEVEL: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
+
+/// Serves one request. Never fails: every failure is an answer.
+pub async fn serve(server: Arc<Server>, request: Request<Body>, peer: Peer) -> Response<Body> {
+    let audit_id = request
+        .headers()
+        .get(&AUDIT_ID)
+        .cloned()
+        .unwrap_or_else(|| HeaderValue::try_from(uuid::Uuid::new_v4().to_string()).unwrap_or(HeaderValue::from_static("")));
+    let started = std::time::Instant::now();
+    let query = Query::parse(request.uri().query().unwrap_or(""));
+    let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
+    let method = request.method().clone();
+    let guarded = AssertUnwindSafe(answer(Arc::clone(&server), request, peer, info.clone(), query)).catch_unwind();
+    let mut response = guarded.await.unwrap_or_else(|_| {
+        tracing::error!(path = %info.path, "request handler panicked");
+        let text = format!("This request caused apiserver to panic. Look in the logs for details: {}", info.path);
+        respond::error(&ApiError::internal(text), Media::Json)
+    });
+    response.headers_mut().insert(AUDIT_ID.clone(), audit_id);
+    server.metrics.observe(&info, &method, response.status(), started.elapsed());
+    response
+}
+
+async fn answer(
+    server: Arc<Server>,
+    request: Request<Body>,
+    peer: Peer,
+    info: RequestInfo,
+    query: Query,
+) -> Response<Body> {
+    let media = error_media(request.headers());
+    let deadline = match deadline(&info, &query) {
+        Ok(deadline) => deadline,
+        Err(error) => return respond::error(&error, media),
+    };
+    let work = secured(server, request, peer, info, query);
+    let outcome = match deadline {
+        None => work.await,
+        Some(deadline) => tokio::time::timeout(deadline, work).await.unwrap_or_else(|_| {
+            Err(ApiError::timeout("request did not complete within the allotted timeout", 0).edit(|s| s.details = None))
+        }),
+    };
+    outcome.unwrap_or_else(|error| respond::error(&error, media))
+}
+
+/// Errors are answered in YAML only to clients that accept nothing else.
+fn error_media(headers: &HeaderMap) -> Media {
+    match headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()) {
+        Some("application/yaml") => Media::Yaml,
+        _ => Media::Json,
+    }
+}
+
+fn deadline(info: &RequestInfo, query: &Query) -> ApiResult<Option<Duration>> {
+    if info.is_long_running() {
+        return Ok(None);
+    }
+    let Some(text) = query.get("timeout").filter(|t| !t.is_empty()) else { return Ok(Some(REQUEST_TIMEOUT)) };
+    let parsed = machinery::duration::parse(text)
+        .map_err(|e| ApiError::bad_request(format!("invalid timeout specified in the request URL - {e}")))?;
+    let wanted = Duration::try_from(parsed).unwrap_or_default();
+    Ok(Some(if wanted.is_zero() { REQUEST_TIMEOUT } else { wanted.min(REQUEST_TIMEOUT) }))
+}
+
+async fn secured(
+    server: Arc<Server>,
+    request: Request<Body>,
+    peer: Peer,
+    info: RequestInfo,
+    query: Query,
+) -> ApiResult<Response<Body>> {
+    let (mut parts, body) = request.into_parts();
+    let user = authenticate(&server, &mut parts, &peer, &info).await?;
+    let _permit = server.admit_in_flight(&info)?;
+    let user = impersonate::apply(&server, user, &mut parts.headers).await?;
+    let attributes = Attributes::of(&info, &user);
+    match server.authorizer.authorize(&attributes).await {
+        Decision::Allow(_) => {}
+        Decision::Deny(reason) | Decision::NoOpinion(reason) => return Err(forbidden(&attributes, &reason)),
+    }
+    let request = Request::from_parts(parts, body);
+    if !info.is_resource {
+        return nonresource::serve(&server, request, &user).await;
+    }
+    let Some(endpoint) = find(&server, &info)? else {
+        return Ok(plain_not_found());
+    };
+    let mut response = resource(server, endpoint, request, peer, info, query, user).await?;
+    let headers = response.headers_mut();
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
+    headers.insert(FLOW_SCHEMA.clone(), HeaderValue::from_static(""));
+    headers.insert(PRIORITY_LEVEL.clone(), HeaderValue::from_static(""));
+    Ok(response)
+}
+
+/// The endpoint of a resource path. `None`: no such group version; an error: no such resource in it.
+fn find(server: &Server, info: &RequestInfo) -> ApiResult<Option<Arc<Endpoint>>> {
+    match server.endpoints.get(&info.group, &info.version, &info.resource) {
+        Some(endpoint) if !endpoint.namespaced && !info.namespace.is_empty() && info.resource != "namespaces" => {
+            Err(ApiError::no_resource())
+        }
+        Some(endpoint) => Ok(Some(Arc::clone(endpoint))),
+        None if server.endpoints.has_version(&info.group, &info.version) => Err(ApiError::no_resource()),
+        None => Ok(None),
+    }
+}
+
+/// The answer to paths that nobody serves.
+pub fn plain_not_found() -> Response<Body> {
+    let mut response = Response::new(Body::from("404 page not found\n"));
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+async fn authenticate(
+    server: &Server,
+    parts: &mut http::request::Parts,
+    peer: &Peer,
+    info: &RequestInfo,
+) -> ApiResult<User> {
+    for authenticator in &server.authenticators {
+        match authenticator.authenticate(parts, peer).await {
+            Ok(Some(user)) => {
+                parts.headers.remove(header::AUTHORIZATION);
+                return Ok(user.authenticated());
+            }
+            Ok(None) => {}
+            Err(error @ AuthnError::Invalid(_)) => {
+                tracing::debug!(%error, "authentication failed");
+                return Err(ApiError::unauthorized());
+            }
+            Err(error) => {
+                tracing::warn!(%error, "authentication failed");
+                return Err(ApiError::unauthorized());
+            }
+        }
+    }
+    if parts.headers.contains_key(header::AUTHORIZATION) || !server.allows_anonymous(&info.path) {
+        return Err(ApiError::unauthorized());
+    }
+    Ok(user::User::anonymous())
+}
+
+async fn resource(
+    server: Arc<Server>,
+    endpoint: Arc<Endpoint>,
+    request: Request<Body>,
+    peer: Peer,
+    info: RequestInfo,
+    query: Query,
+    user: User,
+) -> ApiResult<Response<Body>> {
+    let headers = request.headers().clone();
+    let method = request.method().clone();
+    let takes_over = matches!(info.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy" | "log");
+    let writes = !matches!(method, Method::GET | Method::HEAD);
+    let (body, connection) = if takes_over {
+        (Bytes::new(), Some(request))
+    } else if writes {
+        (read_body(request.into_body()).await?, None)
+    } else {
+        (Bytes::new(), None)
+    };
+    let call = Call {
+        server,
+        endpoint,
+        info,
+        query,
+        headers,
+        method,
+        user,
+        peer,
+        body,
+        connection: Mutex::new(connection),
+        warnings: Warnings::default(),
+    };
+    if writes && !takes_over {
+        // A write that passed admission runs to its end even if the client leaves.
+        return tokio::spawn(async move { with_warnings(&call).await }).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "request handler panicked");
+            Err(ApiError::internal("request handler failed"))
+        });
+    }
+    with_warnings(&call).await
+}
+
+async fn with_warnings(call: &Call) -> ApiResult<Response<Body>> {
+    let outcome = server::dispatch(call).await;
+    let warnings = call.warnings.take();
+    if warnings.is_empty() {
+        return outcome;
+    }
+    let media = error_media(&call.headers);
+    let mut response = outcome.unwrap_or_else(|error| respond::error(&error, media));
+    add_warnings(response.headers_mut(), warnings);
+    Ok(response)
+}
+
+/// Total length of warnings after which each is cut, and what it is cut to (characters).
+const WARNING_TOTAL: usize = 4096;
+const WARNING_CUT: usize = 256;
+
+fn add_warnings(headers: &mut HeaderMap, warnings: Vec<String>) {
+    let total: usize = warnings.iter().map(String::len).sum();
+    for text in warnings {
+        let text: String = if total > WARNING_TOTAL { text.chars().take(WARNING_CUT).collect() } else { text };
+        let quoted = text.replace('\\', "\\\\").replace('"', "\\\"").replace(['\n', '\r'], " ");
+        if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()) {
+            headers.append(header::WARNING, value);
+        }
+    }
+}
+
+async fn read_body(body: Body) -> ApiResult<Bytes> {
+    match Limited::new(body, BODY_LIMIT).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => Err(ApiError::body_too_large(BODY_LIMIT)),
+        Err(error) => Err(ApiError::bad_request(format!("error reading the request body: {error}"))),
+    }
+}

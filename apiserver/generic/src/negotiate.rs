@@ -1,0 +1,201 @@
+//! Content negotiation: what the client accepts and what it sent.
+
+use http::{HeaderMap, header};
+use machinery::{ApiError, ApiResult};
+
+use crate::request::Query;
+
+/// Encoding of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Media {
+    Json,
+    Yaml,
+}
+
+impl Media {
+    /// The Content-Type of answers.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Yaml => "application/yaml",
+        }
+    }
+}
+
+/// Form the object takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Form {
+    Object,
+    Table,
+    PartialMetadata,
+    PartialMetadataList,
+}
+
+/// The negotiated answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// Encoding.
+    pub media: Media,
+    /// Form.
+    pub form: Form,
+    /// Version of `meta.k8s.io` for the non-object forms.
+    pub meta_version: &'static str,
+    /// Indented JSON.
+    pub pretty: bool,
+}
+
+impl Output {
+    /// Plain JSON objects.
+    pub const JSON: Self = Self { media: Media::Json, form: Form::Object, meta_version: "v1", pretty: false };
+}
+
+/// What the addressed endpoint can answer with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// One object.
+    Item,
+    /// A list.
+    List,
+    /// A stream of events.
+    Watch,
+    /// Only whole objects (reviews, scale and so on).
+    Plain,
+}
+
+const ACCEPTED: &str = "only the following media types are accepted: application/json, application/yaml";
+const ACCEPTED_WATCH: &str = "only the following media types are accepted: application/json;stream=watch";
+
+/// Chooses the output from `Accept`. Errors with 406 when nothing fits.
+pub fn output(headers: &HeaderMap, query: &Query, target: Target) -> ApiResult<Output> {
+    let pretty_agent = || {
+        let agent = headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("");
+        ["curl", "Wget", "Mozilla/5.0"].iter().any(|p| agent.starts_with(p))
+    };
+    let pretty = match query.get("pretty") {
+        Some(value) => !matches!(value, "false" | "0"),
+        None => pretty_agent(),
+    };
+    let accept: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).collect();
+    let accept = accept.join(",");
+    if accept.trim().is_empty() {
+        return Ok(Output { pretty, ..Output::JSON });
+    }
+    let mut clauses: Vec<Clause<'_>> = accept.split(',').map(Clause::parse).collect();
+    clauses.sort_by(|a, b| b.quality.total_cmp(&a.quality));
+    for clause in &clauses {
+        if let Some(mut output) = clause.accept(target) {
+            output.pretty = pretty || clause.pretty;
+            return Ok(output);
+        }
+    }
+    Err(ApiError::not_acceptable(if target == Target::Watch { ACCEPTED_WATCH } else { ACCEPTED }))
+}
+
+struct Clause<'a> {
+    media: &'a str,
+    form: Option<&'a str>,
+    group: Option<&'a str>,
+    version: Option<&'a str>,
+    pretty: bool,
+    quality: f32,
+}
+
+impl<'a> Clause<'a> {
+    fn parse(text: &'a str) -> Self {
+        let mut parts = text.split(';').map(str::trim);
+        let mut clause = Self {
+            media: parts.next().unwrap_or(""),
+            form: None,
+            group: None,
+            version: None,
+            pretty: false,
+            quality: 1.0,
+        };
+        for parameter in parts {
+            match parameter.split_once('=') {
+                Some(("as", v)) => clause.form = Some(v),
+                Some(("g", v)) => clause.group = Some(v),
+                Some(("v", v)) => clause.version = Some(v),
+                Some(("pretty", v)) => clause.pretty = v == "1" || v == "true",
+                Some(("q", v)) => clause.quality = v.parse().unwrap_or(0.0),
+                _ => {}
+            }
+        }
+        clause
+    }
+
+    fn accept(&self, target: Target) -> Option<Output> {
+        let media = match self.media {
+            "application/json" | "*/*" | "application/*" => Media::Json,
+            "application/yaml" if target != Target::Watch => Media::Yaml,
+            _ => return None,
+        };
+        if self.quality <= 0.0 {
+            return None;
+        }
+        let Some(form) = self.form else {
+            return Some(Output { media, ..Output::JSON });
+        };
+        let form = match (form, target) {
+            (_, Target::Plain) => return None,
+            ("Table", _) => Form::Table,
+            ("PartialObjectMetadata", Target::Item | Target::Watch) => Form::PartialMetadata,
+            ("PartialObjectMetadataList", Target::List) => Form::PartialMetadataList,
+            _ => return None,
+        };
+        let meta_version = match self.version {
+            Some("v1") | None => "v1",
+            Some("v1beta1") => "v1beta1",
+            Some(_) => return None,
+        };
+        (self.group == Some("meta.k8s.io")).then_some(Output { media, form, meta_version, pretty: false })
+    }
+}
+
+/// Encoding of a request body. A missing Content-Type is JSON. Errors with 415.
+pub fn input(headers: &HeaderMap) -> ApiResult<Media> {
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    match content_type.split(';').next().unwrap_or("").trim() {
+        "" | "application/json" => Ok(Media::Json),
+        "application/yaml" => Ok(Media::Yaml),
+        _ => Err(ApiError::unsupported_media_type(format!(
+            "the body of the request was in an unknown format - accepted media types include: {}",
+            "application/json, application/yaml"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_accept(accept: &str, target: Target) -> ApiResult<Output> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT, accept.parse().expect("header"));
+        output(&headers, &Query::default(), target)
+    }
+
+    #[test]
+    fn kubectl_get_negotiates_a_table() {
+        let accept = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
+        assert_eq!(with_accept(accept, Target::List).expect("table").form, Form::Table);
+        assert_eq!(with_accept(accept, Target::Plain).expect("object").form, Form::Object);
+    }
+
+    #[test]
+    fn protobuf_falls_back_to_json() {
+        let out = with_accept("application/vnd.kubernetes.protobuf,application/json", Target::Item).expect("json");
+        assert_eq!(out, Output::JSON);
+        assert_eq!(with_accept("application/vnd.kubernetes.protobuf", Target::Item).map_err(|e| e.code()), Err(406));
+        assert_eq!(with_accept("application/yaml", Target::Watch).map_err(|e| e.code()), Err(406));
+    }
+
+    #[test]
+    fn lists_and_items_have_their_own_metadata_form() {
+        let list = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+        assert!(with_accept(list, Target::Item).is_err());
+        assert_eq!(with_accept(list, Target::List).expect("list").form, Form::PartialMetadataList);
+    }
+}

@@ -1,0 +1,211 @@
+//! One stored resource: its key layout, codec, store and watch cache, and the compare-and-swap operations on it.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use machinery::{ApiError, ApiResult, GroupResource, GroupVersionKind, meta};
+use rules::strategy::Strategy;
+use serde_json::Value;
+use storage::{
+    cache::{Cache, CacheMetrics, CacheOptions, CachedObject, Codec, Freshness},
+    contract::{Expect, KeyValue, Store, StoreError, Written},
+};
+
+use crate::{codec::KindCodec, verbs::list::HOT_FIELD};
+
+/// A stored resource, shared by all versions it is served in.
+pub struct Resource {
+    /// Kind of the stored form.
+    pub gvk: GroupVersionKind,
+    /// Group and plural.
+    pub group_resource: GroupResource,
+    /// Whether objects live in namespaces.
+    pub namespaced: bool,
+    /// Behaviour of the kind.
+    pub strategy: &'static dyn Strategy,
+    /// Life of stored objects (Events), or for ever.
+    pub ttl: Option<Duration>,
+    prefix: String,
+    codec: Arc<KindCodec>,
+    store: Arc<dyn Store>,
+    cache: Cache,
+}
+
+/// An object as it stands in the store, decoded, with its resourceVersion.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// The object, `metadata.resourceVersion` set.
+    pub object: Value,
+    /// Revision of its last write.
+    pub revision: i64,
+}
+
+/// What became of a compare-and-swap.
+#[derive(Debug)]
+pub enum Swap {
+    /// Done; the object as served now.
+    Done(Bytes),
+    /// Somebody else was first; the present state, `None` if it is gone.
+    Lost(Option<Stored>),
+}
+
+impl Resource {
+    /// Wires a resource. `prefix` is its key prefix with a trailing slash.
+    pub fn new(
+        gvk: GroupVersionKind,
+        group_resource: GroupResource,
+        namespaced: bool,
+        strategy: &'static dyn Strategy,
+        prefix: String,
+        store: Arc<dyn Store>,
+        metrics: CacheMetrics,
+    ) -> Self {
+        let codec = Arc::new(KindCodec::new(&gvk.api_version(), &gvk.kind, strategy));
+        let mut options = CacheOptions::new(&group_resource.group, &group_resource.resource, &prefix);
+        if strategy.selectable_fields().iter().any(|f| f.label == HOT_FIELD) {
+            options.hot_fields = &[HOT_FIELD];
+        }
+        let cache = Cache::new(options, Arc::clone(&store), Arc::clone(&codec) as Arc<dyn Codec>, metrics);
+        Self { gvk, group_resource, namespaced, strategy, ttl: None, prefix, codec, store, cache }
+    }
+
+    /// The watch cache.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// The codec.
+    pub fn codec(&self) -> &KindCodec {
+        &self.codec
+    }
+
+    /// Key prefix of a namespace, or of the whole resource when `namespace` is empty. Ends in `/`.
+    pub fn key_prefix(&self, namespace: &str) -> ApiResult<String> {
+        if namespace.is_empty() || !self.namespaced {
+            return Ok(self.prefix.clone());
+        }
+        check_segment(namespace)?;
+        Ok(format!("{}{namespace}/", self.prefix))
+    }
+
+    /// Key of one object. Names that could leave their place in the key space are refused.
+    pub fn key(&self, namespace: &str, name: &str) -> ApiResult<String> {
+        check_segment(name)?;
+        if self.namespaced && namespace.is_empty() {
+            return Err(ApiError::bad_request("namespace is required"));
+        }
+        Ok(format!("{}{name}", self.key_prefix(namespace)?))
+    }
+
+    /// The object in the cache at the given freshness. 404 when there is none.
+    pub async fn get(&self, namespace: &str, name: &str, freshness: Freshness) -> ApiResult<Arc<CachedObject>> {
+        let key = self.key(namespace, name)?;
+        let (object, _) = self.cache.get(&key, freshness).await.map_err(|e| self.store_error(e))?;
+        object.ok_or_else(|| ApiError::not_found(&self.group_resource, name))
+    }
+
+    /// The object decoded, from the cache as it is: a starting point for compare-and-swap. Falls back to the store
+    /// when the cache does not have it.
+    pub async fn starting_point(&self, namespace: &str, name: &str) -> ApiResult<Option<Stored>> {
+        let key = self.key(namespace, name)?;
+        match self.cache.get(&key, Freshness::Any).await {
+            Ok((Some(cached), _)) => decode_cached(&cached).map(Some),
+            _ => self.current(namespace, name).await,
+        }
+    }
+
+    /// The object decoded, read from the store itself.
+    pub async fn current(&self, namespace: &str, name: &str) -> ApiResult<Option<Stored>> {
+        let key = self.key(namespace, name)?;
+        let (found, _) = self.store.get(&key).await.map_err(|e| self.store_error(e))?;
+        found.map(|kv| self.decode(&kv)).transpose()
+    }
+
+    /// Stores a new object; `Swap::Lost` with the present one if the key is taken.
+    pub async fn insert(&self, object: &Value) -> ApiResult<Swap> {
+        self.swap(object, Expect::Absent).await
+    }
+
+    /// Stores an object over revision `expected`.
+    pub async fn replace(&self, object: &Value, expected: i64) -> ApiResult<Swap> {
+        self.swap(object, Expect::Revision(expected)).await
+    }
+
+    async fn swap(&self, object: &Value, expect: Expect) -> ApiResult<Swap> {
+        let key = self.key(meta::namespace(object), meta::name(object))?;
+        let value = Bytes::from(self.codec.encode(object).map_err(ApiError::internal)?);
+        match self.store.put(&key, value.clone(), expect, self.ttl).await.map_err(|e| self.store_error(e))? {
+            Written::Done { revision } => {
+                let served = self.codec.with_revision(&value, revision);
+                served.map(Swap::Done).ok_or_else(|| ApiError::internal("object lost its stored form"))
+            }
+            Written::Mismatch { current } => Ok(Swap::Lost(current.map(|kv| self.decode(&kv)).transpose()?)),
+        }
+    }
+
+    /// Removes the object at revision `expected`. `Ok(Ok(revision))` is the revision of the removal.
+    pub async fn remove(&self, namespace: &str, name: &str, expected: i64) -> ApiResult<Result<i64, Option<Stored>>> {
+        let key = self.key(namespace, name)?;
+        match self.store.delete(&key, Expect::Revision(expected)).await.map_err(|e| self.store_error(e))? {
+            Written::Done { revision } => Ok(Ok(revision)),
+            Written::Mismatch { current } => Ok(Err(current.map(|kv| self.decode(&kv)).transpose()?)),
+        }
+    }
+
+    fn decode(&self, kv: &KeyValue) -> ApiResult<Stored> {
+        let cached = self.codec.ingest(&kv.key, &kv.value, kv.mod_revision).map_err(ApiError::internal)?;
+        decode_cached(&cached)
+    }
+
+    /// Whether `spec.nodeName` is looked up without scanning.
+    pub fn has_hot_field(&self) -> bool {
+        self.strategy.selectable_fields().iter().any(|f| f.label == HOT_FIELD)
+    }
+
+    /// A store failure as the client sees it.
+    pub fn store_error(&self, error: StoreError) -> ApiError {
+        match error {
+            StoreError::Compacted { .. } => ApiError::expired("The resourceVersion for the provided list is too old."),
+            StoreError::FutureRevision { requested, current } => {
+                ApiError::too_large_resource_version(requested, current)
+            }
+            StoreError::NotReady => ApiError::too_many_requests("storage is (re)initializing", 1),
+            StoreError::Timeout => ApiError::timeout("storage did not answer in time", 0),
+            StoreError::TooLarge { .. } => ApiError::too_large(format!("Request entity too large: {error}")),
+            StoreError::Full => ApiError::internal("etcdserver: mvcc: database space exceeded"),
+            StoreError::Unavailable(_) | StoreError::Closed => {
+                tracing::warn!(%error, "store unavailable");
+                ApiError::new(500, machinery::Reason::ServerTimeout, "the store is unavailable").retry_after(1)
+            }
+            StoreError::Corrupt(_) | StoreError::Invalid(_) => {
+                tracing::error!(%error, resource = %self.group_resource, "store failed");
+                ApiError::internal("the store failed")
+            }
+        }
+    }
+
+    /// As [`Self::store_error`] for a watch that starts after `wanted`.
+    pub fn watch_error(&self, error: StoreError, wanted: &str) -> ApiError {
+        match error {
+            StoreError::Compacted { compact_revision, .. } => {
+                ApiError::expired(format!("too old resource version: {wanted} ({compact_revision})"))
+            }
+            other => self.store_error(other),
+        }
+    }
+}
+
+/// Decodes a cached object.
+pub fn decode_cached(cached: &CachedObject) -> ApiResult<Stored> {
+    let object = serde_json::from_slice(&cached.json).map_err(ApiError::internal)?;
+    Ok(Stored { object, revision: cached.revision })
+}
+
+/// Refuses path segments that could cross key prefixes.
+fn check_segment(segment: &str) -> ApiResult<()> {
+    let bad = segment.is_empty()
+        || segment == "."
+        || segment == ".."
+        || segment.bytes().any(|b| b == b'/' || b == b'%' || b == 0);
+    if bad { Err(ApiError::bad_request(format!("invalid path segment {segment:?}"))) } else { Ok(()) }
+}

@@ -1,0 +1,181 @@
+//! The server: its table of endpoints, and the dispatch of a request to a verb.
+
+use std::{collections::HashMap, sync::Arc};
+
+use axum::{Router, body::Body};
+use http::{Method, Response};
+use machinery::{ApiError, ApiResult};
+use storage::contract::Store;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    admission::Plugins,
+    authn::Authenticator,
+    authz::Authorizer,
+    endpoint::{Call, Endpoint, Subresource},
+    metrics::Metrics,
+    request::RequestInfo,
+    resource::Resource,
+    verbs,
+};
+
+/// Everything a request needs. Built once by the component, shared by all requests.
+pub struct Server {
+    /// Served endpoints.
+    pub endpoints: Endpoints,
+    /// Authenticators in order.
+    pub authenticators: Vec<Arc<dyn Authenticator>>,
+    /// Paths that may be read without credentials.
+    pub anonymous_paths: Vec<String>,
+    /// The authorizer chain.
+    pub authorizer: Arc<dyn Authorizer>,
+    /// Admission plugins in order.
+    pub plugins: Plugins,
+    /// The store itself, for what is no resource (allocations, leases of apiservers).
+    pub store: Arc<dyn Store>,
+    /// Cancelled when watches shall end (graceful shutdown).
+    pub stopping: CancellationToken,
+    /// Routes of paths that name no resource.
+    pub nonresource: Router,
+    /// Request metrics.
+    pub metrics: Metrics,
+    /// Bounds of concurrently running requests.
+    pub limits: Limits,
+}
+
+/// `--max-requests-inflight` and `--max-mutating-requests-inflight`.
+pub struct Limits {
+    read: Arc<Semaphore>,
+    write: Arc<Semaphore>,
+    read_limit: usize,
+    write_limit: usize,
+}
+
+impl Limits {
+    /// Limits of reading and of mutating requests.
+    pub fn new(read_limit: usize, write_limit: usize) -> Self {
+        Self {
+            read: Arc::new(Semaphore::new(read_limit)),
+            write: Arc::new(Semaphore::new(write_limit)),
+            read_limit,
+            write_limit,
+        }
+    }
+}
+
+impl Server {
+    /// Resolves when watches shall end.
+    pub fn watches_end(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.stopping.clone().cancelled_owned()
+    }
+
+    /// Whether a path may be read without credentials. A trailing `*` in the setting matches any rest.
+    pub fn allows_anonymous(&self, path: &str) -> bool {
+        self.anonymous_paths.iter().any(|allowed| match allowed.strip_suffix('*') {
+            Some(prefix) => path.starts_with(prefix),
+            None => path == allowed,
+        })
+    }
+
+    /// Counts a request in, for as long as the permit lives; 429 when the server is full. Long-running requests and
+    /// health checks are not counted.
+    pub fn admit_in_flight(&self, info: &RequestInfo) -> ApiResult<Option<OwnedSemaphorePermit>> {
+        if info.is_long_running() || !info.is_resource {
+            return Ok(None);
+        }
+        let limits = &self.limits;
+        let (kind, semaphore, limit) = match info.verb.as_str() {
+            "get" | "list" | "watch" => ("readOnly", &limits.read, limits.read_limit),
+            _ => ("mutating", &limits.write, limits.write_limit),
+        };
+        let permit = Arc::clone(semaphore).try_acquire_owned();
+        self.metrics.set_in_flight(kind, limit - semaphore.available_permits());
+        let full = "Too many requests, please try again later.";
+        permit.map(Some).map_err(|_| ApiError::too_many_requests(full, 1))
+    }
+}
+
+/// Endpoints by group, version and plural, and stored resources by group and plural.
+#[derive(Default)]
+pub struct Endpoints {
+    served: HashMap<(String, String, String), Arc<Endpoint>>,
+    stored: HashMap<(String, String), Arc<Resource>>,
+}
+
+impl Endpoints {
+    /// Adds an endpoint.
+    pub fn add(&mut self, endpoint: Endpoint) {
+        let gvr = &endpoint.gvr;
+        if let Some(resource) = &endpoint.resource {
+            let key = (gvr.group.clone(), gvr.resource.clone());
+            self.stored.entry(key).or_insert_with(|| Arc::clone(resource));
+        }
+        let key = (gvr.group.clone(), gvr.version.clone(), gvr.resource.clone());
+        self.served.insert(key, Arc::new(endpoint));
+    }
+
+    /// The endpoint of a group, version and plural.
+    pub fn get(&self, group: &str, version: &str, resource: &str) -> Option<&Arc<Endpoint>> {
+        self.served.get(&(group.to_owned(), version.to_owned(), resource.to_owned()))
+    }
+
+    /// The stored resource of a group and plural, for lookups inside the server.
+    pub fn resource(&self, group: &str, resource: &str) -> Option<&Arc<Resource>> {
+        self.stored.get(&(group.to_owned(), resource.to_owned()))
+    }
+
+    /// All stored resources, each once.
+    pub fn resources(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.stored.values()
+    }
+
+    /// Whether a group version is served.
+    pub fn has_version(&self, group: &str, version: &str) -> bool {
+        self.served.keys().any(|(g, v, _)| g == group && v == version)
+    }
+}
+
+/// Runs an authorized call.
+pub async fn dispatch(call: &Call) -> ApiResult<Response<Body>> {
+    let subresource = call.info.subresource.as_str();
+    match call.endpoint.subresources.get(subresource) {
+        Some(Subresource::Handler(handler)) => handler.handle(call).await,
+        Some(Subresource::Scale(paths)) => match call.method {
+            Method::GET | Method::PUT | Method::PATCH => verbs::scale::scale(call, *paths).await,
+            _ => Err(ApiError::method_not_allowed()),
+        },
+        Some(Subresource::Part) => match call.method {
+            Method::GET | Method::HEAD => verbs::get::get(call).await,
+            Method::PUT => verbs::update::update(call).await,
+            Method::PATCH => verbs::patch::patch(call).await,
+            _ => Err(ApiError::method_not_allowed()),
+        },
+        None if subresource.is_empty() => main_resource(call).await,
+        None => Err(ApiError::no_resource()),
+    }
+}
+
+async fn main_resource(call: &Call) -> ApiResult<Response<Body>> {
+    let verb = call.info.verb.as_str();
+    if !call.endpoint.verbs.iter().any(|v| v == verb) {
+        return Err(ApiError::method_not_allowed());
+    }
+    if call.endpoint.namespaced && call.info.namespace.is_empty() && !matches!(verb, "list" | "watch") {
+        return Err(ApiError::method_not_allowed());
+    }
+    if verb == "create" && !call.info.name.is_empty() {
+        return Err(ApiError::method_not_allowed());
+    }
+    match verb {
+        "get" => verbs::get::get(call).await,
+        "list" => verbs::list::list(call).await,
+        "watch" => verbs::watch::watch(call).await,
+        "create" => verbs::create::create(call).await,
+        "update" => verbs::update::update(call).await,
+        "patch" => verbs::patch::patch(call).await,
+        "delete" => verbs::delete::delete(call).await,
+        "deletecollection" => verbs::delete::delete_collection(call).await,
+        _ => Err(ApiError::method_not_allowed()),
+    }
+}

@@ -1,0 +1,264 @@
+//! The read-modify-write loop behind PUT, PATCH and apply.
+
+use axum::body::Body;
+use http::{Response, StatusCode};
+use machinery::{ApiError, ApiResult, field::{ErrorList, Path}, meta};
+use serde_json::{Value, json};
+
+use super::{
+    body::{self, dedup_owners},
+    context::Moment,
+    create,
+    managed::{self, Origin},
+    validate,
+};
+use crate::{
+    admission::Operation,
+    authz::{Attributes, Decision, forbidden},
+    endpoint::{Call, Reservation},
+    negotiate::Target,
+    options::WriteOptions,
+    resource::{Resource, Stored, Swap},
+};
+
+/// Attempts at one compare-and-swap before the client is asked to retry.
+const ATTEMPTS: usize = 32;
+
+/// Serves PUT.
+pub async fn update(call: &Call) -> ApiResult<Response<Body>> {
+    let options = WriteOptions::parse("UpdateOptions", &call.query, &call.headers, false)?;
+    call.output(Target::Item)?;
+    let mut sent = body::decode_object(call, &call.endpoint.gvk, options.field_validation)?;
+    body::check_identity(&mut sent, call)?;
+    dedup_owners(&mut sent, &call.warnings, false);
+    let mut sent = call.to_stored(sent);
+    let resource = call.resource()?;
+    resource.strategy.defaults(&mut sent);
+
+    let starting = resource.starting_point(&call.info.namespace, &call.info.name).await?;
+    let (starting, freshly_read) = match starting {
+        Some(stored) => (stored, false),
+        None if resource.strategy.create_on_update() && call.info.subresource.is_empty() => {
+            return create_instead(call, sent, &options).await;
+        }
+        None => return Err(ApiError::not_found(&call.group_resource(), &call.info.name)),
+    };
+    check_uid(call, &sent, &starting.object)?;
+    let loop_ = Loop { call, resource, options: &options, starting, fresh: freshly_read };
+    let (object, _) = loop_.run(async |_: &Stored| Ok(sent.clone()), Origin::Update).await?;
+    call.writer(Target::Item)?.object(StatusCode::OK, object)
+}
+
+async fn create_instead(call: &Call, sent: Value, options: &WriteOptions) -> ApiResult<Response<Body>> {
+    if !meta::uid(&sent).is_empty() || !meta::resource_version(&sent).is_empty() {
+        return Err(ApiError::not_found(&call.group_resource(), &call.info.name));
+    }
+    require_create(call).await?;
+    let mut served = call.to_served(sent);
+    body::place_new(&mut served, call)?;
+    let object = create::create_object(call, served, options, Origin::Update).await?;
+    call.writer(Target::Item)?.object(StatusCode::CREATED, object)
+}
+
+/// A write that creates needs `create` too.
+pub async fn require_create(call: &Call) -> ApiResult<()> {
+    let attributes = Attributes::of(&call.info, &call.user).with_verb("create");
+    match call.server.authorizer.authorize(&attributes).await {
+        Decision::Allow(_) => Ok(()),
+        Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(forbidden(&attributes, &reason)),
+    }
+}
+
+fn check_uid(call: &Call, sent: &Value, stored: &Value) -> ApiResult<()> {
+    let (wanted, present) = (meta::uid(sent), meta::uid(stored));
+    if wanted.is_empty() || wanted == present {
+        return Ok(());
+    }
+    let cause = format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {present}");
+    Err(ApiError::conflict(&call.group_resource(), &call.info.name, &cause))
+}
+
+/// A compare-and-swap in progress.
+pub struct Loop<'a> {
+    /// The call.
+    pub call: &'a Call,
+    /// Its resource.
+    pub resource: &'a Resource,
+    /// Its options.
+    pub options: &'a WriteOptions,
+    /// State to begin with, perhaps from the cache.
+    pub starting: Stored,
+    /// Whether `starting` was read from the store itself.
+    pub fresh: bool,
+}
+
+impl Loop<'_> {
+    /// Computes the new object from the present one until it can be stored. `compute` answers the wanted object in the
+    /// stored version, defaulted. Answers the object as served (with whether anything was written).
+    ///
+    /// Errors computed from a cached state are not trusted: the state is read from the store and tried again.
+    pub async fn run(
+        mut self,
+        mut compute: impl AsyncFnMut(&Stored) -> ApiResult<Value>,
+        origin: Origin,
+    ) -> ApiResult<(Value, bool)> {
+        for _ in 0..ATTEMPTS {
+            match self.attempt(&mut compute, origin).await {
+                Ok(Attempt::Done(object, written)) => return Ok((self.call.to_served(object), written)),
+                Ok(Attempt::Lost(Some(current))) => {
+                    self.starting = current;
+                    self.fresh = true;
+                }
+                Ok(Attempt::Lost(None)) => return Err(self.not_found()),
+                Err(error) if self.fresh => return Err(error),
+                Err(error) => {
+                    let info = &self.call.info;
+                    let current = self.resource.current(&info.namespace, &info.name).await?;
+                    let current = current.ok_or_else(|| self.not_found())?;
+                    let unchanged = current.revision == self.starting.revision;
+                    self.starting = current;
+                    self.fresh = true;
+                    if unchanged {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        Err(ApiError::stale(&self.call.group_resource(), &self.call.info.name))
+    }
+
+    fn not_found(&self) -> ApiError {
+        ApiError::not_found(&self.call.group_resource(), &self.call.info.name)
+    }
+
+    async fn attempt(
+        &self,
+        compute: &mut impl AsyncFnMut(&Stored) -> ApiResult<Value>,
+        origin: Origin,
+    ) -> ApiResult<Attempt> {
+        let (call, resource, strategy) = (self.call, self.resource, self.resource.strategy);
+        let old = &self.starting.object;
+        let moment = Moment::now();
+        let mut new = compute(&self.starting).await?;
+        self.check_version(&new)?;
+        let subresource = call.info.subresource.as_str();
+        if origin == Origin::Update {
+            moment.with_context(&call.user, |c| strategy.prepare_update(&mut new, old, subresource, c));
+            restore_system_fields(&mut new, old);
+            managed::track_update(call, &mut new, old, &self.options.manager, &moment)?;
+        }
+        let request = call.admission(Operation::Update, &call.info.name, self.options.dry_run);
+        call.server.plugins.admit(&request, Some(&mut new), Some(old)).await?;
+        dedup_owners(&mut new, &call.warnings, true);
+        let reservation = match (&call.endpoint.hooks, subresource) {
+            (Some(hooks), "") => hooks.begin(&mut new, Some(old), self.options.dry_run).await?,
+            _ => Reservation::none(),
+        };
+        moment.with_context(&call.user, |c| strategy.prepare_update(&mut new, old, subresource, c));
+        restore_system_fields(&mut new, old);
+        let mut errors = rules::metadata::validate_update(&new, old, resource.namespaced);
+        errors.append(strategy.validate_update(&new, old, subresource));
+        validate::fail(&resource.gvk, &call.info.name, errors)?;
+        call.warnings.extend(strategy.warnings(&new, Some(old)));
+        managed::drop_idle_timestamps(&mut new, old);
+        call.server.plugins.validate(&request, Some(&new), Some(old)).await?;
+        self.store(new, reservation).await
+    }
+
+    /// resourceVersion rules of a PUT or patched object.
+    fn check_version(&self, new: &Value) -> ApiResult<()> {
+        let sent = meta::resource_version(new);
+        if sent.is_empty() || sent == "0" {
+            if self.resource.strategy.unconditional_update() {
+                return Ok(());
+            }
+            let mut errors = ErrorList::default();
+            errors.invalid(&Path::new("metadata").child("resourceVersion"), &json!(0), "must be specified for an update");
+            let kind = machinery::GroupKind {
+                group: self.call.endpoint.gvr.group.clone(),
+                kind: self.call.endpoint.gvr.resource.clone(),
+            };
+            return Err(ApiError::invalid(&kind, &self.call.info.name, errors.into_causes()));
+        }
+        if sent == meta::resource_version(&self.starting.object) {
+            return Ok(());
+        }
+        Err(ApiError::stale(&self.call.group_resource(), &self.call.info.name))
+    }
+
+    async fn store(&self, mut new: Value, reservation: Reservation) -> ApiResult<Attempt> {
+        let (call, resource) = (self.call, self.resource);
+        let old = &self.starting.object;
+        meta::set_text(&mut new, "resourceVersion", meta::resource_version(old));
+        if gone_with_last_finalizer(resource, &new) {
+            if self.options.dry_run {
+                return Ok(Attempt::Done(new, false));
+            }
+            let (namespace, name) = (meta::namespace(old), meta::name(old));
+            return Ok(match resource.remove(namespace, name, self.starting.revision).await? {
+                Ok(revision) => {
+                    meta::set_text(&mut new, "resourceVersion", &revision.to_string());
+                    reservation.commit();
+                    if let Some(hooks) = &call.endpoint.hooks {
+                        hooks.deleted(&new).await;
+                    }
+                    Attempt::Done(new, true)
+                }
+                Err(current) => Attempt::Lost(current),
+            });
+        }
+        if new == *old {
+            if !self.fresh {
+                // Nothing to write, but the cached state must still be the present one.
+                let current = resource.current(meta::namespace(old), meta::name(old)).await?;
+                if current.as_ref().is_none_or(|c| c.revision != self.starting.revision) {
+                    return Ok(Attempt::Lost(current));
+                }
+            }
+            return Ok(Attempt::Done(new, false));
+        }
+        if self.options.dry_run {
+            return Ok(Attempt::Done(new, false));
+        }
+        match resource.replace(&new, self.starting.revision).await? {
+            Swap::Done(served) => {
+                reservation.commit();
+                Ok(Attempt::Done(serde_json::from_slice(&served).map_err(ApiError::internal)?, true))
+            }
+            Swap::Lost(current) => Ok(Attempt::Lost(current)),
+        }
+    }
+}
+
+enum Attempt {
+    Done(Value, bool),
+    Lost(Option<Stored>),
+}
+
+/// Whether an update leaves an object that only waited for its finalizers.
+fn gone_with_last_finalizer(resource: &Resource, new: &Value) -> bool {
+    let grace = new.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(0);
+    meta::is_deleting(new) && grace == 0 && meta::finalizers(new).is_empty() && !resource.strategy.holds_deletion(new)
+}
+
+/// Fields of the metadata that an update never changes.
+fn restore_system_fields(new: &mut Value, old: &Value) {
+    let stored = old.get("metadata").and_then(Value::as_object).cloned().unwrap_or_default();
+    let metadata = meta::metadata_mut(new);
+    metadata.remove("selfLink");
+    for field in ["creationTimestamp", "deletionTimestamp"] {
+        match stored.get(field) {
+            Some(value) => {
+                metadata.insert(field.to_owned(), value.clone());
+            }
+            None => {
+                metadata.remove(field);
+            }
+        }
+    }
+    for field in ["uid", "deletionGracePeriodSeconds"] {
+        if let (false, Some(value)) = (metadata.contains_key(field), stored.get(field)) {
+            metadata.insert(field.to_owned(), value.clone());
+        }
+    }
+}

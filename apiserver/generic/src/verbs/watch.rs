@@ -1,0 +1,263 @@
+//! WATCH: frames of the cache, as they are or in another form.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures::Stream;
+use http::{HeaderValue, Response, header};
+use machinery::{ApiError, ApiResult, Reason, meta};
+use rand::Rng;
+use serde_json::{Value, json};
+use storage::{
+    cache::{EventKind, Freshness, Scope, WatchEvent, WatchItem, WatchRequest, WatchStart, Watcher},
+    contract::StoreError,
+};
+use time::OffsetDateTime;
+use tokio::time::{Instant, Sleep};
+
+use super::list::{HOT_FIELD, parse_revision};
+use crate::{
+    endpoint::{Call, Endpoint},
+    negotiate::{Form, Output, Target},
+    options::ListOptions,
+    print,
+    resource::Resource,
+    selection::Selection,
+};
+
+/// Watches without a wish end after a random time from this to twice this, seconds.
+const DEFAULT_TIMEOUT: u64 = 1800;
+
+/// The last bookmark comes this long before the end.
+const LAST_BOOKMARK: Duration = Duration::from_secs(2);
+
+/// Serves WATCH on a collection or (legacy) one object.
+pub async fn watch(call: &Call) -> ApiResult<Response<Body>> {
+    let mut options = ListOptions::parse(&call.query, true)?;
+    let resource = call.resource()?;
+    let writer = call.writer(Target::Watch)?;
+    name_to_selector(call, &mut options)?;
+    let selection = Selection::parse(&options.label_selector, &options.field_selector, &call.endpoint)?;
+    let timeout = options.timeout.unwrap_or_else(|| {
+        Duration::from_secs(rand::rng().random_range(DEFAULT_TIMEOUT..2 * DEFAULT_TIMEOUT))
+    });
+    let request = request(call, resource, &options, &selection)?;
+    let source = match resource.cache().watch(request).await {
+        Ok(watcher) => Source::Live(Box::pin(watcher)),
+        Err(error @ (StoreError::Compacted { .. } | StoreError::FutureRevision { .. })) => {
+            Source::Refused(Some(resource.watch_error(error, &options.resource_version)))
+        }
+        Err(error) => return Err(resource.store_error(error)),
+    };
+    let transform = Transform {
+        endpoint: Arc::clone(&call.endpoint),
+        output: writer.output,
+        include: writer.include,
+        columns_sent: false,
+        raw: writer.output.form == Form::Object && call.endpoint.conversion.is_none(),
+    };
+    let last_bookmark = options.allow_bookmarks.then(|| {
+        let early = timeout.saturating_sub(LAST_BOOKMARK);
+        Box::pin(tokio::time::sleep_until(Instant::now() + early))
+    });
+    let frames = Frames {
+        source,
+        transform,
+        last_bookmark,
+        deadline: Box::pin(tokio::time::sleep_until(Instant::now() + timeout)),
+        stopping: Box::pin(call.server.watches_end()),
+    };
+    let mut response = Response::new(Body::from_stream(frames));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
+}
+
+/// A watch on one object is a watch on its name.
+fn name_to_selector(call: &Call, options: &mut ListOptions) -> ApiResult<()> {
+    let path_name = call.info.path.trim_end_matches('/').rsplit('/').next().unwrap_or("");
+    if call.info.name.is_empty() || path_name != call.info.name || options.field_selector.contains("metadata.name") {
+        if !call.info.name.is_empty() && path_name != call.endpoint.gvr.resource && path_name != call.info.name {
+            return Err(ApiError::bad_request("fieldSelector metadata.name doesn't match requested name"));
+        }
+        return Ok(());
+    }
+    options.field_selector = format!("metadata.name={}", call.info.name);
+    Ok(())
+}
+
+fn request(
+    call: &Call,
+    resource: &Resource,
+    options: &ListOptions,
+    selection: &Selection,
+) -> ApiResult<WatchRequest> {
+    let start = match (options.resource_version.as_str(), options.send_initial_events) {
+        ("", Some(false)) => WatchStart::Now(Freshness::Latest),
+        ("", Some(true)) => WatchStart::Initial(Freshness::Latest),
+        ("0", Some(false)) => WatchStart::Now(Freshness::Any),
+        ("" | "0", _) => WatchStart::Initial(Freshness::Any),
+        (text, Some(true)) => WatchStart::Initial(Freshness::AtLeast(revision(text)?)),
+        (text, _) => WatchStart::After(revision(text)?),
+    };
+    Ok(WatchRequest {
+        prefix: resource.key_prefix(&call.info.namespace)?,
+        start,
+        scope: Scope {
+            namespace: Some(call.info.namespace.clone()).filter(|n| !n.is_empty()),
+            name: selection.exact_field("metadata.name").map(str::to_owned),
+            hot_field: selection
+                .exact_field(HOT_FIELD)
+                .filter(|_| resource.has_hot_field())
+                .map(|node| (HOT_FIELD, node.to_owned())),
+        },
+        predicate: (!selection.is_everything()).then(|| selection.predicate()),
+        bookmarks: options.allow_bookmarks,
+        initial_events_end: options.send_initial_events == Some(true) && options.allow_bookmarks,
+    })
+}
+
+fn revision(text: &str) -> ApiResult<i64> {
+    parse_revision(text).map_err(|_| {
+        let text = format!("resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax");
+        ApiError::new(500, Reason::Unknown, text)
+    })
+}
+
+/// Turns cache events into frames of the negotiated form.
+struct Transform {
+    endpoint: Arc<Endpoint>,
+    output: Output,
+    include: print::IncludeObject,
+    columns_sent: bool,
+    raw: bool,
+}
+
+impl Transform {
+    fn frame(&mut self, event: &WatchEvent) -> ApiResult<Bytes> {
+        if self.raw {
+            return Ok(event.frame());
+        }
+        let mut value: Value = serde_json::from_slice(&event.object.json).map_err(ApiError::internal)?;
+        if let Some(conversion) = self.endpoint.conversion {
+            value = conversion.to_served(value);
+        }
+        let object = self.shape(value);
+        Ok(line(event_type(event.kind), &object))
+    }
+
+    fn shape(&mut self, value: Value) -> Value {
+        let version = self.output.meta_version;
+        match self.output.form {
+            Form::Object => value,
+            Form::PartialMetadata | Form::PartialMetadataList => print::partial(value, version),
+            Form::Table => {
+                let printer = &*self.endpoint.printer;
+                let columns = if std::mem::replace(&mut self.columns_sent, true) {
+                    Value::Null
+                } else {
+                    print::column_definitions(printer)
+                };
+                let metadata = print::table_metadata(&value);
+                let row = print::row(printer, value, self.include, version, OffsetDateTime::now_utc());
+                print::table(columns, vec![row], metadata, version)
+            }
+        }
+    }
+
+    fn bookmark(&self, revision: i64, initial_events_end: bool) -> Bytes {
+        let endpoint = &self.endpoint;
+        let mut object = json!({
+            "kind": endpoint.gvk.kind,
+            "apiVersion": endpoint.gvk.api_version(),
+            "metadata": {"resourceVersion": revision.to_string(), "creationTimestamp": null},
+        });
+        if initial_events_end {
+            meta::metadata_mut(&mut object).insert("annotations".into(), json!({"k8s.io/initial-events-end": "true"}));
+        }
+        let object = match self.output.form {
+            Form::Object => object,
+            Form::Table => {
+                let metadata = print::table_metadata(&object);
+                let partial = print::partial(object, self.output.meta_version);
+                let rows = vec![json!({"cells": [], "object": partial})];
+                print::table(Value::Null, rows, metadata, self.output.meta_version)
+            }
+            _ => print::partial(object, self.output.meta_version),
+        };
+        line("BOOKMARK", &object)
+    }
+}
+
+fn line(kind: &str, object: &Value) -> Bytes {
+    let mut frame = format!("{{\"type\":\"{kind}\",\"object\":").into_bytes();
+    frame.extend_from_slice(object.to_string().as_bytes());
+    frame.extend_from_slice(b"}\n");
+    Bytes::from(frame)
+}
+
+fn event_type(kind: EventKind) -> &'static str {
+    match kind {
+        EventKind::Added => "ADDED",
+        EventKind::Modified => "MODIFIED",
+        EventKind::Deleted => "DELETED",
+    }
+}
+
+/// Where frames come from.
+enum Source {
+    Live(Pin<Box<Watcher>>),
+    /// One ERROR frame, then the end.
+    Refused(Option<ApiError>),
+}
+
+/// The body of a watch.
+struct Frames {
+    source: Source,
+    transform: Transform,
+    last_bookmark: Option<Pin<Box<Sleep>>>,
+    deadline: Pin<Box<Sleep>>,
+    stopping: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Stream for Frames {
+    type Item = Result<Bytes, std::io::Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        if this.deadline.as_mut().poll(cx).is_ready() || this.stopping.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(None);
+        }
+        let watcher = match &mut this.source {
+            Source::Live(watcher) => watcher,
+            Source::Refused(error) => return Poll::Ready(error.take().map(|e| Ok(error_frame(&e)))),
+        };
+        let frame = match watcher.as_mut().poll_next(cx) {
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Ready(Some(WatchItem::Bookmark { revision, initial_events_end })) => {
+                Ok(this.transform.bookmark(revision, initial_events_end))
+            }
+            Poll::Ready(Some(WatchItem::Event(event))) => this.transform.frame(&event),
+            Poll::Pending => match &mut this.last_bookmark {
+                Some(sleep) if sleep.as_mut().poll(cx).is_ready() => {
+                    this.last_bookmark = None;
+                    Ok(this.transform.bookmark(watcher.bookmark_revision(), false))
+                }
+                _ => return Poll::Pending,
+            },
+        };
+        Poll::Ready(Some(Ok(frame.unwrap_or_else(|error| {
+            this.source = Source::Refused(None);
+            error_frame(&error)
+        }))))
+    }
+}
+
+fn error_frame(error: &ApiError) -> Bytes {
+    line("ERROR", &serde_json::to_value(error.status()).unwrap_or_default())
+}
