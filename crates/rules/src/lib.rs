@@ -5,5 +5,7 @@
 
 pub mod bootstrap;
 pub mod defaults;
+pub mod metadata;
 pub mod rbac;
 pub mod strategy;
+pub mod validation;

@@ -1,1 +1,6 @@
-//! Shared arithmetic of the API: pod requests, QoS, taints, affinity, owners, conditions, hashes.
+//! Shared arithmetic of the API: pod requests, QoS class.
+//!
+//! Functions of value trees, used where objects are not decoded into types.
+
+pub mod qos;
+pub mod resources;

@@ -3,8 +3,15 @@
 //! The order of calls is that of the write path: `defaults` (inside decoding), then mutating admission, then
 //! `prepare_create` / `prepare_update`, then `validate_create` / `validate_update`, then `warnings`.
 
+mod fields;
+mod kinds;
+mod prepare;
+mod warnings;
+
 use machinery::field::ErrorList;
 use serde_json::Value;
+
+pub use kinds::for_kind;
 
 /// What a strategy may know besides the objects.
 #[derive(Clone, Copy, Debug)]
