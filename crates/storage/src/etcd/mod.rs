@@ -4,7 +4,7 @@ mod compaction;
 mod error;
 mod lease;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod watch;
 
 use std::{
