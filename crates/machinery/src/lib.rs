@@ -6,6 +6,7 @@ pub mod decode;
 pub mod duration;
 pub mod field;
 pub mod gvk;
+pub mod intstr;
 pub mod list;
 pub mod managed;
 pub mod meta;
@@ -15,6 +16,7 @@ pub mod quantity;
 pub mod schema;
 pub mod selector;
 pub mod status;
+pub mod table;
 pub mod time;
 
 pub use gvk::{GroupKind, GroupResource, GroupVersion, GroupVersionKind, GroupVersionResource};

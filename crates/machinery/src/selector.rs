@@ -301,7 +301,9 @@ impl Parser {
     fn number(&mut self) -> Result<i64, SelectorError> {
         let text = self.single()?;
         text.parse().map_err(|_| {
-            SelectorError(format!("values[0][key]: Invalid value: {text:?}: for 'Gt', 'Lt' operators, the value must be an integer"))
+            SelectorError(format!(
+                "values[0][key]: Invalid value: {text:?}: for 'Gt', 'Lt' operators, the value must be an integer"
+            ))
         })
     }
 
@@ -376,9 +378,7 @@ impl FieldSelector {
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
         let mut terms = Vec::new();
         for term in split_terms(text).iter().filter(|t| !t.is_empty()) {
-            let invalid = || {
-                SelectorError(format!("invalid selector: '{text}'; can't understand '{term}'"))
-            };
+            let invalid = || SelectorError(format!("invalid selector: '{text}'; can't understand '{term}'"));
             let (field, equal, value) = split_term(term).ok_or_else(invalid)?;
             let value = unescape(value).ok_or_else(invalid)?;
             terms.push(FieldRequirement { field: field.to_owned(), value, equal });
@@ -457,7 +457,18 @@ mod tests {
     #[test]
     fn label_selectors() {
         let labels = [("app", "web"), ("tier", "1")];
-        for yes in ["", "app=web", "app==web", "app!=db", "app in (db, web)", "app notin (db)", "app", "!x", "tier>0", "x notin (a)"] {
+        for yes in [
+            "",
+            "app=web",
+            "app==web",
+            "app!=db",
+            "app in (db, web)",
+            "app notin (db)",
+            "app",
+            "!x",
+            "tier>0",
+            "x notin (a)",
+        ] {
             assert!(matches(yes, &labels), "{yes}");
         }
         for no in ["app=db", "!app", "x", "x in (a)", "tier<1", "app=web,tier=2"] {

@@ -161,12 +161,7 @@ pub struct ApiError(Box<Status>);
 impl ApiError {
     /// An error with the given HTTP code, reason and text.
     pub fn new(code: u16, reason: Reason, message: impl Into<String>) -> Self {
-        Self(Box::new(Status {
-            code,
-            reason: reason.as_str().into(),
-            message: message.into(),
-            ..Status::default()
-        }))
+        Self(Box::new(Status { code, reason: reason.as_str().into(), message: message.into(), ..Status::default() }))
     }
 
     fn on_resource(code: u16, reason: Reason, message: String, resource: &GroupResource, name: &str) -> Self {

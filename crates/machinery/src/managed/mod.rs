@@ -1,9 +1,9 @@
 //! Field ownership: `metadata.managedFields` and server-side apply (KEP-555).
 
 mod set;
-mod typed;
 #[cfg(test)]
 mod tests;
+mod typed;
 
 use serde_json::{Map, Value, json};
 
@@ -133,7 +133,8 @@ fn read(object: &Value) -> Option<Vec<Entry>> {
 fn write(object: &mut Value, mut entries: Vec<Entry>) {
     entries.retain(|e| !e.fields.is_empty());
     entries.sort_by(|a, b| {
-        let key = |e: &Entry| (e.operation, e.time.clone(), e.manager.clone(), e.api_version.clone(), e.subresource.clone());
+        let key =
+            |e: &Entry| (e.operation, e.time.clone(), e.manager.clone(), e.api_version.clone(), e.subresource.clone());
         key(a).cmp(&key(b))
     });
     let metadata = meta::metadata_mut(object);
@@ -145,9 +146,8 @@ fn write(object: &mut Value, mut entries: Vec<Entry>) {
 }
 
 /// Metadata that nobody owns.
-const UNTRACKED: [&str; 8] = [
-    "name", "namespace", "creationTimestamp", "selfLink", "uid", "generation", "managedFields", "resourceVersion",
-];
+const UNTRACKED: [&str; 8] =
+    ["name", "namespace", "creationTimestamp", "selfLink", "uid", "generation", "managedFields", "resourceVersion"];
 
 /// The object without what is never tracked.
 fn tracked(object: &Value) -> Value {

@@ -69,7 +69,8 @@ fn an_update_owns_what_it_changes() {
 fn apply_removes_what_it_no_longer_wants() {
     let (table, root) = table();
     let schema = table.get(root);
-    let first = config(json!({"replicas": 1, "containers": [{"name": "a", "image": "i"}, {"name": "b", "image": "j"}]}));
+    let first =
+        config(json!({"replicas": 1, "containers": [{"name": "a", "image": "i"}, {"name": "b", "image": "j"}]}));
     let live = apply(None, &first, &writer("me"), false, schema).expect("create");
     let second = config(json!({"containers": [{"name": "a", "image": "i2"}]}));
     let live = apply(Some(&live), &second, &writer("me"), false, schema).expect("apply");

@@ -12,8 +12,22 @@ use crate::{
 
 /// Fields that Go holds by value, so that they exist even when empty: their own path is never recorded.
 const EMBEDDED: &[&str] = &[
-    "metadata", "spec", "status", "template", "strategy", "updateStrategy", "jobTemplate", "loadBalancer",
-    "daemonEndpoints", "kubeletEndpoint", "nodeInfo", "involvedObject", "source", "claimRef", "roleRef", "regarding",
+    "metadata",
+    "spec",
+    "status",
+    "template",
+    "strategy",
+    "updateStrategy",
+    "jobTemplate",
+    "loadBalancer",
+    "daemonEndpoints",
+    "kubeletEndpoint",
+    "nodeInfo",
+    "involvedObject",
+    "source",
+    "claimRef",
+    "roleRef",
+    "regarding",
 ];
 
 /// How a value is divided into paths.
@@ -113,7 +127,8 @@ fn compare_into(
     if old == new {
         return;
     }
-    let divided = |value: Option<&'_ Value>| value.filter(|v| !v.is_null()).map(|v| matches!(parts(v, schema), Parts::Leaf));
+    let divided =
+        |value: Option<&'_ Value>| value.filter(|v| !v.is_null()).map(|v| matches!(parts(v, schema), Parts::Leaf));
     if divided(old) == Some(true) || divided(new) == Some(true) {
         match new {
             Some(_) => written.member = true,
@@ -289,7 +304,9 @@ pub(super) fn check(value: &Value, schema: SchemaRef<'_>, path: &mut String, pro
             }
         }
         (Shape::Any, _) | (_, Value::Null) => {}
-        (Shape::Struct(_) | Shape::Map { .. }, other) => problems.push(format!("{path}: expected map, got {}", shown(other))),
+        (Shape::Struct(_) | Shape::Map { .. }, other) => {
+            problems.push(format!("{path}: expected map, got {}", shown(other)))
+        }
         (Shape::List { .. }, other) => problems.push(format!("{path}: expected list, got {}", shown(other))),
         (Shape::String | Shape::Time | Shape::MicroTime, other) if !other.is_string() => {
             problems.push(format!("{path}: expected string, got {}", shown(other)));

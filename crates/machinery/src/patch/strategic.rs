@@ -1,5 +1,9 @@
 //! Strategic merge patch: merge keys and directives, by the type's facts.
 
+mod lists;
+#[cfg(test)]
+mod tests;
+
 use serde_json::{Map, Value};
 
 use crate::{
@@ -22,32 +26,48 @@ pub fn apply(current: &Value, patch: &Value, schema: SchemaRef<'_>) -> ApiResult
     Ok(Value::Object(map))
 }
 
-fn bad_format(text: &str) -> ApiError {
+fn bad_format(text: impl Into<String>) -> ApiError {
     ApiError::bad_request(text)
 }
 
+/// What a `$patch` asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Directive {
+    Delete,
+    Replace,
+    Merge,
+}
+
 /// The directive of a map, if it has one.
-fn directive(patch: &Map<String, Value>) -> ApiResult<Option<&str>> {
+fn directive(patch: &Map<String, Value>) -> ApiResult<Option<Directive>> {
     match patch.get(DIRECTIVE) {
         None => Ok(None),
-        Some(Value::String(text)) if matches!(text.as_str(), "delete" | "replace" | "merge") => Ok(Some(text)),
-        Some(Value::String(text)) => Err(bad_format(&format!("unknown patch type found: {text}"))),
-        Some(_) => Err(bad_format("invalid patch format: $patch directive must be a string")),
+        Some(Value::String(text)) => match text.as_str() {
+            "delete" => Ok(Some(Directive::Delete)),
+            "replace" => Ok(Some(Directive::Replace)),
+            "merge" => Ok(Some(Directive::Merge)),
+            other => Err(bad_format(format!("unknown patch type found: {other}"))),
+        },
+        Some(other) => Err(bad_format(format!("unknown patch type found: {other}"))),
     }
 }
 
-fn merge_map(current: &mut Map<String, Value>, patch: &Map<String, Value>, schema: Option<SchemaRef<'_>>) -> ApiResult<()> {
+fn merge_map(
+    current: &mut Map<String, Value>,
+    patch: &Map<String, Value>,
+    schema: Option<SchemaRef<'_>>,
+) -> ApiResult<()> {
     match directive(patch)? {
-        Some("delete") => {
+        Some(Directive::Delete) => {
             current.clear();
             return Ok(());
         }
-        Some("replace") => {
+        Some(Directive::Replace) => {
             let rest = patch.iter().filter(|(k, _)| k.as_str() != DIRECTIVE);
             *current = rest.map(|(k, v)| (k.clone(), v.clone())).collect();
             return Ok(());
         }
-        _ => {}
+        Some(Directive::Merge) | None => {}
     }
     retain_keys(current, patch)?;
     for (key, value) in patch {
@@ -55,32 +75,32 @@ fn merge_map(current: &mut Map<String, Value>, patch: &Map<String, Value>, schem
             continue;
         }
         if let Some(field) = key.strip_prefix(DELETE_FROM) {
-            delete_primitives(current, field, value)?;
-        } else if !key.starts_with(ELEMENT_ORDER) {
-            merge_field(current, key, value, patch.get(&format!("{ELEMENT_ORDER}{key}")), schema)?;
+            if let Some(list) = current.get_mut(field).and_then(Value::as_array_mut) {
+                lists::delete_primitives(list, value)?;
+            } else if !value.is_array() {
+                return Err(bad_format("invalid patch format of primitive list"));
+            }
+        } else if let Some(field) = key.strip_prefix(ELEMENT_ORDER) {
+            if !patch.contains_key(field) {
+                reorder_untouched(current, field, value, schema)?;
+            }
+        } else {
+            merge_field(current, key, value, patch, schema)?;
         }
     }
-    order_untouched_lists(current, patch, schema)
+    Ok(())
 }
 
 /// Drops what `$retainKeys` does not list.
 fn retain_keys(current: &mut Map<String, Value>, patch: &Map<String, Value>) -> ApiResult<()> {
     let Some(list) = patch.get(RETAIN_KEYS) else { return Ok(()) };
     let list = list.as_array().ok_or_else(|| bad_format("invalid patch format of retainKeys"))?;
-    let kept: Vec<&str> = list.iter().filter_map(Value::as_str).collect();
-    let stray = patch.iter().any(|(k, v)| !k.starts_with('$') && !v.is_null() && !kept.contains(&k.as_str()));
+    let kept: std::collections::HashSet<&str> = list.iter().filter_map(Value::as_str).collect();
+    let stray = patch.iter().any(|(k, v)| !k.starts_with('$') && !v.is_null() && !kept.contains(k.as_str()));
     if stray {
         return Err(ApiError::new(422, Reason::Invalid, "patch content doesn't match retainKeys list"));
     }
-    current.retain(|key, _| kept.contains(&key.as_str()));
-    Ok(())
-}
-
-fn delete_primitives(current: &mut Map<String, Value>, field: &str, values: &Value) -> ApiResult<()> {
-    let values = values.as_array().ok_or_else(|| bad_format("invalid patch format of primitive list"))?;
-    if let Some(list) = current.get_mut(field).and_then(Value::as_array_mut) {
-        list.retain(|item| !values.contains(item));
-    }
+    current.retain(|key, _| kept.contains(key.as_str()));
     Ok(())
 }
 
@@ -88,7 +108,7 @@ fn merge_field(
     current: &mut Map<String, Value>,
     key: &str,
     value: &Value,
-    order: Option<&Value>,
+    patch: &Map<String, Value>,
     schema: Option<SchemaRef<'_>>,
 ) -> ApiResult<()> {
     let inner = schema.and_then(|s| s.field(key));
@@ -105,14 +125,21 @@ fn merge_field(
                 merge_map(map, patch, inner)?;
             }
         }
-        Value::Array(patch) => {
-            let fact = schema.and_then(|s| s.field_fact(key));
-            let merged = match fact.filter(|f| f.patch_merge) {
+        Value::Array(items) => {
+            let merged = match schema.and_then(|s| s.field_fact(key)).filter(|f| f.patch_merge) {
                 Some(fact) => {
-                    let old = current.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
-                    merge_list(old, patch, order, fact.merge_key.as_deref(), inner.and_then(SchemaRef::item))?
+                    let old = match current.remove(key) {
+                        Some(Value::Array(old)) => old,
+                        _ => Vec::new(),
+                    };
+                    let order = patch.get(&format!("{ELEMENT_ORDER}{key}"));
+                    let order = order.map(|o| o.as_array().ok_or_else(bad_order)).transpose()?;
+                    match fact.merge_key.as_deref() {
+                        Some(merge_key) => lists::merge(old, items, order, merge_key, inner.and_then(SchemaRef::item))?,
+                        None => lists::merge_primitives(old, items, order),
+                    }
                 }
-                None => without_list_directive(patch),
+                None => lists::without_marker(items),
             };
             current.insert(key.to_owned(), Value::Array(merged));
         }
@@ -123,109 +150,23 @@ fn merge_field(
     Ok(())
 }
 
-/// A list as it replaces another: a bare `{"$patch":"replace"}` element only says so.
-fn without_list_directive(patch: &[Value]) -> Vec<Value> {
-    patch.iter().filter(|item| !is_replace_marker(item)).cloned().collect()
+fn bad_order() -> ApiError {
+    bad_format("invalid patch format of setElementOrder list")
 }
 
-fn is_replace_marker(item: &Value) -> bool {
-    item.as_object().is_some_and(|m| m.len() == 1 && m.get(DIRECTIVE).and_then(Value::as_str) == Some("replace"))
-}
-
-/// Whether two items of a list are the same one.
-fn same(a: &Value, b: &Value, key: Option<&str>) -> bool {
-    match key {
-        Some(key) => a.get(key).is_some() && a.get(key) == b.get(key),
-        None => a == b,
-    }
-}
-
-fn merge_list(
-    old: Vec<Value>,
-    patch: &[Value],
-    order: Option<&Value>,
-    key: Option<&str>,
-    schema: Option<SchemaRef<'_>>,
-) -> ApiResult<Vec<Value>> {
-    if patch.iter().any(is_replace_marker) {
-        return Ok(without_list_directive(patch));
-    }
-    let server_order = old.clone();
-    let mut merged = old;
-    let mut touched = Vec::new();
-    for item in patch {
-        let Some(map) = item.as_object().filter(|_| key.is_some()) else {
-            touched.push(item.clone());
-            if !merged.contains(item) {
-                merged.push(item.clone());
-            }
-            continue;
-        };
-        let merge_key = key.unwrap_or_default();
-        if map.get(merge_key).is_none() {
-            let text = format!("map: {item} does not contain declared merge key: {merge_key}");
-            return Err(ApiError::new(500, Reason::Unknown, text));
-        }
-        match directive(map)? {
-            Some("delete") => merged.retain(|have| !same(have, item, key)),
-            Some("replace") => {
-                let mut replacement = map.clone();
-                replacement.remove(DIRECTIVE);
-                merged.retain(|have| !same(have, item, key));
-                merged.push(Value::Object(replacement));
-                touched.push(item.clone());
-            }
-            _ => {
-                touched.push(item.clone());
-                let at = merged.iter().position(|have| same(have, item, key));
-                let mut target = at.and_then(|at| merged[at].as_object().cloned()).unwrap_or_default();
-                merge_map(&mut target, map, schema)?;
-                match at {
-                    Some(at) => merged[at] = Value::Object(target),
-                    None => merged.push(Value::Object(target)),
-                }
-            }
-        }
-    }
-    let wanted = order.and_then(Value::as_array).cloned().unwrap_or(touched);
-    Ok(in_order(merged, &wanted, &server_order, key))
-}
-
-/// Items that `wanted` lists come in its order; the others keep their server order and their place among them; new
-/// items end up after the existing ones.
-fn in_order(merged: Vec<Value>, wanted: &[Value], server: &[Value], key: Option<&str>) -> Vec<Value> {
-    let place = |list: &[Value], item: &Value| list.iter().position(|have| same(have, item, key));
-    let (mut listed, others): (Vec<Value>, Vec<Value>) =
-        merged.into_iter().partition(|item| place(wanted, item).is_some());
-    listed.sort_by_key(|item| place(wanted, item));
-    let mut out = Vec::with_capacity(listed.len() + others.len());
-    let mut listed = listed.into_iter().peekable();
-    for other in others {
-        let own = place(server, &other);
-        while let Some(next) = listed.next_if(|next| place(server, next).is_some_and(|at| Some(at) < own)) {
-            out.push(next);
-        }
-        out.push(other);
-    }
-    out.extend(listed);
-    out
-}
-
-/// `$setElementOrder` of lists that the patch does not otherwise touch.
-fn order_untouched_lists(
+/// `$setElementOrder` of a list that the patch does not otherwise touch.
+fn reorder_untouched(
     current: &mut Map<String, Value>,
-    patch: &Map<String, Value>,
+    field: &str,
+    order: &Value,
     schema: Option<SchemaRef<'_>>,
 ) -> ApiResult<()> {
-    for (directive, order) in patch {
-        let Some(field) = directive.strip_prefix(ELEMENT_ORDER).filter(|f| !patch.contains_key(*f)) else { continue };
-        let order = order.as_array().ok_or_else(|| bad_format("invalid patch format of setElementOrder list"))?;
-        let merge_key = schema.and_then(|s| s.field_fact(field)).and_then(|f| f.merge_key.clone());
-        let is_list = schema.and_then(|s| s.field(field)).is_none_or(|s| matches!(s.shape(), Shape::List { .. }));
-        if let (true, Some(list)) = (is_list, current.get_mut(field).and_then(Value::as_array_mut)) {
-            let server = list.clone();
-            *list = in_order(std::mem::take(list), order, &server, merge_key.as_deref());
-        }
+    let order = order.as_array().ok_or_else(bad_order)?;
+    let merge_key = schema.and_then(|s| s.field_fact(field)).and_then(|f| f.merge_key.as_deref());
+    let is_list = schema.and_then(|s| s.field(field)).is_none_or(|s| matches!(s.shape(), Shape::List { .. }));
+    if let (true, Some(list)) = (is_list, current.get_mut(field).and_then(Value::as_array_mut)) {
+        let old = std::mem::take(list);
+        *list = lists::reorder(old, order, merge_key);
     }
     Ok(())
 }
