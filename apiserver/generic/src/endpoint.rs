@@ -207,6 +207,19 @@ impl Call {
         })
     }
 
+    /// Field facts of an object sent to this call: the endpoint's kind, or that of a subresource.
+    pub fn schema_of(&self, gvk: &GroupVersionKind) -> SchemaRef<'static> {
+        if *gvk == self.endpoint.gvk {
+            return self.endpoint.schema;
+        }
+        api::api().schema(gvk).unwrap_or(self.endpoint.schema)
+    }
+
+    /// Field facts of the stored version.
+    pub fn stored_schema(&self) -> SchemaRef<'static> {
+        self.endpoint.resource.as_ref().map_or(self.endpoint.schema, |r| self.schema_of(&r.gvk))
+    }
+
     /// The object in the served version.
     pub fn to_served(&self, object: Value) -> Value {
         match self.endpoint.conversion {

@@ -15,6 +15,7 @@ pub mod negotiate;
 pub mod nonresource;
 pub mod options;
 pub mod print;
+pub mod projection;
 pub mod request;
 pub mod resource;
 pub mod respond;

@@ -58,7 +58,7 @@ impl Resource {
         strategy: &'static dyn Strategy,
         prefix: String,
         store: Arc<dyn Store>,
-        metrics: CacheMetrics,
+        metrics: &CacheMetrics,
     ) -> Self {
         let codec = Arc::new(KindCodec::new(&gvk.api_version(), &gvk.kind, strategy));
         let mut options = CacheOptions::new(&group_resource.group, &group_resource.resource, &prefix);

@@ -1,1 +1,9 @@
-//! One module per resource: strategy hook-up, subresources, allocators, printer columns.
+//! The built-in resources hooked up to the generic server: endpoints, conversions, subresources, table columns.
+
+pub mod connect;
+pub mod conversion;
+pub mod endpoints;
+pub mod pods;
+pub mod reviews;
+pub mod tables;
+pub mod tokens;

@@ -3,6 +3,7 @@
 pub mod bearer;
 pub mod bootstrap;
 pub mod front_proxy;
+mod keys;
 pub mod service_account;
 pub mod token_file;
 pub mod x509;

@@ -100,7 +100,7 @@ impl VerifyingKey {
                     let certificate = block.parse_x509().map_err(|e| KeyError(e.to_string()))?;
                     certificate.public_key().raw.to_vec()
                 }
-                "PRIVATE KEY" | "RSA PRIVATE KEY" | "EC PRIVATE KEY" => runtime::tls::public_key_of(&block.label, &block.contents)
+                "PRIVATE KEY" | "RSA PRIVATE KEY" | "EC PRIVATE KEY" => super::keys::public_key_of(&block.label, &block.contents)
                     .map_err(|e| KeyError(e.to_string()))?,
                 _ => continue,
             };

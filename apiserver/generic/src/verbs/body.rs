@@ -53,7 +53,7 @@ pub fn decode_object(call: &Call, gvk: &GroupVersionKind, validation: FieldValid
         ApiError::bad_request(format!("{} in version {:?} cannot be handled as a {}: {e}", gvk.kind, version.version, gvk.kind))
     };
     let mut problems = decoded.problems;
-    problems.append(decode::check_fields(&mut decoded.object, call.endpoint_schema(gvk)));
+    problems.append(decode::check_fields(&mut decoded.object, call.schema_of(gvk)));
     if let Some(text) = problems.type_error() {
         return Err(cannot(text));
     }

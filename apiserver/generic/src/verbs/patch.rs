@@ -65,7 +65,7 @@ async fn modify(call: &Call, kind: Kind, options: &WriteOptions) -> ApiResult<Va
     let patch = decoded.object;
     let starting = starting(call).await?;
     let cas = Loop { call, resource, options, starting, fresh: false };
-    let compute = async |stored: &Stored| {
+    let compute = |stored: &Stored| {
         let current = call.to_served(stored.object.clone());
         let patched = apply_patch(call, kind, &current, &patch)?;
         let patched = check(call, patched, options.field_validation)?;
@@ -132,7 +132,7 @@ async fn apply(call: &Call, options: &WriteOptions) -> ApiResult<(Value, bool)> 
         return create_by_apply(call, config, options).await.map(|object| (object, true));
     };
     let cas = Loop { call, resource, options, starting, fresh: false };
-    let compute = async |stored: &Stored| {
+    let compute = |stored: &Stored| {
         let live = call.to_served(stored.object.clone());
         let wanted = meta::resource_version(&config);
         if !wanted.is_empty() && wanted != meta::resource_version(&live) {

@@ -56,7 +56,7 @@ async fn write(call: &Call, paths: ScalePaths) -> ApiResult<Value> {
         _ => None,
     };
     let cas = Loop { call, resource, options: &options, starting, fresh: false };
-    let compute = async |stored: &Stored| {
+    let compute = |stored: &Stored| {
         let current = of_parent(&stored.object, paths);
         let wanted = match &sent {
             Some(sent) => sent.clone(),

@@ -45,7 +45,7 @@ pub async fn update(call: &Call) -> ApiResult<Response<Body>> {
     };
     check_uid(call, &sent, &starting.object)?;
     let loop_ = Loop { call, resource, options: &options, starting, fresh: freshly_read };
-    let (object, _) = loop_.run(async |_: &Stored| Ok(sent.clone()), Origin::Update).await?;
+    let (object, _) = loop_.run(|_: &Stored| Ok(sent.clone()), Origin::Update).await?;
     call.writer(Target::Item)?.object(StatusCode::OK, object)
 }
 
@@ -99,7 +99,7 @@ impl Loop<'_> {
     /// Errors computed from a cached state are not trusted: the state is read from the store and tried again.
     pub async fn run(
         mut self,
-        mut compute: impl AsyncFnMut(&Stored) -> ApiResult<Value>,
+        mut compute: impl FnMut(&Stored) -> ApiResult<Value>,
         origin: Origin,
     ) -> ApiResult<(Value, bool)> {
         for _ in 0..ATTEMPTS {
@@ -133,13 +133,13 @@ impl Loop<'_> {
 
     async fn attempt(
         &self,
-        compute: &mut impl AsyncFnMut(&Stored) -> ApiResult<Value>,
+        compute: &mut impl FnMut(&Stored) -> ApiResult<Value>,
         origin: Origin,
     ) -> ApiResult<Attempt> {
         let (call, resource, strategy) = (self.call, self.resource, self.resource.strategy);
         let old = &self.starting.object;
         let moment = Moment::now();
-        let mut new = compute(&self.starting).await?;
+        let mut new = compute(&self.starting)?;
         self.check_version(&new)?;
         let subresource = call.info.subresource.as_str();
         if origin == Origin::Update {

@@ -15,7 +15,7 @@ use machinery::{ApiError, ApiResult, Reason, meta};
 use rand::Rng;
 use serde_json::{Value, json};
 use storage::{
-    cache::{EventKind, Freshness, Scope, WatchEvent, WatchItem, WatchRequest, WatchStart, Watcher},
+    cache::{Freshness, Scope, WatchEvent, WatchItem, WatchRequest, WatchStart, Watcher},
     contract::StoreError,
 };
 use time::OffsetDateTime;
@@ -148,7 +148,7 @@ impl Transform {
             value = conversion.to_served(value);
         }
         let object = self.shape(value);
-        Ok(line(event_type(event.kind), &object))
+        Ok(line(event.kind.as_str(), &object))
     }
 
     fn shape(&mut self, value: Value) -> Value {
@@ -201,14 +201,6 @@ fn line(kind: &str, object: &Value) -> Bytes {
     Bytes::from(frame)
 }
 
-fn event_type(kind: EventKind) -> &'static str {
-    match kind {
-        EventKind::Added => "ADDED",
-        EventKind::Modified => "MODIFIED",
-        EventKind::Deleted => "DELETED",
-    }
-}
-
 /// Where frames come from.
 enum Source {
     Live(Pin<Box<Watcher>>),
@@ -243,13 +235,14 @@ impl Stream for Frames {
                 Ok(this.transform.bookmark(revision, initial_events_end))
             }
             Poll::Ready(Some(WatchItem::Event(event))) => this.transform.frame(&event),
-            Poll::Pending => match &mut this.last_bookmark {
-                Some(sleep) if sleep.as_mut().poll(cx).is_ready() => {
-                    this.last_bookmark = None;
-                    Ok(this.transform.bookmark(watcher.bookmark_revision(), false))
+            Poll::Pending => {
+                let due = this.last_bookmark.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready());
+                if !due {
+                    return Poll::Pending;
                 }
-                _ => return Poll::Pending,
-            },
+                this.last_bookmark = None;
+                Ok(this.transform.bookmark(watcher.bookmark_revision(), false))
+            }
         };
         Poll::Ready(Some(Ok(frame.unwrap_or_else(|error| {
             this.source = Source::Refused(None);

@@ -1,0 +1,102 @@
+//! The endpoints of the built-in API, made from the kinds table.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use api::Kind;
+use generic::{
+    endpoint::{Endpoint, Handler, ScalePaths, Subresource},
+    print::DefaultPrinter,
+    resource::Resource,
+    server::Endpoints,
+};
+use storage::{cache::CacheMetrics, contract::Store};
+
+use crate::{conversion, tables};
+
+/// Handlers of subresources and of kinds that are not stored, by group and `resource[/subresource]`.
+pub type Handlers = BTreeMap<(&'static str, &'static str), Arc<dyn Handler>>;
+
+/// Settings of the storage of all resources.
+pub struct StorageSettings {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// Key prefix of everything, `/registry` unless told otherwise; no trailing slash.
+    pub prefix: String,
+    /// Life of events.
+    pub event_ttl: Duration,
+    /// Metrics of the watch caches.
+    pub metrics: CacheMetrics,
+}
+
+/// Stored resources by group and plural, one for all the versions it is served in.
+pub fn resources(settings: &StorageSettings) -> BTreeMap<(String, String), Arc<Resource>> {
+    let mut resources = BTreeMap::new();
+    for kind in api::api().kinds().iter().filter(|k| k.is_stored()) {
+        let stored = api::storage_kind(&kind.gvk);
+        let Some(strategy) = rules::strategy::for_kind(&stored) else { continue };
+        let group = if stored.group == kind.gvk.group { &kind.gvk.group } else { &stored.group };
+        let key = (group.clone(), kind.plural.clone());
+        if resources.contains_key(&key) {
+            continue;
+        }
+        let group_resource = machinery::GroupResource::new(group.clone(), kind.plural.clone());
+        let prefix = format!("{}/{}", settings.prefix, api::storage_prefix(group, &kind.plural));
+        let store = Arc::clone(&settings.store);
+        let metrics = &settings.metrics;
+        let mut resource = Resource::new(stored, group_resource, kind.namespaced, strategy, prefix, store, metrics);
+        if kind.gvk.kind == "Event" {
+            resource.ttl = Some(settings.event_ttl);
+        }
+        resources.insert(key, Arc::new(resource));
+    }
+    resources
+}
+
+/// All endpoints over the given resources and handlers.
+pub fn endpoints(resources: &BTreeMap<(String, String), Arc<Resource>>, handlers: &Handlers) -> Endpoints {
+    let mut endpoints = Endpoints::default();
+    for kind in api::api().kinds() {
+        if let Some(endpoint) = endpoint(kind, resources, handlers) {
+            endpoints.add(endpoint);
+        }
+    }
+    endpoints
+}
+
+fn endpoint(
+    kind: &'static Kind,
+    resources: &BTreeMap<(String, String), Arc<Resource>>,
+    handlers: &Handlers,
+) -> Option<Endpoint> {
+    let stored = api::storage_kind(&kind.gvk);
+    let resource = resources.get(&(stored.group.clone(), kind.plural.clone())).cloned();
+    let schema = api::api().schema(&kind.gvk)?;
+    let mut subresources = BTreeMap::new();
+    if let Some(handler) = handlers.get(&(kind.gvk.group.as_str(), kind.plural.as_str())) {
+        subresources.insert("", Subresource::Handler(Arc::clone(handler)));
+    }
+    for sub in &kind.subresources {
+        let path = format!("{}/{}", kind.plural, sub.name);
+        let handler = handlers.get(&(kind.gvk.group.as_str(), path.as_str()));
+        let served = match (sub.name.as_str(), handler) {
+            (_, Some(handler)) => Subresource::Handler(Arc::clone(handler)),
+            ("scale", None) => Subresource::Scale(ScalePaths { plain_selector: kind.gvk.group.is_empty() }),
+            ("status" | "approval" | "finalize" | "resize" | "ephemeralcontainers", None) => Subresource::Part,
+            (_, None) => continue,
+        };
+        subresources.insert(sub.name.as_str(), served);
+    }
+    Some(Endpoint {
+        gvr: machinery::GroupVersionResource::new(&kind.gvk.group, &kind.gvk.version, &kind.plural),
+        gvk: kind.gvk.clone(),
+        list_kind: kind.list_kind(),
+        namespaced: kind.namespaced,
+        verbs: kind.verbs.clone(),
+        schema,
+        resource,
+        conversion: conversion::between(&kind.gvk, &stored),
+        printer: tables::printer(&kind.gvk).unwrap_or_else(|| Box::new(DefaultPrinter)),
+        hooks: None,
+        subresources,
+    })
+}

@@ -1,0 +1,4 @@
+//! Subresources of Pods.
+
+pub mod binding;
+pub mod eviction;
