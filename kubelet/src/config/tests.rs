@@ -1,0 +1,52 @@
+//! Files, drop-ins and flags meet in one configuration.
+
+use std::fs;
+
+use serde_json::json;
+
+use super::*;
+
+#[test]
+fn drop_ins_merge_and_flags_win() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.yaml");
+    let head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
+    fs::write(&file, format!("{head}maxPods: 50\nstaticPodPath: manifests\nfeatureGates: {{A: true}}\nodd: 1\n")).unwrap();
+    let conf = dir.path().join("d");
+    fs::create_dir_all(conf.join("sub")).unwrap();
+    fs::write(conf.join("10-a.conf"), format!("{head}maxPods: 60\nclusterDNS: [10.0.0.1]\nfeatureGates: {{B: false}}\n")).unwrap();
+    fs::write(conf.join("sub/20.conf"), format!("{head}clusterDNS: [10.0.0.2]\n")).unwrap();
+    fs::write(conf.join("ignored.yaml"), "x").unwrap();
+    let loaded = load(Some(&file), Some(&conf), json!({ "port": 1234 })).unwrap();
+    let config = loaded.config;
+    assert_eq!((config.max_pods, config.port), (60, 1234));
+    assert_eq!(config.cluster_dns, ["10.0.0.2"]);
+    assert_eq!(config.feature_gates.len(), 2);
+    assert_eq!(config.static_pod_path, dir.path().join("manifests").display().to_string());
+    assert!(loaded.warnings[0].contains("\"odd\""));
+    assert!(!config.authentication.anonymous.enabled && config.authentication.webhook.enabled);
+}
+
+#[test]
+fn empty_files_and_wrong_kinds_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.yaml");
+    fs::write(&file, "").unwrap();
+    assert!(load(Some(&file), None, json!({})).is_err());
+    fs::write(&file, "kind: Pod\napiVersion: v1\n").unwrap();
+    assert!(load(Some(&file), None, json!({})).is_err());
+}
+
+#[test]
+fn report_frequency_follows_an_explicit_update_frequency() {
+    let config = load(None, None, json!({ "nodeStatusUpdateFrequency": "5s" })).unwrap().config;
+    assert_eq!(config.node_status_report_frequency, Span::seconds(5));
+    let config = load(None, None, json!({})).unwrap().config;
+    assert_eq!(config.node_status_report_frequency, Span::seconds(300));
+}
+
+#[test]
+fn values_out_of_range_are_named() {
+    let error = load(None, None, json!({ "imageGCHighThresholdPercent": 101 })).unwrap_err().to_string();
+    assert!(error.contains("--image-gc-high-threshold"), "{error}");
+}

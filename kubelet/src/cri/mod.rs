@@ -1,0 +1,9 @@
+//! The container runtime: a client with deadlines and the view of a Pod that the runtime gives.
+
+mod client;
+mod view;
+
+pub use client::{Cri, CriError, RuntimeVersion};
+pub use view::{ContainerRecord, PodView, RecordState, SandboxRecord, labels};
+
+pub use proto::cri as v1;

@@ -1,0 +1,5 @@
+//! The node itself: facts, the Node object, its lease.
+
+mod facts;
+
+pub use facts::{NodeFacts, SharedFacts};

@@ -1,0 +1,281 @@
+//! Objects from the apiserver: one watch per referenced object, kept while a Pod refers to it.
+//!
+//! Invariants: a Pod never sees data older than its own registration (the first read of a watch is a fresh list);
+//! immutable objects are not watched any further; a watch ends when the last Pod that refers to its object is gone.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec, TokenRequestStatus};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::node::v1::RuntimeClass;
+use kube::api::PostParams;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::reflector::{self, Store};
+use kube::runtime::watcher;
+use kube::{Api, Client, Resource};
+use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+use super::{ObjectError, Objects};
+use crate::pods;
+
+const READ_DEADLINE: Duration = Duration::from_secs(10);
+
+/// `(namespace, name)`
+type Key = (String, String);
+/// `None`: not read yet; `Some(None)`: read and absent.
+type Latest<K> = Option<Option<Arc<K>>>;
+
+struct Followed<K> {
+    users: BTreeSet<String>,
+    latest: watch::Receiver<Latest<K>>,
+    task: AbortHandle,
+}
+
+impl<K> Drop for Followed<K> {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Follower<K> {
+    client: Client,
+    resource: &'static str,
+    immutable: fn(&K) -> bool,
+    objects: Mutex<HashMap<Key, Followed<K>>>,
+}
+
+impl<K> Follower<K>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync,
+    K: 'static,
+{
+    fn new(client: Client, resource: &'static str, immutable: fn(&K) -> bool) -> Self {
+        Self { client, resource, immutable, objects: Mutex::default() }
+    }
+
+    fn retain(&self, uid: &str, wanted: &BTreeSet<Key>) {
+        let mut objects = self.objects.lock();
+        for key in wanted {
+            let entry = objects.entry(key.clone()).or_insert_with(|| self.follow(key));
+            entry.users.insert(uid.to_owned());
+        }
+        objects.retain(|key, followed| {
+            if !wanted.contains(key) {
+                followed.users.remove(uid);
+            }
+            !followed.users.is_empty()
+        });
+    }
+
+    fn follow(&self, (namespace, name): &Key) -> Followed<K> {
+        let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
+        let (sender, latest) = watch::channel(None);
+        let immutable = self.immutable;
+        let name = name.clone();
+        let task = tokio::spawn(async move {
+            let mut stream = std::pin::pin!(watcher::watch_object(api, &name).default_backoff());
+            while let Some(item) = stream.next().await {
+                match item {
+                    Ok(object) => {
+                        let last = object.as_ref().is_some_and(immutable);
+                        sender.send_replace(Some(object.map(Arc::new)));
+                        if last {
+                            break;
+                        }
+                    }
+                    Err(error) => tracing::debug!(%error, name, "watch of a referenced object"),
+                }
+            }
+            // The last value of an immutable object stays readable for as long as the entry lives.
+            sender.closed().await;
+        });
+        Followed { users: BTreeSet::new(), latest, task: task.abort_handle() }
+    }
+
+    async fn get(&self, namespace: &str, name: &str) -> Result<Arc<K>, ObjectError> {
+        let key = (namespace.to_owned(), name.to_owned());
+        let followed = self.objects.lock().get(&key).map(|followed| followed.latest.clone());
+        let found = match followed {
+            Some(mut latest) => {
+                let read = latest.wait_for(Option::is_some);
+                match tokio::time::timeout(READ_DEADLINE, read).await {
+                    Ok(Ok(value)) => (*value).clone().flatten(),
+                    _ => return Err(ObjectError::Other(format!("failed to sync {} cache: timed out waiting for the condition", self.resource))),
+                }
+            }
+            None => {
+                let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
+                limited(api.get_opt(name)).await?.map(Arc::new)
+            }
+        };
+        found.ok_or_else(|| ObjectError::NotFound { resource: self.resource, name: name.to_owned() })
+    }
+}
+
+/// Objects read through a client.
+pub struct ApiObjects {
+    client: Client,
+    config_maps: Follower<ConfigMap>,
+    secrets: Follower<Secret>,
+    services: Store<Service>,
+    services_task: AbortHandle,
+    services_synced: watch::Receiver<bool>,
+}
+
+impl Drop for ApiObjects {
+    fn drop(&mut self) {
+        self.services_task.abort();
+    }
+}
+
+impl ApiObjects {
+    /// Starts the watch on Services.
+    pub fn start(client: Client) -> Self {
+        let (services, writer) = reflector::store();
+        let stream = watcher::watcher(Api::<Service>::all(client.clone()), watcher::Config::default())
+            .default_backoff()
+            .modify(|service| service.metadata.managed_fields = None);
+        let (sender, services_synced) = watch::channel(false);
+        let task = tokio::spawn(async move {
+            let mut stream = std::pin::pin!(reflector::reflector(writer, stream));
+            while let Some(event) = stream.next().await {
+                match event {
+                    Ok(watcher::Event::InitDone) => {
+                        sender.send_replace(true);
+                    }
+                    Ok(_) => {}
+                    Err(error) => tracing::debug!(%error, "watch of services"),
+                }
+            }
+        });
+        Self {
+            config_maps: Follower::new(client.clone(), "configmap", |map: &ConfigMap| map.immutable == Some(true)),
+            secrets: Follower::new(client.clone(), "secret", |secret: &Secret| secret.immutable == Some(true)),
+            client,
+            services,
+            services_task: task.abort_handle(),
+            services_synced,
+        }
+    }
+}
+
+#[async_trait]
+impl Objects for ApiObjects {
+    async fn config_map(&self, namespace: &str, name: &str) -> Result<Arc<ConfigMap>, ObjectError> {
+        self.config_maps.get(namespace, name).await
+    }
+
+    async fn secret(&self, namespace: &str, name: &str) -> Result<Arc<Secret>, ObjectError> {
+        self.secrets.get(namespace, name).await
+    }
+
+    fn services(&self) -> Result<Vec<Arc<Service>>, ObjectError> {
+        if !*self.services_synced.borrow() {
+            return Err(ObjectError::ServicesNotSynced);
+        }
+        Ok(self.services.state())
+    }
+
+    async fn token(
+        &self,
+        namespace: &str,
+        account: &str,
+        spec: TokenRequestSpec,
+    ) -> Result<TokenRequestStatus, ObjectError> {
+        let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
+        let request = TokenRequest { spec: Some(spec), ..Default::default() };
+        let answer = limited(api.create_token_request(account, &PostParams::default(), &request)).await?;
+        answer.status.ok_or_else(|| ObjectError::Other("the token request was answered without a token".to_owned()))
+    }
+
+    async fn runtime_handler(&self, class: &str) -> Result<String, ObjectError> {
+        let api: Api<RuntimeClass> = Api::all(self.client.clone());
+        let resource = "runtimeclasses.node.k8s.io";
+        let found = limited(api.get_opt(class)).await?;
+        let missing = || ObjectError::NotFound { resource, name: class.to_owned() };
+        found.map(|class| class.handler).ok_or_else(missing)
+    }
+
+    fn register(&self, pod: &Pod) {
+        if pods::is_static(pod) {
+            return;
+        }
+        let references = references(pod);
+        self.config_maps.retain(pods::uid(pod), &references.config_maps);
+        self.secrets.retain(pods::uid(pod), &references.secrets);
+    }
+
+    fn unregister(&self, uid: &str) {
+        self.config_maps.retain(uid, &BTreeSet::new());
+        self.secrets.retain(uid, &BTreeSet::new());
+    }
+}
+
+async fn limited<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, ObjectError> {
+    match tokio::time::timeout(READ_DEADLINE, call).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(kube::Error::Api(status))) => Err(ObjectError::Other(status.message.clone())),
+        Ok(Err(error)) => Err(ObjectError::Other(error.to_string())),
+        Err(_) => Err(ObjectError::Other("context deadline exceeded".to_owned())),
+    }
+}
+
+#[derive(Debug, Default)]
+struct References {
+    namespace: String,
+    config_maps: BTreeSet<Key>,
+    secrets: BTreeSet<Key>,
+}
+
+impl References {
+    fn config_map(&mut self, name: &str) {
+        Self::add(&mut self.config_maps, &self.namespace, name);
+    }
+
+    fn secret(&mut self, name: &str) {
+        Self::add(&mut self.secrets, &self.namespace, name);
+    }
+
+    fn add(set: &mut BTreeSet<Key>, namespace: &str, name: &str) {
+        if !name.is_empty() {
+            set.insert((namespace.to_owned(), name.to_owned()));
+        }
+    }
+}
+
+/// Everything a Pod names in environment, volumes and pull secrets.
+fn references(pod: &Pod) -> References {
+    let mut found = References { namespace: pods::namespace(pod).to_owned(), ..References::default() };
+    for (container, _) in pods::all_containers(pod) {
+        for from in container.env_from.iter().flatten() {
+            from.config_map_ref.iter().for_each(|reference| found.config_map(&reference.name));
+            from.secret_ref.iter().for_each(|reference| found.secret(&reference.name));
+        }
+        for source in container.env.iter().flatten().filter_map(|env| env.value_from.as_ref()) {
+            source.config_map_key_ref.iter().for_each(|reference| found.config_map(&reference.name));
+            source.secret_key_ref.iter().for_each(|reference| found.secret(&reference.name));
+        }
+    }
+    for volume in pods::spec(pod).volumes.iter().flatten() {
+        volume.config_map.iter().for_each(|source| found.config_map(&source.name));
+        volume.secret.iter().for_each(|source| found.secret(source.secret_name.as_deref().unwrap_or_default()));
+        let projected = volume.projected.iter().flat_map(|source| source.sources.iter().flatten());
+        for source in projected {
+            source.config_map.iter().for_each(|source| found.config_map(&source.name));
+            source.secret.iter().for_each(|source| found.secret(&source.name));
+        }
+    }
+    for secret in pods::spec(pod).image_pull_secrets.iter().flatten() {
+        found.secret(&secret.name);
+    }
+    found
+}

@@ -1,0 +1,146 @@
+//! The operating system below the kubelet: control groups, mounts and file-system facts, behind one trait.
+//!
+//! Invariants: nothing outside this module mounts, unmounts or writes to a control group; every call blocks and is
+//! made from a blocking thread. [`Recorder`] is the twin for tests.
+
+mod cgroups;
+mod linux;
+mod mounts;
+mod names;
+mod recorder;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub use linux::Linux;
+pub use names::{CgroupDriver, CgroupName};
+pub use recorder::{Call, Recorder};
+
+/// Reads a regular file of at most `limit` bytes below `root`, never through a link that leaves it.
+pub fn read_beneath(root: &Path, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    mounts::read_beneath(root, path, limit)
+}
+
+/// Which control group interface the kernel offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CgroupVersion {
+    /// One hierarchy per controller.
+    V1,
+    /// The unified hierarchy.
+    V2,
+}
+
+/// Limits of a Pod or QoS group; `None` leaves a value alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CgroupLimits {
+    /// cpu.shares scale.
+    pub cpu_shares: Option<i64>,
+    /// Microseconds per period; -1 or 0 is none.
+    pub cpu_quota: Option<i64>,
+    /// Microseconds.
+    pub cpu_period: Option<i64>,
+    /// Bytes; -1 is none.
+    pub memory: Option<i64>,
+    /// Processes; -1 is none.
+    pub pids: Option<i64>,
+    /// `(page size as 2MB, bytes)`.
+    pub hugepages: Vec<(String, i64)>,
+}
+
+/// What a group used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CgroupUsage {
+    /// Nanoseconds of cpu.
+    pub cpu_nanos: u64,
+    /// Nanoseconds in user mode.
+    pub cpu_user_nanos: u64,
+    /// Nanoseconds in system mode.
+    pub cpu_system_nanos: u64,
+    /// Quota periods.
+    pub periods: u64,
+    /// Throttled quota periods.
+    pub throttled_periods: u64,
+    /// Nanoseconds throttled.
+    pub throttled_nanos: u64,
+    /// Bytes charged.
+    pub memory: u64,
+    /// Limit, if any.
+    pub memory_limit: Option<u64>,
+    /// Bytes of inactive page cache.
+    pub inactive_file: u64,
+    /// Bytes of anonymous memory.
+    pub rss: u64,
+    /// Bytes of page cache.
+    pub cache: u64,
+    /// Bytes of mapped files.
+    pub mapped_file: u64,
+    /// Bytes of swap.
+    pub swap: u64,
+    /// Minor faults.
+    pub page_faults: u64,
+    /// Major faults.
+    pub major_page_faults: u64,
+    /// Times the limit was hit.
+    pub failcnt: u64,
+    /// Processes.
+    pub pids: u64,
+}
+
+impl CgroupUsage {
+    /// Memory that cannot be taken back easily.
+    pub fn working_set(&self) -> u64 {
+        self.memory.saturating_sub(self.inactive_file)
+    }
+}
+
+/// Space and inodes of a file system.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FsUsage {
+    /// Bytes in all.
+    pub capacity: u64,
+    /// Bytes left to users.
+    pub available: u64,
+    /// Bytes in use.
+    pub used: u64,
+    /// Inodes in all.
+    pub inodes: u64,
+    /// Inodes left.
+    pub inodes_free: u64,
+}
+
+/// The calls.
+pub trait Platform: Send + Sync {
+    /// The kernel's control group interface.
+    fn cgroup_version(&self) -> CgroupVersion;
+    /// Creates a group if absent and writes its limits.
+    fn apply_cgroup(&self, name: &CgroupName, limits: &CgroupLimits) -> io::Result<()>;
+    /// Whether the group exists in every hierarchy that counts.
+    fn cgroup_exists(&self, name: &CgroupName) -> bool;
+    /// Kills what is left in a group and removes it with its children.
+    fn remove_cgroup(&self, name: &CgroupName) -> io::Result<()>;
+    /// UIDs of Pods with a group below the root.
+    fn pod_cgroups(&self, root: &CgroupName) -> Vec<(CgroupName, String)>;
+    /// Usage of the group at a path as the kernel shows it.
+    fn cgroup_usage(&self, path: &str) -> io::Result<CgroupUsage>;
+    /// The group's path below the hierarchy's root.
+    fn cgroup_path(&self, name: &CgroupName) -> String;
+
+    /// Mounts a tmpfs of at most `size` bytes.
+    fn mount_tmpfs(&self, target: &Path, size: Option<u64>) -> io::Result<()>;
+    /// Mounts a hugetlbfs with a page size.
+    fn mount_hugepages(&self, target: &Path, page_size: &str) -> io::Result<()>;
+    /// Binds a directory to itself and makes it propagate, if it does not yet.
+    fn make_shared(&self, target: &Path) -> io::Result<()>;
+    /// Binds `path` below `root`, reached without leaving `root`, on `target`.
+    fn bind_beneath(&self, root: &Path, path: &Path, target: &Path) -> io::Result<()>;
+    /// Creates missing directories of `path` below `root` without following links out of it.
+    fn make_beneath(&self, root: &Path, path: &Path) -> io::Result<()>;
+    /// Unmounts; something not mounted is fine.
+    fn unmount(&self, target: &Path) -> io::Result<()>;
+    /// Mount points at or below a directory, deepest first.
+    fn mounts_below(&self, dir: &Path) -> io::Result<Vec<PathBuf>>;
+    /// Space of the file system at a path.
+    fn fs_usage(&self, path: &Path) -> io::Result<FsUsage>;
+    /// Sets owner and group.
+    fn chown(&self, path: &Path, uid: Option<u32>, gid: Option<u32>) -> io::Result<()>;
+}

@@ -1,0 +1,198 @@
+//! Mounting, and walking paths that may be hostile.
+
+use std::fs;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::{Mode, fstat, mkdirat};
+
+pub(super) fn tmpfs(target: &Path, size: Option<u64>) -> io::Result<()> {
+    let size = size.map(|bytes| format!("size={bytes}"));
+    let with_noswap = size.as_ref().map_or("noswap".to_owned(), |size| format!("{size},noswap"));
+    let flags = MsFlags::empty();
+    match mount(Some("tmpfs"), target, Some("tmpfs"), flags, Some(with_noswap.as_str())) {
+        Err(Errno::EINVAL) => mount(Some("tmpfs"), target, Some("tmpfs"), flags, size.as_deref()).map_err(io::Error::from),
+        other => other.map_err(io::Error::from),
+    }
+}
+
+pub(super) fn hugepages(target: &Path, page_size: &str) -> io::Result<()> {
+    let data = format!("pagesize={page_size}");
+    Ok(mount(Some("nodev"), target, Some("hugetlbfs"), MsFlags::empty(), Some(data.as_str()))?)
+}
+
+pub(super) fn make_shared(target: &Path) -> io::Result<()> {
+    let none: Option<&str> = None;
+    if !points()?.iter().any(|(point, shared)| point == target && *shared) {
+        if !points()?.iter().any(|(point, _)| point == target) {
+            mount(Some(target), target, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)?;
+        }
+        mount(none, target, none, MsFlags::MS_SHARED | MsFlags::MS_REC, none)?;
+    }
+    Ok(())
+}
+
+pub(super) fn unmount(target: &Path) -> io::Result<()> {
+    match umount2(target, MntFlags::UMOUNT_NOFOLLOW) {
+        Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Mount points with whether they are shared, from the kernel's table.
+fn points() -> io::Result<Vec<(PathBuf, bool)>> {
+    let text = fs::read_to_string("/proc/self/mountinfo")?;
+    Ok(text
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split(' ');
+            let point = unescape(fields.nth(4)?);
+            let shared = fields.skip(1).take_while(|field| *field != "-").any(|field| field.starts_with("shared:"));
+            Some((PathBuf::from(point), shared))
+        })
+        .collect())
+}
+
+/// The table writes blanks and backslashes in octal.
+fn unescape(text: &str) -> String {
+    let mut out = Vec::with_capacity(text.len());
+    let bytes = text.as_bytes();
+    let mut index = 0;
+    while index < bytes.len() {
+        let octal = bytes.get(index + 1..index + 4).and_then(|d| std::str::from_utf8(d).ok());
+        match (bytes[index], octal.and_then(|digits| u8::from_str_radix(digits, 8).ok())) {
+            (b'\\', Some(value)) => {
+                out.push(value);
+                index += 4;
+            }
+            (byte, _) => {
+                out.push(byte);
+                index += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+pub(super) fn below(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found: Vec<PathBuf> =
+        points()?.into_iter().map(|(point, _)| point).filter(|point| point.starts_with(dir)).collect();
+    found.reverse();
+    found.sort_by_key(|point| std::cmp::Reverse(point.components().count()));
+    Ok(found)
+}
+
+/// Opens `path` below `root`; links may lead around inside `root` and never out of it.
+fn open_beneath(root: &Path, path: &Path, flags: OFlag) -> io::Result<OwnedFd> {
+    let root_fd = open(root, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    if path.as_os_str().is_empty() {
+        return Ok(root_fd);
+    }
+    let how = OpenHow::new()
+        .flags(flags | OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    Ok(openat2(root_fd.as_fd(), path, how)?)
+}
+
+pub(super) fn make_beneath(root: &Path, path: &Path) -> io::Result<()> {
+    if open_beneath(root, path, OFlag::empty()).is_ok() {
+        return Ok(());
+    }
+    let mut dir = open_beneath(root, Path::new(""), OFlag::empty())?;
+    let mode = Mode::from_bits_truncate(fstat(&dir)?.st_mode & 0o7777);
+    let mut done = PathBuf::new();
+    for component in path.components() {
+        if component == Component::CurDir {
+            continue;
+        }
+        let Component::Normal(name) = component else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "path must be relative and without backsteps"));
+        };
+        done.push(name);
+        dir = match open_beneath(root, &done, OFlag::O_DIRECTORY) {
+            Ok(next) => next,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                match mkdirat(dir.as_fd(), name, mode) {
+                    Ok(()) | Err(Errno::EEXIST) => {}
+                    Err(error) => return Err(error.into()),
+                }
+                let next = open_beneath(root, &done, OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW)?;
+                // The mode above passed through the umask; the volume's own is wanted.
+                fs::set_permissions(fd_path(&next), std::os::unix::fs::PermissionsExt::from_mode(mode.bits()))?;
+                next
+            }
+            Err(error) => return Err(error),
+        };
+    }
+    Ok(())
+}
+
+pub(super) fn bind_beneath(root: &Path, path: &Path, target: &Path) -> io::Result<()> {
+    let source = open_beneath(root, path, OFlag::empty())?;
+    let wanted = fstat(&source)?;
+    let is_dir = wanted.st_mode & libc::S_IFMT == libc::S_IFDIR;
+    if let Ok(existing) = open(target, OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty()) {
+        let found = fstat(&existing)?;
+        drop(existing);
+        if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino) {
+            return Ok(());
+        }
+        unmount(target)?;
+        if target.is_dir() { fs::remove_dir(target)? } else { fs::remove_file(target)? }
+    }
+    if let Some(parent) = target.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    if is_dir { fs::create_dir(target)? } else { drop(fs::File::create_new(target)?) }
+    let none: Option<&str> = None;
+    Ok(mount(Some(&fd_path(&source)), target, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)?)
+}
+
+/// Reads a regular file of at most `limit` bytes below `root`, never through a link that leaves it.
+pub(super) fn read_beneath(root: &Path, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let fd = open_beneath(root, path, OFlag::empty())?;
+    if fstat(&fd)?.st_mode & libc::S_IFMT != libc::S_IFREG {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    let mut file = fs::File::open(fd_path(&fd))?.take(limit + 1);
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "file is too large"));
+    }
+    Ok(bytes)
+}
+
+fn fd_path(fd: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_table_escapes_are_read() {
+        assert_eq!(unescape(r"/a\040b\134c"), r"/a b\c");
+    }
+
+    #[test]
+    fn subpath_links_cannot_leave_the_volume() {
+        // CVE-2021-25741, CVE-2017-1002101
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("volume");
+        fs::create_dir(&root).unwrap();
+        std::os::unix::fs::symlink("/etc", root.join("out")).unwrap();
+        std::os::unix::fs::symlink("..", root.join("up")).unwrap();
+        assert!(open_beneath(&root, Path::new("out"), OFlag::empty()).is_err());
+        assert!(open_beneath(&root, Path::new("up/volume"), OFlag::empty()).is_err());
+        assert!(make_beneath(&root, Path::new("out/new")).is_err());
+        assert!(make_beneath(&root, Path::new("../x")).is_err());
+        make_beneath(&root, Path::new("a/b")).unwrap();
+        assert!(root.join("a/b").is_dir());
+    }
+}

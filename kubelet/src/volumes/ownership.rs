@@ -1,0 +1,45 @@
+//! fsGroup: group ownership of a volume's files.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::Path;
+
+const SETGID: u32 = 0o2000;
+
+/// Whether the whole tree is walked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangePolicy {
+    /// Every time.
+    Always,
+    /// Only when the root differs.
+    OnRootMismatch,
+}
+
+/// Gives a tree to a group.
+pub fn apply(root: &Path, group: u32, read_only: bool, policy: ChangePolicy) -> io::Result<()> {
+    if policy == ChangePolicy::OnRootMismatch {
+        let meta = fs::symlink_metadata(root)?;
+        let wanted = mask(true, read_only);
+        if meta.gid() == group && meta.mode() & wanted == wanted {
+            return Ok(());
+        }
+    }
+    for entry in walkdir::WalkDir::new(root).follow_links(false) {
+        let entry = entry.map_err(io::Error::other)?;
+        let meta = entry.metadata().map_err(io::Error::other)?;
+        if meta.file_type().is_symlink() {
+            std::os::unix::fs::lchown(entry.path(), None, Some(group))?;
+            continue;
+        }
+        chown(entry.path(), None, Some(group))?;
+        let mode = meta.mode() & 0o7777 | mask(meta.is_dir(), read_only);
+        fs::set_permissions(entry.path(), fs::Permissions::from_mode(mode))?;
+    }
+    Ok(())
+}
+
+fn mask(is_dir: bool, read_only: bool) -> u32 {
+    let base = if read_only { 0o440 } else { 0o660 };
+    if is_dir { base | 0o110 | SETGID } else { base }
+}
