@@ -225,10 +225,7 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the same request may succeed later without anybody changing it.
     pub fn retryable(&self) -> bool {
-        matches!(
-            self,
-            Self::FutureRevision { .. } | Self::NotReady | Self::Unavailable(_) | Self::Timeout | Self::Full
-        )
+        matches!(self, Self::FutureRevision { .. } | Self::NotReady | Self::Unavailable(_) | Self::Timeout | Self::Full)
     }
 }
 

@@ -8,5 +8,6 @@ pub mod cache;
 pub mod contract;
 pub mod embedded;
 pub mod etcd;
+pub mod metered;
 #[cfg(any(test, feature = "test-util"))]
 pub mod suite;

@@ -50,8 +50,7 @@ impl Cache {
         let mut differs_at = None;
         let mut start: Option<String> = None;
         loop {
-            let range =
-                Range { prefix, start: start.as_deref(), limit: PAGE, revision: Some(snapshot.revision) };
+            let range = Range { prefix, start: start.as_deref(), limit: PAGE, revision: Some(snapshot.revision) };
             let page = core.store.range(range).await?;
             for kv in &page.items {
                 let Ok(object) = core.codec.ingest(&kv.key, &kv.value, kv.mod_revision) else { continue };

@@ -54,16 +54,7 @@ impl Change {
         revision: i64,
         at: Instant,
     ) -> Self {
-        Self {
-            kind,
-            key,
-            object,
-            previous,
-            revision,
-            at,
-            frames: Default::default(),
-            departed: OnceLock::new(),
-        }
+        Self { kind, key, object, previous, revision, at, frames: Default::default(), departed: OnceLock::new() }
     }
 
     /// Memory that the change holds beside the present objects, about.
@@ -117,7 +108,9 @@ impl WatchEvent {
     /// The JSON frame, `{"type":..,"object":..}` and a newline. That of a change is built once for all watchers.
     pub fn frame(&self) -> Bytes {
         match &self.change {
-            Some(change) => change.frames[self.kind as usize].get_or_init(|| frame(self.kind, &self.object.json)).clone(),
+            Some(change) => {
+                change.frames[self.kind as usize].get_or_init(|| frame(self.kind, &self.object.json)).clone()
+            }
             None => frame(self.kind, &self.object.json),
         }
     }

@@ -48,9 +48,8 @@ impl CacheMetrics {
         let counter = |name: &str, help: &str, labels: &[&str]| {
             added(registry, IntCounterVec::new(Opts::new(name, help), labels))
         };
-        let gauge = |name: &str, help: &str, labels: &[&str]| {
-            added(registry, IntGaugeVec::new(Opts::new(name, help), labels))
-        };
+        let gauge =
+            |name: &str, help: &str, labels: &[&str]| added(registry, IntGaugeVec::new(Opts::new(name, help), labels));
         let wait = HistogramOpts::new(
             "apiserver_watch_cache_read_wait_seconds",
             "[ALPHA] Time that reads waited for the watch cache to become fresh.",
@@ -129,11 +128,7 @@ impl CacheMetrics {
                 "[STABLE] (Deprecated since 1.34.0) Number of stored objects.",
                 &["resource"],
             )?,
-            size: gauge(
-                "apiserver_resource_size_estimate_bytes",
-                "[ALPHA] Estimated size of stored objects.",
-                LABELS,
-            )?,
+            size: gauge("apiserver_resource_size_estimate_bytes", "[ALPHA] Estimated size of stored objects.", LABELS)?,
             decode_errors: counter(
                 "apiserver_storage_decode_errors_total",
                 "[ALPHA] Stored objects that could not be decoded.",

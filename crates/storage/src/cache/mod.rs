@@ -86,7 +86,7 @@ impl CacheOptions {
             hot_fields: &[],
             bookmark_period: Duration::from_secs(60),
             ring_events: 100 * 1024,
-            ring_bytes: 24 << 20,
+            ring_bytes: 16 << 20,
             ring_age: Duration::from_secs(75),
         }
     }
@@ -112,12 +112,7 @@ impl Drop for Handle {
 
 impl Cache {
     /// Starts a cache. Must be called within a tokio runtime.
-    pub fn new(
-        options: CacheOptions,
-        store: Arc<dyn Store>,
-        codec: Arc<dyn Codec>,
-        metrics: &CacheMetrics,
-    ) -> Self {
+    pub fn new(options: CacheOptions, store: Arc<dyn Store>, codec: Arc<dyn Codec>, metrics: &CacheMetrics) -> Self {
         let metrics = metrics.of(&options.group, &options.resource);
         let core = Arc::new(Core::new(options, store, codec, metrics));
         let task = tokio::spawn(feed::run(Arc::clone(&core)));

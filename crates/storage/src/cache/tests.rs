@@ -34,7 +34,8 @@ impl Codec for TestCodec {
         let index =
             IndexRecord::new(text(&meta["namespace"]), text(&meta["name"]), "", labels, vec![("spec.nodeName", node)]);
         let stored = std::str::from_utf8(value).map_err(|e| CodecError(e.to_string()))?;
-        let json = stored.replacen("{\"metadata\":{", &format!("{{\"metadata\":{{\"resourceVersion\":\"{revision}\","), 1);
+        let json =
+            stored.replacen("{\"metadata\":{", &format!("{{\"metadata\":{{\"resourceVersion\":\"{revision}\","), 1);
         Ok(CachedObject::new(json.into(), revision, index))
     }
 }

@@ -5,12 +5,12 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicI64, AtomicUsize, Ordering},
     },
 };
 
 use bytes::Bytes;
-use futures::{StreamExt, stream, stream::BoxStream};
+use futures::{StreamExt, stream};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::mpsc;
 
@@ -19,10 +19,12 @@ use super::{
     record::{Kind, Record},
     segment::{MAGIC, Segment},
 };
-use crate::contract::{StoreError, StoreEvent, StoreEventKind, Tide, WatchBatch};
+use crate::contract::{StoreError, StoreEvent, StoreEventKind, StoreWatch, Tide, WatchBatch};
 
 /// Batches that may wait for a live watch.
 const LIVE_QUEUE: usize = 128;
+/// Bytes of values that may wait for a live watch.
+const LIVE_BYTES: usize = 8 << 20;
 /// Bytes of events that one step of catching up collects.
 const STEP_BYTES: usize = 2 << 20;
 /// Bytes of log that one step of catching up reads at most.
@@ -48,6 +50,8 @@ struct Live {
     from: i64,
     previous: bool,
     sender: mpsc::Sender<WatchBatch>,
+    /// Bytes of values on their way through the channel.
+    waiting: Arc<AtomicUsize>,
     tide: Arc<Tide>,
 }
 
@@ -97,7 +101,7 @@ impl Feed {
     }
 
     /// Goes live if everything up to `next - 1` has been delivered; `None` if there is more in the log.
-    fn join(&self, pursuit: &Pursuit) -> Result<Option<mpsc::Receiver<WatchBatch>>, StoreError> {
+    fn join(&self, pursuit: &Pursuit) -> Result<Option<LiveEnd>, StoreError> {
         let mut state = self.state.lock();
         if state.closed {
             return Err(StoreError::Closed);
@@ -107,29 +111,52 @@ impl Feed {
             return Ok(None);
         }
         let (sender, receiver) = mpsc::channel(LIVE_QUEUE);
+        let waiting = Arc::new(AtomicUsize::new(0));
         pursuit.tide.set_sent(revision);
         state.watches.push(Live {
             prefix: Arc::clone(&pursuit.prefix),
             from: pursuit.from,
             previous: pursuit.previous,
             sender,
+            waiting: Arc::clone(&waiting),
             tide: Arc::clone(&pursuit.tide),
         });
-        Ok(Some(receiver))
+        Ok(Some(LiveEnd { receiver, waiting }))
     }
 }
 
 impl Live {
     /// Whether the watch stays live.
     fn send(&self, batch: WatchBatch) -> bool {
-        match self.sender.try_send(batch) {
-            Ok(()) => true,
-            Err(_) => {
-                self.tide.set_sent(i64::MAX);
-                false
-            }
+        let bytes = weight(&batch);
+        let before = self.waiting.fetch_add(bytes, Ordering::AcqRel);
+        // One batch may be larger than the bound; it waits alone.
+        let room = before == 0 || before + bytes <= LIVE_BYTES;
+        if room && self.sender.try_send(batch).is_ok() {
+            return true;
         }
+        self.tide.set_sent(i64::MAX);
+        false
     }
+}
+
+/// The receiving end of a live watch.
+struct LiveEnd {
+    receiver: mpsc::Receiver<WatchBatch>,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl LiveEnd {
+    async fn recv(&mut self) -> Option<WatchBatch> {
+        let batch = self.receiver.recv().await?;
+        self.waiting.fetch_sub(weight(&batch), Ordering::AcqRel);
+        Some(batch)
+    }
+}
+
+fn weight(batch: &WatchBatch) -> usize {
+    let value = |event: &StoreEvent| event.value.len() + event.previous.as_ref().map_or(0, Bytes::len);
+    batch.events.iter().map(value).sum()
 }
 
 /// A watch that reads the log.
@@ -155,7 +182,7 @@ struct Step {
 
 enum Phase {
     Behind(Pursuit),
-    Live(mpsc::Receiver<WatchBatch>, Pursuit),
+    Live(LiveEnd, Pursuit),
     Ended,
 }
 
@@ -166,19 +193,18 @@ pub(super) fn watch(
     prefix: &str,
     from: i64,
     previous: bool,
-) -> Result<(BoxStream<'static, Result<WatchBatch, StoreError>>, Arc<Tide>), StoreError> {
+) -> Result<StoreWatch, StoreError> {
     let tide = Arc::new(Tide::new(Arc::clone(&feed.revision), i64::MAX));
     let prefix = Arc::from(prefix);
     let reached = from - 1;
-    let pursuit =
-        Pursuit { index, feed, prefix, from, previous, tide: Arc::clone(&tide), reached, place: None };
+    let pursuit = Pursuit { index, feed, prefix, from, previous, tide: Arc::clone(&tide), reached, place: None };
     pursuit.check_held()?;
     // Usually a watch starts at the present and goes live at once.
     let phase = match pursuit.feed.join(&pursuit)? {
         Some(receiver) => Phase::Live(receiver, pursuit),
         None => Phase::Behind(pursuit),
     };
-    Ok((stream::unfold(phase, advance).boxed(), tide))
+    Ok(StoreWatch { batches: stream::unfold(phase, advance).boxed(), tide: Some(tide) })
 }
 
 async fn advance(mut phase: Phase) -> Option<(Result<WatchBatch, StoreError>, Phase)> {

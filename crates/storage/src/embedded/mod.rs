@@ -97,14 +97,9 @@ impl EmbeddedStore {
     }
 
     fn open_blocking(directory: &Path, options: &EmbeddedOptions) -> Result<Self, StoreError> {
-        let unavailable = |what: &str, e: std::io::Error| {
-            StoreError::Unavailable(format!("{what} {}: {e}", directory.display()))
-        };
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)
-            .map_err(|e| unavailable("create", e))?;
+        let unavailable =
+            |what: &str, e: std::io::Error| StoreError::Unavailable(format!("{what} {}: {e}", directory.display()));
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|e| unavailable("create", e))?;
         let lock = take_lock(directory).map_err(|e| unavailable("lock", e))?;
         let replayed = replay::replay(directory)?;
         let index = Arc::new(RwLock::new(replayed.index));
@@ -269,8 +264,7 @@ impl Store for EmbeddedStore {
 
     async fn watch(&self, range: WatchRange<'_>) -> Result<StoreWatch, StoreError> {
         let (index, feed) = (Arc::clone(&self.index), Arc::clone(&self.feed));
-        let (batches, tide) = feed::watch(index, feed, range.prefix, range.from, range.previous)?;
-        Ok(StoreWatch { batches, tide: Some(tide) })
+        feed::watch(index, feed, range.prefix, range.from, range.previous)
     }
 
     async fn compact(&self, revision: i64) -> Result<(), StoreError> {

@@ -1,11 +1,6 @@
 //! Rebuilds the index from the log when a store is opened.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::Path,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
 use super::{
     index::Index,

@@ -40,7 +40,8 @@ impl Segment {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&path)?;
         let mut bytes = MAGIC.to_vec();
         mark.encode(&mut bytes);
-        let written = file.write_all_at(&bytes, 0).and_then(|()| file.sync_all()).and_then(|()| sync_directory(directory));
+        let written =
+            file.write_all_at(&bytes, 0).and_then(|()| file.sync_all()).and_then(|()| sync_directory(directory));
         if let Err(error) = written {
             std::fs::remove_file(&path)?;
             return Err(error);

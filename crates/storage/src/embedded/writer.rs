@@ -321,9 +321,11 @@ impl Writer {
             self.log.try_recover();
         }
         let now = Instant::now();
-        if self.past.back().is_none_or(|(at, revision)| {
-            *revision < self.revision && now.duration_since(*at) >= self.retention / 10
-        }) {
+        if self
+            .past
+            .back()
+            .is_none_or(|(at, revision)| *revision < self.revision && now.duration_since(*at) >= self.retention / 10)
+        {
             self.past.push_back((now, self.revision));
         }
         let mut target = None;

@@ -21,7 +21,9 @@ pub(super) fn store_error(error: Error) -> StoreError {
         OUT_OF_RANGE if message.contains("compacted") => StoreError::Compacted { compact_revision: 0, current: 0 },
         OUT_OF_RANGE if message.contains("future revision") => StoreError::FutureRevision { requested: 0, current: 0 },
         RESOURCE_EXHAUSTED if message.contains("space") => StoreError::Full,
-        INVALID_ARGUMENT if message.contains("too large") => StoreError::TooLarge { what: "request", size: 0, limit: 0 },
+        INVALID_ARGUMENT if message.contains("too large") => {
+            StoreError::TooLarge { what: "request", size: 0, limit: 0 }
+        }
         INVALID_ARGUMENT => StoreError::Invalid(message.to_owned()),
         DEADLINE_EXCEEDED => StoreError::Timeout,
         DATA_LOSS => StoreError::Corrupt(message.to_owned()),

@@ -327,8 +327,7 @@ impl Store for EtcdStore {
         if self.progress_is.load(Ordering::Acquire) == UNKNOWN {
             self.learn_version().await;
         }
-        let mut options =
-            WatchOptions::new().with_prefix().with_start_revision(range.from).with_progress_notify();
+        let mut options = WatchOptions::new().with_prefix().with_start_revision(range.from).with_progress_notify();
         if range.previous {
             options = options.with_prev_key();
         }

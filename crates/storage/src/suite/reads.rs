@@ -65,7 +65,9 @@ pub async fn the_past_can_be_read(subject: &Subject) {
     let at = |revision| async move {
         let page = read(subject, None, 0, Some(revision)).await;
         assert_eq!(page.revision, revision);
-        page.items.iter().map(|kv| format!("{}={}", &kv.key[subject.prefix.len()..], String::from_utf8_lossy(&kv.value)))
+        page.items
+            .iter()
+            .map(|kv| format!("{}={}", &kv.key[subject.prefix.len()..], String::from_utf8_lossy(&kv.value)))
             .collect::<Vec<_>>()
             .join(" ")
     };

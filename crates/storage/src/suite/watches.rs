@@ -73,7 +73,8 @@ pub async fn progress_is_told(subject: &Subject) {
     let revision = subject.create("a", "1").await;
     let mut watch = subject.watch(revision, false).await;
     events(&mut watch, 1).await;
-    let elsewhere = Subject { prefix: format!("{}-elsewhere/", subject.prefix.trim_end_matches('/')), ..subject.clone() };
+    let elsewhere =
+        Subject { prefix: format!("{}-elsewhere/", subject.prefix.trim_end_matches('/')), ..subject.clone() };
     let later = elsewhere.create("b", "1").await;
     if !subject.store.proves_progress() {
         return;

@@ -19,7 +19,9 @@ pub async fn writes_are_conditional(subject: &Subject) {
     let second = subject.update("a", "2", first).await;
     assert!(second > first);
     let stale = subject.put("a", "x", Expect::Revision(first)).await;
-    assert!(matches!(stale, Written::Mismatch { current: Some(kv) } if kv.mod_revision == second && kv.create_revision == first));
+    assert!(
+        matches!(stale, Written::Mismatch { current: Some(kv) } if kv.mod_revision == second && kv.create_revision == first)
+    );
     assert_eq!(subject.value("a").await.as_deref(), Some("2"));
     let missing = subject.put("nothing", "x", Expect::Revision(first)).await;
     assert_eq!(missing, Written::Mismatch { current: None });

@@ -76,7 +76,10 @@ async fn the_future_is_waited_for_and_then_refused() {
     let started = tokio::time::Instant::now();
     let refused = cache.list(PREFIX, Freshness::AtLeast(current + 50)).await.map(|_| ());
     assert_eq!(refused, Err(StoreError::FutureRevision { requested: current + 50, current }));
-    assert_eq!(refused.unwrap_err().to_string(), format!("Too large resource version: {}, current: {current}", current + 50));
+    assert_eq!(
+        refused.unwrap_err().to_string(),
+        format!("Too large resource version: {}, current: {current}", current + 50)
+    );
     assert!((3000..3100).contains(&(started.elapsed().as_millis() as u64)));
     let initial = WatchStart::Initial(Freshness::AtLeast(current + 50));
     assert!(matches!(cache.watch(request(initial)).await.map(|_| ()), Err(StoreError::FutureRevision { .. })));

@@ -9,12 +9,20 @@ use super::*;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Put { name: u8, app: u8, node: u8 },
-    Remove { name: u8 },
+    Put {
+        name: u8,
+        app: u8,
+        node: u8,
+    },
+    Remove {
+        name: u8,
+    },
     /// The store's history goes; the cache must not mind.
     Compact,
     /// Another watcher starts at a revision some steps back.
-    Watch { back: u8 },
+    Watch {
+        back: u8,
+    },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {

@@ -87,7 +87,9 @@ async fn nothing_acknowledged_is_lost_by_a_kill() {
                     (found, found_size) == (revision, size) || found > revision,
                     "round {round}: {key} was acknowledged at {revision}, found at {found}"
                 ),
-                None => assert!(*size < 0 || removed_later(&store, key, *revision).await, "round {round}: {key} is lost"),
+                None => {
+                    assert!(*size < 0 || removed_later(&store, key, *revision).await, "round {round}: {key} is lost")
+                }
             }
         }
         for (key, (revision, size)) in present {

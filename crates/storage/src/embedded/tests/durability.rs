@@ -218,3 +218,32 @@ proptest! {
         tokio::runtime::Runtime::new().unwrap().block_on(play(steps));
     }
 }
+
+proptest! {
+    #[test]
+    fn any_bytes_are_a_record_or_not(bytes in prop::collection::vec(any::<u8>(), 0..200), length in 0_u32..200) {
+        prop_assert!(record::decode(&bytes).is_none());
+        let mut framed = length.to_le_bytes().to_vec();
+        framed.extend_from_slice(&bytes);
+        prop_assert!(record::decode(&framed).is_none());
+    }
+
+    #[test]
+    fn records_are_read_as_written(
+        key in ".{0,40}",
+        value in prop::collection::vec(any::<u8>(), 0..300),
+        (revision, create_revision, commit, expires) in any::<(i64, i64, u64, u64)>(),
+        copy in any::<bool>(),
+    ) {
+        let record = record::Record {
+            kind: record::Kind::Put, copy, commit, revision, create_revision, expires, key: &key, value: &value,
+        };
+        let mut bytes = Vec::new();
+        record.encode(&mut bytes);
+        bytes.extend_from_slice(b"what follows");
+        prop_assert_eq!(record::decode(&bytes), Some((record, record.encoded_len())));
+        let last = record.encoded_len() - 1;
+        bytes[last] ^= 1;
+        prop_assert_eq!(record::decode(&bytes), None);
+    }
+}
