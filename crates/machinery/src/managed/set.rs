@@ -24,21 +24,29 @@ impl Set {
         !self.member && self.children.values().all(Self::is_empty)
     }
 
-    /// Reads `fieldsV1`.
-    pub fn from_fields(value: &Value) -> Self {
+    /// Reads `fieldsV1`; `None` when it is not of that form.
+    pub fn parse(value: &Value) -> Option<Self> {
         let mut set = Self::default();
-        for (key, inner) in value.as_object().into_iter().flatten() {
+        for (key, inner) in value.as_object()? {
             if key == "." {
                 set.member = true;
                 continue;
             }
-            let mut child = Self::from_fields(inner);
-            if inner.as_object().is_none_or(Map::is_empty) {
-                child.member = true;
+            let mut child = Self::parse(inner)?;
+            child.member |= inner.as_object().is_some_and(Map::is_empty);
+            let is_element = match key.split_at_checked(2)? {
+                ("f:", _) => true,
+                ("k:", keys) => serde_json::from_str::<Map<String, Value>>(keys).is_ok(),
+                ("v:", value) => serde_json::from_str::<Value>(value).is_ok(),
+                ("i:", index) => index.parse::<i64>().is_ok(),
+                _ => false,
+            };
+            if !is_element {
+                return None;
             }
             set.children.insert(key.clone(), child);
         }
-        set
+        Some(set)
     }
 
     /// Writes `fieldsV1`.
@@ -134,7 +142,8 @@ impl Set {
     }
 }
 
-fn readable(element: &str) -> String {
+/// A path element as text: `.name`, `[name="a"]`, `[="v"]`, `[0]`.
+pub(super) fn readable(element: &str) -> String {
     match element.split_at_checked(2) {
         Some(("f:", name)) => format!(".{name}"),
         Some(("k:", keys)) => {

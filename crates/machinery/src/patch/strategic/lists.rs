@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::{DIRECTIVE, Directive, bad_format, directive, merge_map};
 use crate::{
+    field::go_value,
     schema::SchemaRef,
     status::{ApiError, ApiResult, Reason},
 };
@@ -117,27 +118,8 @@ fn put(items: &mut Vec<Option<Value>>, position: usize, item: Option<Value>) {
 
 /// The error prints the item as Go prints a map.
 fn missing_key(item: &Value, merge_key: &str) -> ApiError {
-    let text = match item {
-        Value::Object(map) => {
-            let fields: Vec<String> = map.iter().map(|(k, v)| format!("{k}:{}", go_value(v))).collect();
-            format!("map: map[{}] does not contain declared merge key: {merge_key}", fields.join(" "))
-        }
-        other => format!("map: {} does not contain declared merge key: {merge_key}", go_value(other)),
-    };
+    let text = format!("map: {} does not contain declared merge key: {merge_key}", go_value(item));
     ApiError::new(500, Reason::Unknown, text)
-}
-
-fn go_value(value: &Value) -> String {
-    match value {
-        Value::Null => "<nil>".into(),
-        Value::String(text) => text.clone(),
-        Value::Array(list) => format!("[{}]", list.iter().map(go_value).collect::<Vec<_>>().join(" ")),
-        Value::Object(map) => {
-            let fields: Vec<String> = map.iter().map(|(k, v)| format!("{k}:{}", go_value(v))).collect();
-            format!("map[{}]", fields.join(" "))
-        }
-        other => other.to_string(),
-    }
 }
 
 /// A list in the order that a `$setElementOrder` gives.
