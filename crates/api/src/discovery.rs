@@ -1,52 +1,151 @@
-//! Discovery documents, legacy and aggregated v2, as pure functions of the table.
+//! Discovery documents, legacy and aggregated v2, as pure functions of the served groups.
+
+mod order;
+#[cfg(test)]
+mod tests;
+
+use std::cmp::Reverse;
 
 use serde_json::{Map, Value, json};
 
+pub use order::compare_versions;
+
 use crate::{Kind, api};
 
-/// Groups in the order of upstream's priorities.
-const GROUP_ORDER: [&str; 22] = [
-    "",
-    "apiregistration.k8s.io",
-    "apps",
-    "events.k8s.io",
-    "authentication.k8s.io",
-    "authorization.k8s.io",
-    "autoscaling",
-    "batch",
-    "certificates.k8s.io",
-    "networking.k8s.io",
-    "policy",
-    "rbac.authorization.k8s.io",
-    "storage.k8s.io",
-    "admissionregistration.k8s.io",
-    "apiextensions.k8s.io",
-    "scheduling.k8s.io",
-    "coordination.k8s.io",
-    "node.k8s.io",
-    "discovery.k8s.io",
-    "flowcontrol.apiserver.k8s.io",
-    "resource.k8s.io",
-    "internal.apiserver.k8s.io",
-];
+/// Priority of groups that custom resources bring.
+pub const CUSTOM_GROUP_PRIORITY: i32 = 1000;
 
-/// Served groups but the core one, in order, each with its versions, preferred first.
-pub fn groups() -> Vec<(&'static str, Vec<&'static str>)> {
-    let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
-    for kind in api().kinds().iter().filter(|k| !k.gvk.group.is_empty()) {
-        let (group, version) = (kind.gvk.group.as_str(), kind.gvk.version.as_str());
-        match groups.iter_mut().find(|(g, _)| *g == group) {
-            Some((_, versions)) if versions.contains(&version) => {}
-            Some((_, versions)) => versions.push(version),
-            None => groups.push((group, vec![version])),
+/// Content type of the aggregated documents.
+pub const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+
+/// A served version of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// Name, such as `v1`.
+    pub name: String,
+    /// Resources.
+    pub resources: Vec<Kind>,
+    /// Whether `resources` are only what was known last, because the server behind is down.
+    pub is_stale: bool,
+}
+
+/// A served group; the core group has no name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Name.
+    pub name: String,
+    /// Groups of higher priority come first.
+    pub priority: i32,
+    /// Versions, preferred first.
+    pub versions: Vec<Version>,
+}
+
+/// What a server serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Discovery {
+    groups: Vec<Group>,
+}
+
+impl Discovery {
+    /// The built-in groups.
+    pub fn built_in() -> Self {
+        Self::new(Vec::new())
+    }
+
+    /// The built-in groups with those of custom resources and other servers. Versions of a group that is there
+    /// already are added to it.
+    pub fn new(extra: Vec<Group>) -> Self {
+        let mut groups: Vec<Group> = Vec::new();
+        for kind in api().kinds() {
+            let group = group_of(&mut groups, &kind.gvk.group, order::priority(&kind.gvk.group));
+            version_of(group, &kind.gvk.version).resources.push(kind.clone());
         }
+        for group in extra {
+            let own = group_of(&mut groups, &group.name, group.priority);
+            for version in group.versions {
+                let into = version_of(own, &version.name);
+                into.is_stale |= version.is_stale;
+                into.resources.extend(version.resources);
+            }
+        }
+        for group in &mut groups {
+            group.versions.sort_by(|a, b| compare_versions(&a.name, &b.name));
+            for version in &mut group.versions {
+                version.resources.sort_by(|a, b| a.plural.cmp(&b.plural));
+                version.resources.dedup_by(|a, b| a.plural == b.plural);
+            }
+        }
+        groups.sort_by(|a, b| (Reverse(a.priority), &a.name).cmp(&(Reverse(b.priority), &b.name)));
+        Self { groups }
     }
-    for (_, versions) in &mut groups {
-        // Only GA versions are served: higher numbers first.
-        versions.sort_by_key(|v| std::cmp::Reverse(v.trim_start_matches('v').parse::<u32>().unwrap_or(0)));
+
+    /// All groups in order, the core group among them.
+    pub fn groups(&self) -> &[Group] {
+        &self.groups
     }
-    groups.sort_by_key(|(g, _)| GROUP_ORDER.iter().position(|o| o == g).unwrap_or(GROUP_ORDER.len()));
-    groups
+
+    fn find(&self, group: &str) -> Option<&Group> {
+        self.groups.iter().find(|g| g.name == group)
+    }
+
+    fn named(&self) -> impl Iterator<Item = &Group> {
+        self.groups.iter().filter(|g| !g.name.is_empty())
+    }
+
+    /// `/apis`.
+    pub fn group_list(&self) -> Value {
+        let groups: Vec<Value> = self.named().map(|g| Value::Object(group_body(g))).collect();
+        json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
+    }
+
+    /// `/apis/<group>`.
+    pub fn group(&self, name: &str) -> Option<Value> {
+        let mut body = group_body(self.find(name).filter(|g| !g.name.is_empty())?);
+        body.insert("kind".into(), json!("APIGroup"));
+        body.insert("apiVersion".into(), json!("v1"));
+        Some(Value::Object(body))
+    }
+
+    /// `/api/v1` and `/apis/<group>/<version>`.
+    pub fn resource_list(&self, group: &str, version: &str) -> Option<Value> {
+        let found = self.find(group)?.versions.iter().find(|v| v.name == version)?;
+        let resources: Vec<Value> = found.resources.iter().flat_map(legacy_rows).collect();
+        let group_version = machinery::GroupVersion::new(group, version).to_string();
+        let mut list = json!({"kind": "APIResourceList", "groupVersion": group_version, "resources": resources});
+        if !group.is_empty() {
+            list["apiVersion"] = json!("v1");
+        }
+        Some(list)
+    }
+
+    /// The aggregated document of `/api` (`core`) or `/apis`.
+    pub fn aggregated(&self, core: bool) -> Value {
+        let items: Vec<Value> =
+            self.groups.iter().filter(|g| g.name.is_empty() == core).map(aggregated_group).collect();
+        json!({
+            "kind": "APIGroupDiscoveryList",
+            "apiVersion": "apidiscovery.k8s.io/v2",
+            "metadata": {},
+            "items": items,
+        })
+    }
+}
+
+fn group_of<'a>(groups: &'a mut Vec<Group>, name: &str, priority: i32) -> &'a mut Group {
+    let at = groups.iter().position(|g| g.name == name).unwrap_or_else(|| {
+        groups.push(Group { name: name.to_owned(), priority, versions: Vec::new() });
+        groups.len() - 1
+    });
+    &mut groups[at]
+}
+
+fn version_of<'a>(group: &'a mut Group, name: &str) -> &'a mut Version {
+    let versions = &mut group.versions;
+    let at = versions.iter().position(|v| v.name == name).unwrap_or_else(|| {
+        versions.push(Version { name: name.to_owned(), resources: Vec::new(), is_stale: false });
+        versions.len() - 1
+    });
+    &mut versions[at]
 }
 
 /// `/api`.
@@ -58,51 +157,15 @@ pub fn api_versions(server_address: &str) -> Value {
     })
 }
 
-fn group_body(group: &str, versions: &[&str]) -> Map<String, Value> {
-    let entry = |v: &&str| json!({"groupVersion": format!("{group}/{v}"), "version": v});
+fn group_body(group: &Group) -> Map<String, Value> {
+    let entry = |v: &Version| json!({"groupVersion": format!("{}/{}", group.name, v.name), "version": v.name});
     let mut body = Map::new();
-    body.insert("name".into(), json!(group));
-    body.insert("versions".into(), versions.iter().map(entry).collect());
-    body.insert("preferredVersion".into(), versions.first().map(entry).unwrap_or_default());
+    body.insert("name".into(), json!(group.name));
+    body.insert("versions".into(), group.versions.iter().map(entry).collect());
+    if let Some(preferred) = group.versions.first() {
+        body.insert("preferredVersion".into(), entry(preferred));
+    }
     body
-}
-
-/// `/apis`.
-pub fn group_list() -> Value {
-    let groups: Vec<Value> = groups().iter().map(|(g, v)| Value::Object(group_body(g, v))).collect();
-    json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
-}
-
-/// `/apis/<group>`.
-pub fn group(name: &str) -> Option<Value> {
-    let groups = groups();
-    let (group, versions) = groups.iter().find(|(g, _)| *g == name)?;
-    let mut body = group_body(group, versions);
-    body.insert("kind".into(), json!("APIGroup"));
-    body.insert("apiVersion".into(), json!("v1"));
-    Some(Value::Object(body))
-}
-
-fn kinds_of(group: &str, version: &str) -> Vec<&'static Kind> {
-    let mut kinds: Vec<&Kind> =
-        api().kinds().iter().filter(|k| k.gvk.group == group && k.gvk.version == version).collect();
-    kinds.sort_by(|a, b| a.plural.cmp(&b.plural));
-    kinds
-}
-
-/// `/api/v1` and `/apis/<group>/<version>`.
-pub fn resource_list(group: &str, version: &str) -> Option<Value> {
-    let kinds = kinds_of(group, version);
-    if kinds.is_empty() {
-        return None;
-    }
-    let resources: Vec<Value> = kinds.iter().flat_map(|k| legacy_rows(k)).collect();
-    let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
-    let mut list = json!({"kind": "APIResourceList", "groupVersion": group_version, "resources": resources});
-    if !group.is_empty() {
-        list["apiVersion"] = json!("v1");
-    }
-    Some(list)
 }
 
 fn legacy_rows(kind: &Kind) -> Vec<Value> {
@@ -113,12 +176,7 @@ fn legacy_rows(kind: &Kind) -> Vec<Value> {
         "kind": kind.gvk.kind,
         "verbs": kind.verbs,
     });
-    if !kind.short_names.is_empty() {
-        row["shortNames"] = json!(kind.short_names);
-    }
-    if !kind.categories.is_empty() {
-        row["categories"] = json!(kind.categories);
-    }
+    add_names(&mut row, kind);
     if !kind.storage_version_hash.is_empty() {
         row["storageVersionHash"] = json!(kind.storage_version_hash);
     }
@@ -142,31 +200,27 @@ fn legacy_rows(kind: &Kind) -> Vec<Value> {
     rows
 }
 
-/// Content type of the aggregated documents.
-pub const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
-
-/// The aggregated document of `/api` (`core`) or `/apis`.
-pub fn aggregated(core: bool) -> Value {
-    let listed = if core { vec![("", vec!["v1"])] } else { groups() };
-    let items: Vec<Value> = listed.iter().map(|(g, v)| aggregated_group(g, v)).collect();
-    json!({
-        "kind": "APIGroupDiscoveryList",
-        "apiVersion": "apidiscovery.k8s.io/v2",
-        "metadata": {},
-        "items": items,
-    })
+fn add_names(row: &mut Value, kind: &Kind) {
+    if !kind.short_names.is_empty() {
+        row["shortNames"] = json!(kind.short_names);
+    }
+    if !kind.categories.is_empty() {
+        row["categories"] = json!(kind.categories);
+    }
 }
 
-fn aggregated_group(group: &str, versions: &[&str]) -> Value {
+fn aggregated_group(group: &Group) -> Value {
     let mut metadata = json!({"creationTimestamp": null});
-    if !group.is_empty() {
-        metadata["name"] = json!(group);
+    if !group.name.is_empty() {
+        metadata["name"] = json!(group.name);
     }
-    let versions: Vec<Value> = versions
+    let versions: Vec<Value> = group
+        .versions
         .iter()
         .map(|version| {
-            let resources: Vec<Value> = kinds_of(group, version).iter().map(|k| aggregated_resource(k)).collect();
-            json!({"version": version, "resources": resources, "freshness": "Current"})
+            let resources: Vec<Value> = version.resources.iter().map(aggregated_resource).collect();
+            let freshness = if version.is_stale { "Stale" } else { "Current" };
+            json!({"version": version.name, "resources": resources, "freshness": freshness})
         })
         .collect();
     json!({"metadata": metadata, "versions": versions})
@@ -184,12 +238,7 @@ fn aggregated_resource(kind: &Kind) -> Value {
         "singularResource": kind.singular,
         "verbs": kind.verbs,
     });
-    if !kind.short_names.is_empty() {
-        row["shortNames"] = json!(kind.short_names);
-    }
-    if !kind.categories.is_empty() {
-        row["categories"] = json!(kind.categories);
-    }
+    add_names(&mut row, kind);
     let mut subresources: Vec<_> = kind.subresources.iter().collect();
     subresources.sort_by(|a, b| a.name.cmp(&b.name));
     let subresources: Vec<Value> = subresources
@@ -200,32 +249,4 @@ fn aggregated_resource(kind: &Kind) -> Value {
         row["subresources"] = json!(subresources);
     }
     row
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn autoscaling_prefers_v2() {
-        let group = group("autoscaling").expect("group");
-        assert_eq!(group["preferredVersion"]["version"], "v2");
-        assert_eq!(group["versions"].as_array().map(Vec::len), Some(2));
-    }
-
-    #[test]
-    fn lists_hold_subresources() {
-        let list = resource_list("apps", "v1").expect("apps");
-        let names: Vec<&str> =
-            list["resources"].as_array().into_iter().flatten().filter_map(|r| r["name"].as_str()).collect();
-        assert!(names.contains(&"deployments/scale"));
-        assert!(resource_list("nope", "v1").is_none());
-    }
-
-    #[test]
-    fn the_aggregated_core_group_has_no_name() {
-        let list = aggregated(true);
-        assert!(list["items"][0]["metadata"].get("name").is_none());
-        assert_eq!(list["items"][0]["versions"][0]["version"], "v1");
-    }
 }

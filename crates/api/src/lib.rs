@@ -1,9 +1,13 @@
 //! The kinds table over the v1.36 API: discovery facts, field schemas, protobuf numbers.
 //!
 //! `data/resources.json` lists what discovery shows, one resource or subresource a line; `data/types.json` lists the
-//! fields of every type, one type a line. Both are read once into [`Api`].
+//! fields of every type, one type a line. Both are read once into [`Api`]. Protobuf messages are kept apart, in
+//! [`protobuf`].
 
 pub mod discovery;
+pub mod protobuf;
+#[cfg(test)]
+mod tests;
 mod types;
 
 use std::{collections::HashMap, sync::LazyLock};
@@ -56,6 +60,11 @@ impl Kind {
         format!("{}List", self.gvk.kind)
     }
 
+    /// Group, version and plural.
+    fn place(&self) -> (&str, &str, &str) {
+        (&self.gvk.group, &self.gvk.version, &self.plural)
+    }
+
     /// Whether a verb is served.
     pub fn has_verb(&self, verb: &str) -> bool {
         self.verbs.iter().any(|v| v == verb)
@@ -70,7 +79,8 @@ impl Kind {
 /// The table.
 pub struct Api {
     kinds: Vec<Kind>,
-    by_resource: HashMap<(String, String, String), usize>,
+    /// Indexes into `kinds`, sorted by group, version and plural.
+    by_resource: Vec<usize>,
     types: TypeTable,
     type_names: HashMap<GroupVersionKind, String>,
 }
@@ -97,6 +107,11 @@ struct Row {
     storage_version_hash: String,
 }
 
+fn find(kinds: &[Kind], sorted: &[usize], place: (&str, &str, &str)) -> Option<usize> {
+    let at = sorted.binary_search_by(|at| kinds[*at].place().cmp(&place)).ok()?;
+    sorted.get(at).copied()
+}
+
 static API: LazyLock<Api> = LazyLock::new(Api::load);
 
 /// The table of the built-in API. GA versions only.
@@ -114,7 +129,6 @@ impl Api {
         let rows: Vec<Row> =
             serde_json::from_str(include_str!("../data/resources.json")).expect("the committed table is valid");
         let mut kinds: Vec<Kind> = Vec::new();
-        let mut by_resource = HashMap::new();
         let mut subresources = Vec::new();
         for row in rows {
             let version = GroupVersion::parse(&row.group_version).unwrap_or_default();
@@ -125,7 +139,6 @@ impl Api {
                 subresources.push((version, row));
                 continue;
             }
-            by_resource.insert((version.group.clone(), version.version.clone(), row.name.clone()), kinds.len());
             kinds.push(Kind {
                 gvk: GroupVersionKind::new(version.group, version.version, row.kind),
                 plural: row.name,
@@ -138,14 +151,15 @@ impl Api {
                 storage_version_hash: row.storage_version_hash,
             });
         }
+        let mut by_resource: Vec<usize> = (0..kinds.len()).collect();
+        by_resource.sort_by(|a, b| kinds[*a].place().cmp(&kinds[*b].place()));
         for (version, row) in subresources {
             let (resource, name) = row.name.split_once('/').unwrap_or((&row.name, ""));
-            let key = (version.group.clone(), version.version.clone(), resource.to_owned());
-            let Some(at) = by_resource.get(&key) else { continue };
+            let Some(at) = find(&kinds, &by_resource, (&version.group, &version.version, resource)) else { continue };
             let foreign = row.group.is_some() || row.version.is_some();
             let group = row.group.unwrap_or(version.group);
             let version = row.version.unwrap_or(version.version);
-            kinds[*at].subresources.push(Subresource {
+            kinds[at].subresources.push(Subresource {
                 name: name.to_owned(),
                 gvk: GroupVersionKind::new(group, version, row.kind),
                 foreign,
@@ -163,8 +177,7 @@ impl Api {
 
     /// The resource of a group, version and plural.
     pub fn resource(&self, group: &str, version: &str, plural: &str) -> Option<&Kind> {
-        let key = (group.to_owned(), version.to_owned(), plural.to_owned());
-        self.by_resource.get(&key).map(|at| &self.kinds[*at])
+        find(&self.kinds, &self.by_resource, (group, version, plural)).and_then(|at| self.kinds.get(at))
     }
 
     /// The resource whose objects are of a kind.
@@ -217,42 +230,4 @@ pub fn storage_prefix(group: &str, plural: &str) -> String {
         (_, plural) => plural.to_owned(),
     };
     format!("{path}/")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_stored_kind_has_a_schema() {
-        for kind in api().kinds() {
-            assert!(api().schema(&kind.gvk).is_some(), "{:?}", kind.gvk);
-        }
-        assert!(api().kinds().len() > 60);
-    }
-
-    #[test]
-    fn pods_are_as_discovery_shows_them() {
-        let pods = api().resource("", "v1", "pods").expect("pods");
-        assert_eq!(pods.short_names, ["po"]);
-        assert!(pods.namespaced && pods.is_stored());
-        let eviction = pods.subresources.iter().find(|s| s.name == "eviction").expect("eviction");
-        assert_eq!(eviction.gvk, GroupVersionKind::new("policy", "v1", "Eviction"));
-        assert!(eviction.foreign);
-    }
-
-    #[test]
-    fn fields_carry_their_facts() {
-        let schema = api().schema(&GroupVersionKind::new("", "v1", "Pod")).expect("schema");
-        let containers = schema.field("spec").and_then(|s| s.field_fact("containers")).expect("containers");
-        assert_eq!(containers.merge_key.as_deref(), Some("name"));
-        assert!(containers.patch_merge && containers.protobuf > 0);
-    }
-
-    #[test]
-    fn keys_follow_upstreams_layout() {
-        assert_eq!(storage_prefix("", "nodes"), "minions/");
-        assert_eq!(storage_prefix("apps", "deployments"), "deployments/");
-        assert_eq!(storage_prefix("apiextensions.k8s.io", "customresourcedefinitions"), "apiextensions.k8s.io/customresourcedefinitions/");
-    }
 }
