@@ -1,0 +1,294 @@
+//! Having an image on the node before a container starts.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+
+use super::{Keyring, Reference, parse};
+use crate::backoff::BackOff;
+use crate::config::KubeletConfiguration;
+use crate::cri::{Cri, CriError, v1};
+use crate::events::{EventType, Events};
+use crate::pods::{self, Role};
+use crate::spec::ImageUser;
+
+const INITIAL: Duration = Duration::from_secs(10);
+const MAX: Duration = Duration::from_secs(300);
+const UNAVAILABLE: &str = "RegistryUnavailable";
+const SIGNATURE: &str = "SignatureValidationFailed";
+
+/// An image that is not there, as the container's waiting state shows it.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{message}")]
+pub struct ImageError {
+    /// Waiting reason.
+    pub reason: &'static str,
+    /// Waiting message.
+    pub message: String,
+}
+
+impl ImageError {
+    fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+}
+
+/// When an image is pulled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PullPolicy {
+    /// Before every start.
+    Always,
+    /// When absent.
+    IfNotPresent,
+    /// Never.
+    Never,
+}
+
+impl PullPolicy {
+    /// The policy of an image; the API has filled it in, static Pods may lack it.
+    pub fn of(policy: Option<&str>, image: &str) -> Self {
+        match policy {
+            Some("Always") => Self::Always,
+            Some("Never") => Self::Never,
+            Some("IfNotPresent") => Self::IfNotPresent,
+            _ if parse(image).is_ok_and(|reference| reference.normalized.ends_with(":latest")) => Self::Always,
+            _ => Self::IfNotPresent,
+        }
+    }
+}
+
+/// An image that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pulled {
+    /// What containers are created with.
+    pub reference: String,
+    /// The user it asks for.
+    pub user: ImageUser,
+}
+
+/// `(Pod UID, image)`
+type Key = (String, String);
+
+/// Tokens that refill over time; a rate of zero never limits.
+struct Rate {
+    per_second: f64,
+    burst: f64,
+    state: Mutex<(f64, Instant)>,
+}
+
+impl Rate {
+    fn new(per_second: i32, burst: i32) -> Self {
+        let burst = f64::from(burst.max(1));
+        Self { per_second: f64::from(per_second.max(0)), burst, state: Mutex::new((burst, Instant::now())) }
+    }
+
+    fn take(&self) -> bool {
+        if self.per_second <= 0.0 {
+            return true;
+        }
+        let mut state = self.state.lock();
+        let now = Instant::now();
+        let refilled = state.0 + now.duration_since(state.1).as_secs_f64() * self.per_second;
+        let tokens = refilled.min(self.burst);
+        let taken = tokens >= 1.0;
+        *state = (if taken { tokens - 1.0 } else { tokens }, now);
+        taken
+    }
+}
+
+/// Pulls images, a few at a time.
+pub struct Images {
+    cri: Cri,
+    events: Events,
+    turns: Arc<Semaphore>,
+    rate: Rate,
+    backoff: BackOff<Key>,
+    failures: Mutex<HashMap<Key, (Timestamp, ImageError)>>,
+    files: Vec<PathBuf>,
+}
+
+impl Images {
+    /// Uses the configuration's limits; `files` are the node's own registry credentials.
+    pub fn new(cri: Cri, events: Events, config: &KubeletConfiguration, files: Vec<PathBuf>) -> Self {
+        let parallel = match (config.serialize_image_pulls, config.max_parallel_image_pulls) {
+            (true, _) => 1,
+            (false, Some(limit)) => usize::try_from(limit).unwrap_or(1).max(1),
+            (false, None) => Semaphore::MAX_PERMITS,
+        };
+        Self {
+            cri,
+            events,
+            turns: Arc::new(Semaphore::new(parallel)),
+            rate: Rate::new(config.registry_pull_qps, config.registry_burst),
+            backoff: BackOff::new(INITIAL, MAX),
+            failures: Mutex::default(),
+            files,
+        }
+    }
+
+    /// Makes sure that an image is there, by its policy.
+    pub async fn ensure(
+        &self,
+        pod: &Pod,
+        container: (&str, Role),
+        image: &str,
+        policy: PullPolicy,
+        secrets: &[Arc<Secret>],
+        sandbox: &v1::PodSandboxConfig,
+    ) -> Result<Pulled, ImageError> {
+        let reference = parse(image).map_err(|error| {
+            let message = format!("Failed to apply default image tag {image:?}: {error}");
+            self.events.container(pod, container, EventType::Warning, "InspectFailed", message.as_str());
+            ImageError::new("InvalidImageName", message)
+        })?;
+        if policy != PullPolicy::Always {
+            match self.present(&reference.normalized).await {
+                Ok(Some(pulled)) => {
+                    let text = format!("Container image {image:?} already present on machine and can be accessed by the pod");
+                    self.events.container(pod, container, EventType::Normal, "Pulled", text);
+                    return Ok(pulled);
+                }
+                Ok(None) if policy == PullPolicy::Never => {
+                    let text = format!("Container image {image:?} is not present with pull policy of Never");
+                    self.events.container(pod, container, EventType::Warning, "ErrImageNeverPull", text.as_str());
+                    return Err(ImageError::new("ErrImageNeverPull", text));
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    let text = format!("Failed to inspect image {image:?}: {}", error.message());
+                    self.events.container(pod, container, EventType::Warning, "InspectFailed", text.as_str());
+                    return Err(ImageError::new("ImageInspectError", text));
+                }
+            }
+        }
+        let key = (pods::uid(pod).to_owned(), reference.normalized.clone());
+        self.check_backoff(pod, container, image, &key)?;
+        let result = self.pull(pod, container, image, &reference, secrets, sandbox).await;
+        let now = Timestamp::now();
+        match &result {
+            Ok(_) => {
+                self.failures.lock().remove(&key);
+                self.backoff.forget(|other| *other == key);
+            }
+            Err(error) => {
+                self.backoff.next(key.clone(), now, now);
+                self.failures.lock().insert(key, (now, error.clone()));
+            }
+        }
+        result
+    }
+
+    fn check_backoff(&self, pod: &Pod, container: (&str, Role), image: &str, key: &Key) -> Result<(), ImageError> {
+        let Some((failed, last)) = self.failures.lock().get(key).cloned() else { return Ok(()) };
+        if self.backoff.left(key, failed, Timestamp::now()).is_none() {
+            return Ok(());
+        }
+        let text = format!("Back-off pulling image {image:?}");
+        self.events.container(pod, container, EventType::Normal, "BackOff", text.as_str());
+        Err(ImageError::new("ImagePullBackOff", format!("{text}: {}: {}", last.reason, last.message)))
+    }
+
+    async fn present(&self, image: &str) -> Result<Option<Pulled>, CriError> {
+        let wanted = v1::ImageSpec { image: image.to_owned(), ..v1::ImageSpec::default() };
+        let found = self.cri.image_status(wanted, false).await?.image;
+        Ok(found.map(|image| Pulled {
+            reference: image.id,
+            user: ImageUser { uid: image.uid.map(|uid| uid.value), name: image.username },
+        }))
+    }
+
+    async fn pull(
+        &self,
+        pod: &Pod,
+        container: (&str, Role),
+        image: &str,
+        reference: &Reference,
+        secrets: &[Arc<Secret>],
+        sandbox: &v1::PodSandboxConfig,
+    ) -> Result<Pulled, ImageError> {
+        let queued = Instant::now();
+        self.events.container(pod, container, EventType::Normal, "Pulling", format!("Pulling image {image:?}"));
+        let fail = |error: String| {
+            let text = format!("Failed to pull image {image:?}: {error}");
+            self.events.container(pod, container, EventType::Warning, "Failed", text);
+            classify(image, error)
+        };
+        let Ok(_turn) = self.turns.acquire().await else { return Err(fail("the kubelet is stopping".to_owned())) };
+        if !self.rate.take() {
+            return Err(fail("pull QPS exceeded".to_owned()));
+        }
+        let started = Instant::now();
+        self.try_credentials(reference, secrets, sandbox).await.map_err(fail)?;
+        let (pulled, size) = self.inspect(&reference.normalized).await.map_err(|error| fail(error.message()))?;
+        let text = format!(
+            "Successfully pulled image {image:?} in {} ({} including waiting). Image size: {size} bytes.",
+            short(started.elapsed()),
+            short(queued.elapsed())
+        );
+        self.events.container(pod, container, EventType::Normal, "Pulled", text);
+        Ok(pulled)
+    }
+
+    /// One call per matching credential until one works; without any an anonymous one.
+    async fn try_credentials(
+        &self,
+        reference: &Reference,
+        secrets: &[Arc<Secret>],
+        sandbox: &v1::PodSandboxConfig,
+    ) -> Result<(), String> {
+        let files: Vec<_> = self.files.iter().map(PathBuf::as_path).collect();
+        let credentials = Keyring::new(secrets.iter().map(AsRef::as_ref), &files).lookup(reference);
+        let mut tries: Vec<Option<v1::AuthConfig>> = credentials.into_iter().map(|found| Some(found.into())).collect();
+        if tries.is_empty() {
+            tries.push(None);
+        }
+        let mut errors = Vec::new();
+        for auth in tries {
+            let image = v1::ImageSpec { image: reference.normalized.clone(), ..v1::ImageSpec::default() };
+            match self.cri.pull_image(image, auth, Some(sandbox.clone())).await {
+                Ok(_) => return Ok(()),
+                Err(error) => errors.push(error.message()),
+            }
+        }
+        Err(match errors.as_slice() {
+            [one] => one.clone(),
+            many => format!("[{}]", many.join(", ")),
+        })
+    }
+
+    async fn inspect(&self, image: &str) -> Result<(Pulled, u64), CriError> {
+        let wanted = v1::ImageSpec { image: image.to_owned(), ..v1::ImageSpec::default() };
+        let found = self.cri.image_status(wanted, false).await?.image.ok_or(CriError::Incomplete("image"))?;
+        let user = ImageUser { uid: found.uid.map(|uid| uid.value), name: found.username };
+        Ok((Pulled { reference: found.id, user }, found.size))
+    }
+
+    /// Forgets a Pod's failures.
+    pub fn forget(&self, uid: &str) {
+        self.backoff.forget(|(other, _)| other == uid);
+        self.failures.lock().retain(|(other, _), _| other != uid);
+    }
+}
+
+fn classify(image: &str, error: String) -> ImageError {
+    if let Some(rest) = error.strip_prefix(UNAVAILABLE) {
+        let text = format!("image pull failed for {image} because the registry is unavailable{rest}");
+        return ImageError::new(UNAVAILABLE, text);
+    }
+    if let Some(rest) = error.strip_prefix(SIGNATURE) {
+        let text = format!("image pull failed for {image} because the signature validation failed{rest}");
+        return ImageError::new(SIGNATURE, text);
+    }
+    ImageError::new("ErrImagePull", error)
+}
+
+/// Go's notation, cut to milliseconds.
+fn short(elapsed: Duration) -> String {
+    crate::config::Span(Duration::from_millis(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))).to_string()
+}
