@@ -51,6 +51,19 @@ pub fn dns1123_subdomain(text: &str) -> Vec<String> {
     problems
 }
 
+/// `*.` and a subdomain, at most 253 bytes in all.
+pub fn wildcard_dns1123_subdomain(text: &str) -> Vec<String> {
+    let mut problems: Vec<String> = too_long(text, 253).into_iter().collect();
+    if !text.strip_prefix("*.").is_some_and(is_subdomain) {
+        problems.push(format!(
+            "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist \
+             of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character (e.g. \
+             '*.example.com', regex used for validation is '\\*\\.{SUBDOMAIN}')"
+        ));
+    }
+    problems
+}
+
 /// RFC 1035 label, at most 63 bytes.
 pub fn dns1035_label(text: &str) -> Vec<String> {
     let mut problems: Vec<String> = too_long(text, 63).into_iter().collect();
@@ -180,6 +193,42 @@ pub fn port_name(text: &str) -> Vec<String> {
     problems
 }
 
+/// Name of an HTTP header.
+pub fn http_header_name(text: &str) -> Vec<String> {
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+        return Vec::new();
+    }
+    vec![
+        "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', regex used for \
+         validation is '[-A-Za-z0-9]+')"
+            .into(),
+    ]
+}
+
+/// A percentage such as `25%`.
+pub fn percent(text: &str) -> Vec<String> {
+    let digits = text.strip_suffix('%').filter(|d| !d.is_empty() && d.bytes().all(|b| b.is_ascii_digit()));
+    if digits.is_some() {
+        return Vec::new();
+    }
+    vec![
+        "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used \
+         for validation is '[0-9]+%')"
+            .into(),
+    ]
+}
+
+/// A `generateName` prefix, checked by the rule of the name: a `-` at its end is masked, with the character before.
+pub fn prefix(text: &str, rule: impl Fn(&str) -> Vec<String>) -> Vec<String> {
+    let mut masked = text.to_owned();
+    if text.len() > 1 && masked.pop() == Some('-') {
+        masked.pop();
+        masked.push('a');
+        return rule(&masked);
+    }
+    rule(text)
+}
+
 /// Name of an environment variable.
 pub fn env_name(text: &str) -> Vec<String> {
     if text.bytes().all(|b| (b' '..=b'~').contains(&b) && b != b'=') {
@@ -204,6 +253,10 @@ mod tests {
         assert!(!qualified_name("a/b/c").is_empty());
         assert!(label_value("").is_empty() && !label_value("-a").is_empty());
         assert_eq!(path_segment(".."), ["may not be '..'"]);
+        assert!(wildcard_dns1123_subdomain("*.a.b").is_empty() && !wildcard_dns1123_subdomain("a.b").is_empty());
+        assert!(http_header_name("X-A").is_empty() && !http_header_name("").is_empty());
+        assert!(percent("5%").is_empty() && !percent("%").is_empty());
+        assert!(prefix("a-", dns1123_label).is_empty() && !prefix("-", dns1123_label).is_empty());
         assert!(port_name("http").is_empty() && !port_name("80").is_empty());
     }
 }

@@ -1,13 +1,36 @@
 //! Label and field selectors.
 
+mod parse;
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 
 use serde_json::Value;
 
 /// A selector that does not parse or is not valid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct SelectorError(String);
+#[error("{text}")]
+pub struct SelectorError {
+    text: String,
+    in_requirement: bool,
+}
+
+impl SelectorError {
+    fn new(text: String) -> Self {
+        Self { text, in_requirement: false }
+    }
+
+    fn in_requirement(text: String) -> Self {
+        Self { text, in_requirement: true }
+    }
+
+    /// The whole text for the client: errors within one requirement say so first.
+    pub fn full_text(&self) -> String {
+        let prefix = if self.in_requirement { "unable to parse requirement: " } else { "" };
+        format!("{prefix}{}", self.text)
+    }
+}
 
 /// One term of a label selector.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,23 +112,7 @@ impl LabelSelector {
 
     /// Parses the query form: `a=b,c!=d,e in (f,g),!h,i>1`.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
-        let mut parser = Parser { tokens: lex(text), at: 0 };
-        let mut requirements = Vec::new();
-        if parser.peek() == &Token::End {
-            return Ok(Self::default());
-        }
-        loop {
-            requirements.push(parser.requirement()?);
-            match parser.next() {
-                Token::End => break,
-                Token::Comma => {
-                    if !matches!(parser.peek(), Token::Word(_) | Token::Not) {
-                        return Err(found(parser.peek(), "identifier after ','"));
-                    }
-                }
-                other => return Err(found(&other, "',' or 'end of string'")),
-            }
-        }
+        let mut requirements = parse::requirements(text)?;
         requirements.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(Self { requirements, nothing: false })
     }
@@ -132,7 +139,8 @@ impl LabelSelector {
                 "Exists" => Operator::Exists,
                 "DoesNotExist" => Operator::DoesNotExist,
                 other => {
-                    return Err(SelectorError(format!("{other:?} is not a valid label selector operator")));
+                    let quoted = crate::field::go_quote(other);
+                    return Err(SelectorError::new(format!("{quoted} is not a valid label selector operator")));
                 }
             };
             selector.requirements.push(Requirement { key: text("key").to_owned(), operator });
@@ -169,195 +177,6 @@ impl fmt::Display for LabelSelector {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Token {
-    Word(String),
-    Equals,
-    NotEquals,
-    Greater,
-    Less,
-    Not,
-    Open,
-    Close,
-    Comma,
-    End,
-}
-
-fn lex(text: &str) -> Vec<Token> {
-    let mut tokens = Vec::new();
-    let mut chars = text.chars().peekable();
-    while let Some(&c) = chars.peek() {
-        if c.is_whitespace() {
-            chars.next();
-            continue;
-        }
-        if !"=!<>(),".contains(c) {
-            let mut word = String::new();
-            while let Some(&c) = chars.peek().filter(|c| !c.is_whitespace() && !"=!<>(),".contains(**c)) {
-                word.push(c);
-                chars.next();
-            }
-            tokens.push(Token::Word(word));
-            continue;
-        }
-        chars.next();
-        let equals_next = chars.peek() == Some(&'=');
-        tokens.push(match c {
-            '=' => {
-                if equals_next {
-                    chars.next();
-                }
-                Token::Equals
-            }
-            '!' if equals_next => {
-                chars.next();
-                Token::NotEquals
-            }
-            '!' => Token::Not,
-            '<' => Token::Less,
-            '>' => Token::Greater,
-            '(' => Token::Open,
-            ')' => Token::Close,
-            _ => Token::Comma,
-        });
-    }
-    tokens.push(Token::End);
-    tokens
-}
-
-fn shown(token: &Token) -> &str {
-    match token {
-        Token::Word(word) => word,
-        Token::Equals => "=",
-        Token::NotEquals => "!=",
-        Token::Greater => ">",
-        Token::Less => "<",
-        Token::Not => "!",
-        Token::Open => "(",
-        Token::Close => ")",
-        Token::Comma => ",",
-        Token::End => "",
-    }
-}
-
-fn found(token: &Token, expected: &str) -> SelectorError {
-    SelectorError(format!("found '{}', expected: {expected}", shown(token)))
-}
-
-struct Parser {
-    tokens: Vec<Token>,
-    at: usize,
-}
-
-impl Parser {
-    fn peek(&self) -> &Token {
-        self.tokens.get(self.at).unwrap_or(&Token::End)
-    }
-
-    fn next(&mut self) -> Token {
-        let token = self.peek().clone();
-        self.at += 1;
-        token
-    }
-
-    fn requirement(&mut self) -> Result<Requirement, SelectorError> {
-        let negated = *self.peek() == Token::Not;
-        if negated {
-            self.at += 1;
-        }
-        let key = match self.next() {
-            Token::Word(key) => key,
-            other => return Err(found(&other, "identifier")),
-        };
-        check_key(&key)?;
-        if negated {
-            return Ok(Requirement { key, operator: Operator::DoesNotExist });
-        }
-        let operator = match self.peek().clone() {
-            Token::End | Token::Comma => Operator::Exists,
-            Token::Equals => self.single().and_then(|v| checked(v).map(Operator::Equals))?,
-            Token::NotEquals => self.single().and_then(|v| checked(v).map(Operator::NotEquals))?,
-            Token::Greater => Operator::GreaterThan(self.number()?),
-            Token::Less => Operator::LessThan(self.number()?),
-            Token::Word(word) if word == "in" => Operator::In(self.values()?),
-            Token::Word(word) if word == "notin" => Operator::NotIn(self.values()?),
-            other => return Err(found(&other, "in, notin, =, ==, !=, gt, lt")),
-        };
-        Ok(Requirement { key, operator })
-    }
-
-    fn single(&mut self) -> Result<String, SelectorError> {
-        self.at += 1;
-        match self.peek().clone() {
-            Token::Word(word) => {
-                self.at += 1;
-                Ok(word)
-            }
-            Token::Comma | Token::End => Ok(String::new()),
-            other => Err(found(&other, "identifier")),
-        }
-    }
-
-    fn number(&mut self) -> Result<i64, SelectorError> {
-        let text = self.single()?;
-        text.parse().map_err(|_| {
-            SelectorError(format!(
-                "values[0][key]: Invalid value: {text:?}: for 'Gt', 'Lt' operators, the value must be an integer"
-            ))
-        })
-    }
-
-    fn values(&mut self) -> Result<Vec<String>, SelectorError> {
-        self.at += 1;
-        match self.next() {
-            Token::Open => {}
-            other => return Err(found(&other, "'('")),
-        }
-        let mut values = Vec::new();
-        loop {
-            match self.next() {
-                Token::Word(word) => {
-                    values.push(checked(word)?);
-                    match self.next() {
-                        Token::Comma => {
-                            if *self.peek() == Token::Close {
-                                values.push(String::new());
-                            }
-                        }
-                        Token::Close => break,
-                        other => return Err(found(&other, "',' or ')'")),
-                    }
-                }
-                Token::Comma => values.push(String::new()),
-                Token::Close => {
-                    if values.is_empty() {
-                        values.push(String::new());
-                    }
-                    break;
-                }
-                other => return Err(found(&other, "',', ')' or identifier")),
-            }
-        }
-        values.sort_unstable();
-        values.dedup();
-        Ok(values)
-    }
-}
-
-fn check_key(key: &str) -> Result<(), SelectorError> {
-    match crate::names::qualified_name(key).first() {
-        None => Ok(()),
-        Some(problem) => Err(SelectorError(format!("key: Invalid value: {key:?}: {problem}"))),
-    }
-}
-
-fn checked(value: String) -> Result<String, SelectorError> {
-    match crate::names::label_value(&value).first() {
-        None => Ok(value),
-        Some(problem) => Err(SelectorError(format!("values[0]: Invalid value: {value:?}: {problem}"))),
-    }
-}
-
 /// One term of a field selector.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldRequirement {
@@ -378,7 +197,7 @@ impl FieldSelector {
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
         let mut terms = Vec::new();
         for term in split_terms(text).iter().filter(|t| !t.is_empty()) {
-            let invalid = || SelectorError(format!("invalid selector: '{text}'; can't understand '{term}'"));
+            let invalid = || SelectorError::new(format!("invalid selector: '{text}'; can't understand '{term}'"));
             let (field, equal, value) = split_term(term).ok_or_else(invalid)?;
             let value = unescape(value).ok_or_else(invalid)?;
             terms.push(FieldRequirement { field: field.to_owned(), value, equal });
@@ -441,60 +260,4 @@ fn unescape(value: &str) -> Option<String> {
         }
     }
     Some(out)
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn matches(selector: &str, labels: &[(&str, &'static str)]) -> bool {
-        let selector = LabelSelector::parse(selector).expect("selector");
-        selector.matches(|key| labels.iter().find(|(k, _)| *k == key).map(|(_, v)| *v))
-    }
-
-    #[test]
-    fn label_selectors() {
-        let labels = [("app", "web"), ("tier", "1")];
-        for yes in [
-            "",
-            "app=web",
-            "app==web",
-            "app!=db",
-            "app in (db, web)",
-            "app notin (db)",
-            "app",
-            "!x",
-            "tier>0",
-            "x notin (a)",
-        ] {
-            assert!(matches(yes, &labels), "{yes}");
-        }
-        for no in ["app=db", "!app", "x", "x in (a)", "tier<1", "app=web,tier=2"] {
-            assert!(!matches(no, &labels), "{no}");
-        }
-        for bad in ["app in web", "=x", "a,,b", "a b", "app in (a"] {
-            assert!(LabelSelector::parse(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn objects_select() {
-        let selector = json!({"matchLabels": {"b": "1"}, "matchExpressions": [{"key": "a", "operator": "In", "values": ["y", "x"]}]});
-        let selector = LabelSelector::from_object(&selector).expect("selector");
-        assert_eq!(selector.to_string(), "a in (x,y),b=1");
-        assert!(!LabelSelector::from_object(&Value::Null).expect("selector").matches(|_| None));
-        assert!(LabelSelector::from_object(&json!({})).expect("selector").matches(|_| None));
-    }
-
-    #[test]
-    fn field_selectors() {
-        let selector = FieldSelector::parse("metadata.name=a,status.phase!=Failed").expect("selector");
-        assert_eq!(selector.exact("metadata.name"), Some("a"));
-        assert!(selector.matches(|f| if f == "metadata.name" { "a" } else { "Running" }));
-        assert!(!selector.matches(|_| "a,b") || selector.exact("x").is_some());
-        assert_eq!(FieldSelector::parse("a=b\\,c").expect("selector").exact("a"), Some("b,c"));
-        assert!(FieldSelector::parse("nonsense").is_err());
-    }
 }
