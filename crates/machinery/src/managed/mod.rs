@@ -90,6 +90,19 @@ pub fn update(old: Option<&Value>, new: &mut Value, writer: &Writer<'_>, schema:
     Ok(())
 }
 
+/// Removes from an applied configuration what its endpoint resets, so that it is neither written nor owned: `status`
+/// at the main resource of a kind with a status subresource, all but `status` and `metadata` at `/status`.
+pub fn reset_fields(config: &mut Value, has_status: bool, subresource: &str) {
+    let Some(map) = config.as_object_mut().filter(|_| has_status) else { return };
+    match subresource {
+        "" => {
+            map.remove("status");
+        }
+        "status" => map.retain(|field, _| matches!(field.as_str(), "apiVersion" | "kind" | "metadata" | "status")),
+        _ => {}
+    }
+}
+
 /// Applies a configuration to the live object (`None`: creates). Answers the new object with its ownership.
 ///
 /// Errors: 409 with one cause per conflicting field unless `force`; 500 when the configuration does not fit the

@@ -222,6 +222,17 @@ fn kubectl_takes_over_what_its_annotation_says() {
 }
 
 #[test]
+fn endpoints_reset_the_other_half() {
+    let whole = json!({"kind": "X", "metadata": {"name": "x"}, "spec": {"a": 1}, "status": {"b": 1}});
+    let left = |has_status, subresource| {
+        let mut config = whole.clone();
+        reset_fields(&mut config, has_status, subresource);
+        (config.get("spec").is_some(), config.get("status").is_some())
+    };
+    assert_eq!((left(true, ""), left(true, "status"), left(false, "")), ((true, false), (false, true), (true, true)));
+}
+
+#[test]
 fn misfits_are_named() {
     let (table, root) = table();
     let schema = table.get(root);
