@@ -1,1 +1,343 @@
 //! kube-apiserver: the Kubernetes API over etcd or an embedded store.
+//!
+//! [`run`] is the wiring: options, store, resources, identity, authorizers, admission, routes, and then serving.
+
+mod admission;
+mod bootstrap;
+mod identity;
+mod openapi;
+pub mod options;
+mod resources;
+mod routes;
+
+use std::{
+    net::{IpAddr, SocketAddr, UdpSocket},
+    sync::Arc,
+    time::Duration,
+};
+
+use generic::{
+    authn::{AuthnError, Peer, service_account::KeyError},
+    authz::{self, Authorizer, node::NodeAuthorizer, rbac::Rbac},
+    chain,
+    metrics::Metrics,
+    projection::Projection,
+    server::{Limits, Server},
+};
+use machinery::ApiError;
+use registry::{
+    endpoints::StorageSettings,
+    services::{Addresses, NodePorts, ServiceHooks},
+};
+use runtime::{health::HealthChecks, serving, tls};
+use storage::{
+    cache::CacheMetrics,
+    contract::{Store, StoreError},
+    embedded::{EmbeddedOptions, EmbeddedStore},
+    etcd::{EtcdOptions, EtcdStore},
+};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{bootstrap::KubernetesService, options::Options, resources::{HandlerSettings, Resources}};
+
+/// Why the server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The flags do not fit together.
+    #[error("{0}")]
+    Flags(String),
+    /// A certificate or key is unusable.
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
+    /// A ServiceAccount key is unusable.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// An authenticator cannot be set up.
+    #[error(transparent)]
+    Authn(#[from] AuthnError),
+    /// The store does not open.
+    #[error("store: {0}")]
+    Store(#[from] StoreError),
+    /// An admission plugin is unknown.
+    #[error(transparent)]
+    Admission(#[from] admission::UnknownPlugin),
+    /// The bootstrap objects cannot be written.
+    #[error("bootstrap: {0}")]
+    Api(#[from] ApiError),
+    /// The address cannot be listened on.
+    #[error("listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A metric name is taken.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// Grace for running requests at shutdown.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(60);
+/// Paths that may be read without credentials.
+const ANONYMOUS_PATHS: [&str; 8] = [
+    "/livez",
+    "/livez/*",
+    "/readyz",
+    "/readyz/*",
+    "/healthz",
+    "/version",
+    "/version/",
+    "/api/v1/namespaces/kube-public/configmaps/cluster-info",
+];
+
+async fn open_store(options: &Options, stop: &CancellationToken) -> Result<Arc<dyn Store>, StartError> {
+    if options.etcd_servers.is_empty() {
+        let store = EmbeddedStore::open(&options.embedded_store_dir, EmbeddedOptions::default()).await?;
+        return Ok(Arc::new(store));
+    }
+    let mut etcd = EtcdOptions::new(options.etcd_servers.clone());
+    etcd.ca_file.clone_from(&options.etcd_cafile);
+    etcd.cert_file.clone_from(&options.etcd_certfile);
+    etcd.key_file.clone_from(&options.etcd_keyfile);
+    let store = Arc::new(EtcdStore::connect(etcd).await?);
+    let (compacting, stop) = (Arc::clone(&store), stop.clone());
+    tokio::spawn(async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = async { compacting.keep_compacting(Duration::from_secs(300)).await; } => {}
+        }
+    });
+    Ok(store)
+}
+
+/// The address of the interface that the default route leaves by; no packet is sent to find it.
+fn default_address() -> IpAddr {
+    let probe = UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
+        socket.connect("192.0.2.1:9")?;
+        socket.local_addr()
+    });
+    probe.map_or(IpAddr::from([127, 0, 0, 1]), |address| address.ip())
+}
+
+fn advertise_address(options: &Options) -> IpAddr {
+    options.advertise_address.unwrap_or_else(|| match options.bind_address {
+        address if address.is_unspecified() => default_address(),
+        address => address,
+    })
+}
+
+async fn rbac(resources: &Resources, stop: &CancellationToken) -> Result<Arc<Rbac>, StartError> {
+    let group = "rbac.authorization.k8s.io";
+    Ok(Arc::new(Rbac {
+        roles: Projection::follow(&resources.get(group, "roles")?, stop),
+        role_bindings: Projection::follow(&resources.get(group, "rolebindings")?, stop),
+        cluster_roles: Projection::follow(&resources.get(group, "clusterroles")?, stop),
+        cluster_role_bindings: Projection::follow(&resources.get(group, "clusterrolebindings")?, stop),
+    }))
+}
+
+struct AlwaysAllow;
+
+#[async_trait::async_trait]
+impl Authorizer for AlwaysAllow {
+    async fn authorize(&self, _attributes: &authz::Attributes) -> authz::Decision {
+        authz::Decision::Allow(String::new())
+    }
+}
+
+struct AlwaysDeny;
+
+#[async_trait::async_trait]
+impl Authorizer for AlwaysDeny {
+    async fn authorize(&self, _attributes: &authz::Attributes) -> authz::Decision {
+        authz::Decision::NoOpinion("Everything is forbidden.".into())
+    }
+}
+
+async fn authorizers(
+    options: &Options,
+    resources: &Resources,
+    stop: &CancellationToken,
+) -> Result<(Arc<dyn Authorizer>, Option<Arc<Rbac>>), StartError> {
+    let mut chain: Vec<Arc<dyn Authorizer>> = Vec::new();
+    let mut found = None;
+    for (at, mode) in options.authorization_mode.iter().enumerate() {
+        if options.authorization_mode[..at].contains(mode) {
+            let all = &options.authorization_mode;
+            return Err(StartError::Flags(format!("authorization-mode {all:?} has mode specified more than once")));
+        }
+        match mode.as_str() {
+            "RBAC" => {
+                let rbac = rbac(resources, stop).await?;
+                found = Some(Arc::clone(&rbac));
+                chain.push(rbac);
+            }
+            "Node" => {
+                let pods = resources.get("", "pods")?;
+                chain.push(Arc::new(NodeAuthorizer {
+                    references: Projection::follow(&pods, stop),
+                    pods,
+                    claims: Projection::follow(&resources.get("", "persistentvolumeclaims")?, stop),
+                    attachments: Projection::follow(&resources.get("storage.k8s.io", "volumeattachments")?, stop),
+                    rules: rules::bootstrap::node_rules(),
+                }));
+            }
+            "AlwaysAllow" if options.authorization_mode.len() == 1 => chain.push(Arc::new(AlwaysAllow)),
+            "AlwaysAllow" => {
+                return Err(StartError::Flags("AlwaysAllow is not accepted together with other modes".into()));
+            }
+            "AlwaysDeny" => chain.push(Arc::new(AlwaysDeny)),
+            other => return Err(StartError::Flags(format!("authorization-mode: {other:?} is not a valid mode"))),
+        }
+    }
+    Ok((Arc::new(authz::Chain(chain)), found))
+}
+
+/// Runs the server until `stop`.
+pub async fn run(options: Options, stop: CancellationToken) -> Result<(), StartError> {
+    let address = advertise_address(&options);
+    let listen = SocketAddr::new(options.bind_address, options.secure_port);
+    let listener = TcpListener::bind(listen).await.map_err(|source| StartError::Listen { address: listen, source })?;
+    let port = listener.local_addr().map_or(options.secure_port, |a| a.port());
+    serve(options, listener, address, port, stop).await
+}
+
+async fn serve(
+    options: Options,
+    listener: TcpListener,
+    advertise: IpAddr,
+    port: u16,
+    stop: CancellationToken,
+) -> Result<(), StartError> {
+    // Background work goes on until requests have ended.
+    let finished = CancellationToken::new();
+    let _finish = finished.clone().drop_guard();
+    let registry = runtime::metrics::registry()?;
+    let store = open_store(&options, &finished).await?;
+    let settings = StorageSettings {
+        store: Arc::clone(&store),
+        prefix: options.etcd_prefix.trim_end_matches('/').to_owned(),
+        event_ttl: options.event_ttl,
+        metrics: CacheMetrics::register(&registry)?,
+    };
+    let resources = Arc::new(Resources::new(&settings));
+    let addresses = Arc::new(Addresses {
+        range: options.service_cluster_ip_range,
+        objects: resources.get("networking.k8s.io", "ipaddresses")?,
+    });
+    let (first_port, last_port) = options.service_node_port_range;
+    let ports = Arc::new(NodePorts {
+        range: first_port..=last_port,
+        store: Arc::clone(&store),
+        key: format!("{}/ranges/servicenodeports", settings.prefix),
+    });
+    let identity = identity::load(&options, advertise, addresses.first().into())?;
+    let audiences =
+        if options.api_audiences.is_empty() { options.service_account_issuer.clone() } else { options.api_audiences.clone() };
+    let (authenticators, bearer, keys) = identity::authenticators(&options, &identity, &resources, &audiences)?;
+    let (authorizer, rbac) = authorizers(&options, &resources, &finished).await?;
+    bootstrap::basics(&resources).await?;
+    bootstrap::policy(&resources).await?;
+    if let Some(rbac) = &rbac {
+        rbac.synced().await;
+    }
+    let handlers = resources::handlers(
+        &resources,
+        &HandlerSettings {
+            options: &options,
+            audiences: &audiences,
+            bearer,
+            rbac,
+            signing_key: Arc::clone(&identity.signing_key),
+        },
+    )?;
+    let hooks = Arc::new(ServiceHooks { addresses: Arc::clone(&addresses), ports });
+    let lookups = admission::Lookups {
+        namespaces: resources.get("", "namespaces")?,
+        service_accounts: resources.get("", "serviceaccounts")?,
+        priority_classes: resources.get("scheduling.k8s.io", "priorityclasses")?,
+        storage_classes: resources.get("storage.k8s.io", "storageclasses")?,
+        ingress_classes: resources.get("networking.k8s.io", "ingressclasses")?,
+    };
+    let anonymous: &[&str] = if options.anonymous_auth { &ANONYMOUS_PATHS } else { &[] };
+    let server = Arc::new(Server {
+        endpoints: registry::endpoints::endpoints(&resources.0, &handlers, &hooks),
+        authenticators,
+        anonymous_paths: anonymous.iter().map(|p| (*p).to_owned()).collect(),
+        authorizer,
+        plugins: admission::plugins(
+            &lookups,
+            &options.enable_admission_plugins,
+            &options.disable_admission_plugins,
+        )?,
+        store: Arc::clone(&store),
+        stopping: stop.clone(),
+        nonresource: routes::router(routes::Routes {
+            health: health(&resources, &stop),
+            registry: registry.clone(),
+            address: format!("{}", SocketAddr::new(advertise, port)),
+            issuer: options.service_account_issuer.first().cloned().unwrap_or_default(),
+            keys,
+        }),
+        metrics: Metrics::new(&registry)?,
+        limits: Limits::new(options.max_requests_inflight, options.max_mutating_requests_inflight),
+    });
+    let service = KubernetesService {
+        services: resources.get("", "services")?,
+        endpoints: resources.get("", "endpoints")?,
+        slices: resources.get("discovery.k8s.io", "endpointslices")?,
+        cidrs: resources.get("networking.k8s.io", "servicecidrs")?,
+        addresses,
+        advertise,
+        port,
+    };
+    tokio::spawn(service.run(finished.clone()));
+    listen(server, &identity, listener, options.shutdown_delay_duration, stop).await
+}
+
+fn health(resources: &Arc<Resources>, stop: &CancellationToken) -> HealthChecks {
+    let health = HealthChecks::new();
+    let caches = Arc::clone(resources);
+    health.add("informer-sync", move || match caches.ready() {
+        true => Ok(()),
+        false => Err("watch caches are not filled".into()),
+    });
+    health.add_live("poststarthook/rbac/bootstrap-roles", || Ok(()));
+    let stop = stop.clone();
+    health.add("shutdown", move || match stop.is_cancelled() {
+        true => Err("process is shutting down".into()),
+        false => Ok(()),
+    });
+    health
+}
+
+async fn listen(
+    server: Arc<Server>,
+    identity: &identity::Identity,
+    listener: TcpListener,
+    delay: Duration,
+    stop: CancellationToken,
+) -> Result<(), StartError> {
+    let config = tls::server_config(Arc::clone(&identity.serving))?;
+    let handler = move |request: http::Request<axum::body::Body>| {
+        let server = Arc::clone(&server);
+        let peer = request
+            .extensions()
+            .get::<serving::Connection>()
+            .map(|c| Peer { address: Some(c.peer), certificates: Arc::clone(&c.certificates) })
+            .unwrap_or_default();
+        chain::serve(server, request, peer)
+    };
+    let end = CancellationToken::new();
+    let ending = end.clone();
+    tokio::spawn(async move {
+        stop.cancelled().await;
+        tokio::time::sleep(delay).await;
+        ending.cancel();
+    });
+    tracing::info!(address = ?listener.local_addr().ok(), "serving");
+    serving::serve(listener, Some(config), handler, end, SHUTDOWN_GRACE).await;
+    Ok(())
+}

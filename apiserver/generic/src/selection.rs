@@ -19,9 +19,7 @@ impl Selection {
     pub fn parse(labels: &str, fields: &str, endpoint: &Endpoint) -> ApiResult<Self> {
         let labels = match labels.trim() {
             "" => None,
-            text => Some(LabelSelector::parse(text).map_err(|e| {
-                ApiError::bad_request(format!("unable to parse requirement: {e}"))
-            })?),
+            text => Some(LabelSelector::parse(text).map_err(|e| ApiError::bad_request(e.full_text()))?),
         };
         let fields = match fields.trim() {
             "" => None,

@@ -4,14 +4,14 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use api::Kind;
 use generic::{
-    endpoint::{Endpoint, Handler, ScalePaths, Subresource},
+    endpoint::{Endpoint, Handler, Hooks, ScalePaths, Subresource},
     print::DefaultPrinter,
     resource::Resource,
     server::Endpoints,
 };
 use storage::{cache::CacheMetrics, contract::Store};
 
-use crate::{conversion, tables};
+use crate::{conversion, services::ServiceHooks, tables};
 
 /// Handlers of subresources and of kinds that are not stored, by group and `resource[/subresource]`.
 pub type Handlers = BTreeMap<(&'static str, &'static str), Arc<dyn Handler>>;
@@ -53,10 +53,17 @@ pub fn resources(settings: &StorageSettings) -> BTreeMap<(String, String), Arc<R
 }
 
 /// All endpoints over the given resources and handlers.
-pub fn endpoints(resources: &BTreeMap<(String, String), Arc<Resource>>, handlers: &Handlers) -> Endpoints {
+pub fn endpoints(
+    resources: &BTreeMap<(String, String), Arc<Resource>>,
+    handlers: &Handlers,
+    services: &Arc<ServiceHooks>,
+) -> Endpoints {
     let mut endpoints = Endpoints::default();
     for kind in api::api().kinds() {
-        if let Some(endpoint) = endpoint(kind, resources, handlers) {
+        if let Some(mut endpoint) = endpoint(kind, resources, handlers) {
+            if kind.gvk.kind == "Service" {
+                endpoint.hooks = Some(Arc::clone(services) as Arc<dyn Hooks>);
+            }
             endpoints.add(endpoint);
         }
     }

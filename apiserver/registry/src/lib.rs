@@ -4,5 +4,6 @@ pub mod conversion;
 pub mod endpoints;
 pub mod pods;
 pub mod reviews;
+pub mod services;
 pub mod tables;
 pub mod tokens;

@@ -57,6 +57,7 @@ pub fn decode_object(call: &Call, gvk: &GroupVersionKind, validation: FieldValid
     if let Some(text) = problems.type_error() {
         return Err(cannot(text));
     }
+    let problems = problems.in_document_order(&call.body);
     report(&problems, validation, &call.warnings, |e| cannot(&e))?;
     Ok(decoded.object)
 }
@@ -68,12 +69,10 @@ pub fn report(
     warnings: &Warnings,
     strict: impl FnOnce(String) -> ApiError,
 ) -> ApiResult<()> {
-    let texts = problems.texts();
-    match validation {
-        _ if texts.is_empty() => {}
-        FieldValidation::Ignore => {}
-        FieldValidation::Warn => warnings.extend(texts),
-        FieldValidation::Strict => return Err(strict(format!("strict decoding error: {}", texts.join(", ")))),
+    match (validation, problems.strict_text()) {
+        (_, None) | (FieldValidation::Ignore, _) => {}
+        (FieldValidation::Warn, Some(_)) => warnings.extend(problems.texts()),
+        (FieldValidation::Strict, Some(text)) => return Err(strict(format!("strict decoding error: {text}"))),
     }
     Ok(())
 }

@@ -44,7 +44,10 @@ pub fn apply(
 ) -> ApiResult<Value> {
     let version = call.endpoint.gvk.api_version();
     let writer = writer(call, &options.manager, &version, moment);
-    managed::apply(live, config, &writer, options.force, call.endpoint.schema)
+    let mut config = config.clone();
+    let has_status = call.endpoint.subresources.contains_key("status");
+    managed::reset_fields(&mut config, has_status, &call.info.subresource);
+    managed::apply(live, &config, &writer, options.force, call.endpoint.schema)
 }
 
 /// Undoes changes of `managedFields` that are mere time stamps, so that an idle write stays idle.

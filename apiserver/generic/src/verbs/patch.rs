@@ -122,7 +122,7 @@ async fn apply(call: &Call, options: &WriteOptions) -> ApiResult<(Value, bool)> 
         .map_err(|e| ApiError::bad_request(format!("error decoding YAML: {e}")))?;
     body::report(&decoded.problems, options.field_validation, &call.warnings, |e| {
         let e = e.strip_prefix("strict decoding error: ").unwrap_or(&e);
-        ApiError::bad_request(format!("error strict decoding YAML: {e}"))
+        ApiError::bad_request(format!("error strict decoding YAML: error converting YAML to JSON: {e}"))
     })?;
     let mut config = decoded.object;
     check_config(&mut config, call)?;

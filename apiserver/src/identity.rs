@@ -1,0 +1,129 @@
+//! Certificates, keys and who is trusted with which.
+
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use generic::authn::{
+    Authenticator, TokenAuthenticator,
+    bearer::Bearer,
+    bootstrap::BootstrapTokens,
+    front_proxy::FrontProxy,
+    service_account::{ServiceAccountTokens, SigningKey, VerifyingKey},
+    token_file::TokenFile,
+    x509::{Authorities, X509},
+};
+use rcgen::KeyPair;
+use runtime::tls::{self, ServingCertificate};
+
+use crate::{StartError, options::Options, resources::Resources};
+
+/// What the server proves itself with, and whom it trusts.
+pub(crate) struct Identity {
+    pub(crate) serving: Arc<ServingCertificate>,
+    pub(crate) signing_key: Arc<SigningKey>,
+    pub(crate) keys_pem: Vec<Vec<u8>>,
+    pub(crate) client_ca: Option<Vec<u8>>,
+}
+
+fn pair(directory: &Path, name: &str) -> (PathBuf, PathBuf) {
+    (directory.join(format!("{name}.crt")), directory.join(format!("{name}.key")))
+}
+
+/// Loads what the flags name, and makes what they leave out.
+pub(crate) fn load(options: &Options, address: IpAddr, service_ip: IpAddr) -> Result<Identity, StartError> {
+    let (certificate, key) = match (&options.tls_cert_file, &options.tls_private_key_file) {
+        (Some(certificate), Some(key)) => (certificate.clone(), key.clone()),
+        (None, None) => generated(options, address, service_ip)?,
+        _ => return Err(StartError::Flags("--tls-cert-file and --tls-private-key-file go together".into())),
+    };
+    let serving = Arc::new(ServingCertificate::new(&tls::read(&certificate)?, &tls::read(&key)?)?);
+    let signing_file = match &options.service_account_signing_key_file {
+        Some(file) => file.clone(),
+        None => {
+            let file = options.cert_dir.join("service-account.key");
+            if !file.exists() {
+                let key = KeyPair::generate().map_err(|e| StartError::Flags(e.to_string()))?;
+                tls::write_private(&file, key.serialize_pem().as_bytes())?;
+            }
+            file
+        }
+    };
+    let signing_pem = tls::read(&signing_file)?;
+    let mut keys_pem = vec![signing_pem.clone()];
+    for file in &options.service_account_key_file {
+        keys_pem.push(tls::read(file)?);
+    }
+    let client_ca = options.client_ca_file.as_deref().map(tls::read).transpose()?;
+    Ok(Identity { serving, signing_key: Arc::new(SigningKey::from_pem(&signing_pem)?), keys_pem, client_ca })
+}
+
+fn generated(options: &Options, address: IpAddr, service_ip: IpAddr) -> Result<(PathBuf, PathBuf), StartError> {
+    let (certificate, key) = pair(&options.cert_dir, "apiserver");
+    if !certificate.exists() || !key.exists() {
+        let names: Vec<String> = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
+            .iter()
+            .map(|n| (*n).to_owned())
+            .chain(["kubernetes.default.svc.cluster.local".to_owned()])
+            .collect();
+        let local = IpAddr::from([127, 0, 0, 1]);
+        let (cert_pem, key_pem) = tls::self_signed("kube-apiserver", &names, &[address, service_ip, local])?;
+        tls::write_private(&key, key_pem.as_bytes())?;
+        tls::write_private(&certificate, cert_pem.as_bytes())?;
+    }
+    Ok((certificate, key))
+}
+
+/// The authenticators in upstream's order, with the token resolver for TokenReviews.
+pub(crate) fn authenticators(
+    options: &Options,
+    identity: &Identity,
+    resources: &Resources,
+    audiences: &[String],
+) -> Result<(Vec<Arc<dyn Authenticator>>, Arc<Bearer>, Vec<VerifyingKey>), StartError> {
+    let mut all: Vec<Arc<dyn Authenticator>> = Vec::new();
+    if let Some(file) = &options.requestheader_client_ca_file {
+        let lower = |names: &[String]| names.iter().map(|n| n.to_lowercase()).collect::<Vec<_>>();
+        all.push(Arc::new(FrontProxy {
+            authorities: Arc::new(Authorities::new(tls::certificates(&tls::read(file)?)?)?),
+            allowed_names: options.requestheader_allowed_names.clone(),
+            username_headers: lower(&options.requestheader_username_headers),
+            uid_headers: lower(&options.requestheader_uid_headers),
+            group_headers: lower(&options.requestheader_group_headers),
+            extra_prefixes: lower(&options.requestheader_extra_headers_prefix),
+        }));
+    }
+    if let Some(pem) = &identity.client_ca {
+        all.push(Arc::new(X509 { authorities: Arc::new(Authorities::new(tls::certificates(pem)?)?) }));
+    }
+    let mut tokens: Vec<Arc<dyn TokenAuthenticator>> = Vec::new();
+    if let Some(file) = &options.token_auth_file {
+        let text = tls::read(file)?;
+        tokens.push(Arc::new(TokenFile::parse(&String::from_utf8_lossy(&text))?));
+    }
+    tokens.push(Arc::new(ServiceAccountTokens {
+        keys: verifying_keys(identity)?,
+        issuers: options.service_account_issuer.clone(),
+        audiences: audiences.to_vec(),
+        service_accounts: resources.get("", "serviceaccounts")?,
+        pods: resources.get("", "pods")?,
+        secrets: resources.get("", "secrets")?,
+        nodes: resources.get("", "nodes")?,
+    }));
+    if options.enable_bootstrap_token_auth {
+        tokens.push(Arc::new(BootstrapTokens { secrets: resources.get("", "secrets")? }));
+    }
+    let bearer = Arc::new(Bearer(tokens));
+    all.push(Arc::clone(&bearer) as Arc<dyn Authenticator>);
+    Ok((all, bearer, verifying_keys(identity)?))
+}
+
+fn verifying_keys(identity: &Identity) -> Result<Vec<VerifyingKey>, StartError> {
+    let mut keys = Vec::new();
+    for pem in &identity.keys_pem {
+        keys.extend(VerifyingKey::from_pem(pem)?);
+    }
+    Ok(keys)
+}

@@ -1,0 +1,81 @@
+//! The stored resources, and the handlers of what is not stored.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use generic::{
+    authn::{bearer::Bearer, service_account::SigningKey},
+    authz::rbac::Rbac,
+    endpoint::Handler,
+    resource::Resource,
+};
+use registry::{
+    endpoints::{Handlers, StorageSettings},
+    pods::{binding::Binding, eviction::Eviction},
+    reviews::{AccessReview, RulesReview, SelfAccessReview, SelfReview, TokenReview},
+    tokens::TokenRequests,
+};
+
+use crate::{StartError, options::Options};
+
+/// Stored resources by group and plural.
+pub(crate) struct Resources(pub(crate) BTreeMap<(String, String), Arc<Resource>>);
+
+impl Resources {
+    pub(crate) fn new(settings: &StorageSettings) -> Self {
+        Self(registry::endpoints::resources(settings))
+    }
+
+    /// A resource that the built-in API has.
+    pub(crate) fn get(&self, group: &str, plural: &str) -> Result<Arc<Resource>, StartError> {
+        let found = self.0.get(&(group.to_owned(), plural.to_owned()));
+        found.cloned().ok_or_else(|| StartError::Flags(format!("resource {plural}.{group} is not served")))
+    }
+
+    /// Whether all watch caches are filled.
+    pub(crate) fn ready(&self) -> bool {
+        self.0.values().all(|r| r.cache().is_ready())
+    }
+}
+
+/// What handlers need besides the resources.
+pub(crate) struct HandlerSettings<'a> {
+    pub(crate) options: &'a Options,
+    pub(crate) audiences: &'a [String],
+    pub(crate) bearer: Arc<Bearer>,
+    pub(crate) rbac: Option<Arc<Rbac>>,
+    pub(crate) signing_key: Arc<SigningKey>,
+}
+
+/// Handlers of subresources and of kinds that are posted only.
+pub(crate) fn handlers(resources: &Resources, settings: &HandlerSettings<'_>) -> Result<Handlers, StartError> {
+    let mut handlers: Handlers = BTreeMap::new();
+    let mut add = |group, path, handler: Arc<dyn Handler>| {
+        handlers.insert((group, path), handler);
+    };
+    let pods = resources.get("", "pods")?;
+    let binding = Arc::new(Binding { pods: Arc::clone(&pods) });
+    add("", "bindings", Arc::clone(&binding) as Arc<dyn Handler>);
+    add("", "pods/binding", binding);
+    let budgets = resources.get("policy", "poddisruptionbudgets")?;
+    add("", "pods/eviction", Arc::new(Eviction { pods: Arc::clone(&pods), budgets }));
+    let tokens = TokenRequests {
+        key: Arc::clone(&settings.signing_key),
+        issuer: settings.options.service_account_issuer.first().cloned().unwrap_or_default(),
+        audiences: settings.audiences.to_vec(),
+        extend: settings.options.service_account_extend_token_expiration,
+        service_accounts: resources.get("", "serviceaccounts")?,
+        pods,
+        secrets: resources.get("", "secrets")?,
+        nodes: resources.get("", "nodes")?,
+    };
+    add("", "serviceaccounts/token", Arc::new(tokens));
+    let review = TokenReview { bearer: Arc::clone(&settings.bearer), audiences: settings.audiences.to_vec() };
+    add("authentication.k8s.io", "tokenreviews", Arc::new(review));
+    add("authentication.k8s.io", "selfsubjectreviews", Arc::new(SelfReview));
+    let authorization = "authorization.k8s.io";
+    add(authorization, "subjectaccessreviews", Arc::new(AccessReview { local: false }));
+    add(authorization, "localsubjectaccessreviews", Arc::new(AccessReview { local: true }));
+    add(authorization, "selfsubjectaccessreviews", Arc::new(SelfAccessReview));
+    add(authorization, "selfsubjectrulesreviews", Arc::new(RulesReview { rbac: settings.rbac.clone() }));
+    Ok(handlers)
+}
