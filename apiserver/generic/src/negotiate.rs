@@ -11,6 +11,8 @@ use crate::request::Query;
 pub enum Media {
     Json,
     Yaml,
+    /// `application/vnd.kubernetes.protobuf`; request bodies only.
+    Protobuf,
 }
 
 impl Media {
@@ -19,6 +21,7 @@ impl Media {
         match self {
             Self::Json => "application/json",
             Self::Yaml => "application/yaml",
+            Self::Protobuf => "application/vnd.kubernetes.protobuf",
         }
     }
 }
@@ -160,9 +163,10 @@ pub fn input(headers: &HeaderMap) -> ApiResult<Media> {
     match content_type.split(';').next().unwrap_or("").trim() {
         "" | "application/json" => Ok(Media::Json),
         "application/yaml" => Ok(Media::Yaml),
+        "application/vnd.kubernetes.protobuf" => Ok(Media::Protobuf),
         _ => Err(ApiError::unsupported_media_type(format!(
             "the body of the request was in an unknown format - accepted media types include: {}",
-            "application/json, application/yaml"
+            "application/json, application/yaml, application/vnd.kubernetes.protobuf"
         ))),
     }
 }

@@ -105,8 +105,8 @@ fn compress(bytes: &[u8]) -> Option<Bytes> {
 pub fn encode(value: &Value, output: Output) -> ApiResult<Bytes> {
     let mut out = match (output.media, output.pretty) {
         (Media::Yaml, _) => return Ok(Bytes::from(serde_yaml::to_string(value).map_err(ApiError::internal)?)),
-        (Media::Json, true) => serde_json::to_vec_pretty(value).map_err(ApiError::internal)?,
-        (Media::Json, false) => serde_json::to_vec(value).map_err(ApiError::internal)?,
+        (Media::Json | Media::Protobuf, true) => serde_json::to_vec_pretty(value).map_err(ApiError::internal)?,
+        (Media::Json | Media::Protobuf, false) => serde_json::to_vec(value).map_err(ApiError::internal)?,
     };
     out.push(b'\n');
     Ok(Bytes::from(out))
@@ -117,7 +117,7 @@ pub fn error(error: &ApiError, media: Media) -> Response<Body> {
     let status = error.status();
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let body = match media {
-        Media::Json => serde_json::to_vec(status).unwrap_or_default(),
+        Media::Json | Media::Protobuf => serde_json::to_vec(status).unwrap_or_default(),
         Media::Yaml => serde_yaml::to_string(status).unwrap_or_default().into_bytes(),
     };
     let mut response = Response::new(Body::from(body));

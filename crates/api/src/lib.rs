@@ -4,6 +4,7 @@
 //! fields of every type, one type a line. Both are read once into [`Api`]. Protobuf messages are kept apart, in
 //! [`protobuf`].
 
+pub mod decode;
 pub mod discovery;
 pub mod protobuf;
 #[cfg(test)]

@@ -27,10 +27,13 @@ pub struct Decoded {
 /// Parses bytes of the given media type.
 pub fn parse(media: Media, bytes: &[u8]) -> Result<Decoded, String> {
     let (object, problems) = match media {
-        Media::Json => decode::decode_json(bytes),
-        Media::Yaml => decode::decode_yaml(bytes),
-    }
-    .map_err(|e| e.to_string())?;
+        Media::Json => decode::decode_json(bytes).map_err(|e| e.to_string())?,
+        Media::Yaml => decode::decode_yaml(bytes).map_err(|e| e.to_string())?,
+        Media::Protobuf => {
+            let (_, object) = api::decode::decode(bytes).map_err(|e| e.to_string())?;
+            (object, FieldProblems::default())
+        }
+    };
     Ok(Decoded { object, problems })
 }
 
