@@ -1,1 +1,10 @@
-//! Test harness: processes, clusters, namespaces, waiting.
+//! Test harness: real processes in temporary directories, on free ports, ended when dropped.
+
+pub mod kubectl;
+pub mod process;
+pub mod server;
+pub mod wait;
+
+pub use kubectl::Kubectl;
+pub use server::ApiServer;
+pub use wait::wait_until;
