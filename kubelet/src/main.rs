@@ -1,2 +1,24 @@
 //! Entry point.
-fn main() {}
+
+use std::process::ExitCode;
+
+use kubelet::kubelet::{Kubelet, KubeletError};
+use kubelet::options;
+use runtime::process::{self, LoggingArgs};
+
+fn main() -> ExitCode {
+    let matches = options::command().get_matches();
+    let flags = match options::read(&matches) {
+        Ok(flags) => flags,
+        Err(error) => {
+            eprintln!("Error: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let logging = LoggingArgs { logging_format: flags.logging_format.clone(), verbosity: flags.verbosity };
+    process::run(&logging, |stop| async move {
+        let kubelet = Kubelet::build(flags).await?;
+        kubelet.run(stop).await?;
+        Ok::<(), KubeletError>(())
+    })
+}

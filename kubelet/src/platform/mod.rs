@@ -8,6 +8,7 @@ mod linux;
 mod mounts;
 mod names;
 mod recorder;
+mod watch;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 pub use linux::Linux;
 pub use names::{CgroupDriver, CgroupName};
 pub use recorder::{Call, Recorder};
+pub use watch::DirWatch;
 
 /// Reads a regular file of at most `limit` bytes below `root`, never through a link that leaves it.
 pub fn read_beneath(root: &Path, path: &Path, limit: u64) -> io::Result<Vec<u8>> {

@@ -1,0 +1,62 @@
+//! Everything a Pod's worker calls.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::backoff::BackOff;
+use crate::config::KubeletConfiguration;
+use crate::cri::Cri;
+use crate::events::Events;
+use crate::hooks::Hooks;
+use crate::images::Images;
+use crate::node::SharedFacts;
+use crate::objects::Objects;
+use crate::paths::Paths;
+use crate::platform::Platform;
+use crate::probes::Probes;
+use crate::runtime_health::RuntimeHealth;
+use crate::spec::Settings;
+use crate::status::StatusStore;
+use crate::volumes::Volumes;
+
+/// One container of one Pod, as restarts are counted: `(Pod UID, container, image and resources)`.
+pub type RestartKey = (String, String, String);
+
+/// The parts of one kubelet.
+pub struct Services {
+    /// Container runtime.
+    pub cri: Cri,
+    /// The runtime's name, scheme of container ids.
+    pub runtime_name: String,
+    /// State of the runtime.
+    pub health: Arc<RuntimeHealth>,
+    /// Operating system.
+    pub platform: Arc<dyn Platform>,
+    /// Directories.
+    pub paths: Paths,
+    /// Configuration.
+    pub config: Arc<KubeletConfiguration>,
+    /// Settings that shape containers.
+    pub settings: Settings,
+    /// Facts about the node.
+    pub facts: SharedFacts,
+    /// API objects.
+    pub objects: Arc<dyn Objects>,
+    /// Events.
+    pub events: Events,
+    /// Images.
+    pub images: Images,
+    /// Volumes.
+    pub volumes: Volumes,
+    /// Probes.
+    pub probes: Arc<Probes>,
+    /// Hooks.
+    pub hooks: Hooks,
+    /// Statuses.
+    pub statuses: Arc<StatusStore>,
+    /// Waiting between restarts.
+    pub restarts: BackOff<RestartKey>,
+    /// When this kubelet began.
+    pub started: Timestamp,
+}

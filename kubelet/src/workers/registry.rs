@@ -1,0 +1,182 @@
+//! All Pods' tasks.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::actor::Actor;
+use super::inbox::{Inbox, StopRequest};
+use crate::pods;
+use crate::services::Services;
+
+/// How far a Pod is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Being kept running.
+    Syncing,
+    /// Being stopped.
+    Terminating,
+    /// Stopped, being cleaned up.
+    Terminated,
+    /// Nothing left.
+    Finished,
+}
+
+struct Worker {
+    pod: Arc<Pod>,
+    inbox: Arc<Inbox>,
+    stage: watch::Receiver<Stage>,
+    removed: bool,
+}
+
+/// One Pod as others may see it.
+#[derive(Clone, Debug)]
+pub struct PodSummary {
+    /// The Pod as last seen.
+    pub pod: Arc<Pod>,
+    /// How far it is.
+    pub stage: Stage,
+    /// Its source has dropped it.
+    pub removed: bool,
+}
+
+#[derive(Default)]
+struct Inner {
+    workers: HashMap<String, Worker>,
+    /// Static Pods that wait for an older version of the same name to end, oldest first.
+    queued: Vec<Arc<Pod>>,
+}
+
+/// The tasks by UID.
+pub struct Workers {
+    services: Arc<Services>,
+    inner: Mutex<Inner>,
+}
+
+impl Workers {
+    /// No Pods yet.
+    pub fn new(services: Arc<Services>) -> Arc<Self> {
+        Arc::new(Self { services, inner: Mutex::default() })
+    }
+
+    /// A new or changed Pod.
+    pub fn update(&self, pod: Arc<Pod>) {
+        let mut inner = self.inner.lock();
+        if let Some(worker) = inner.workers.get_mut(pods::uid(&pod)) {
+            if *worker.stage.borrow() < Stage::Finished || !worker.removed {
+                worker.pod = Arc::clone(&pod);
+                worker.inbox.update(pod);
+            }
+            return;
+        }
+        if pods::is_static(&pod) && is_name_taken(&inner, &pod) {
+            inner.queued.retain(|queued| pods::uid(queued) != pods::uid(&pod));
+            inner.queued.push(pod);
+            return;
+        }
+        self.start(&mut inner, pod);
+    }
+
+    fn start(&self, inner: &mut Inner, pod: Arc<Pod>) {
+        let inbox = Arc::new(Inbox::default());
+        let (sender, stage) = watch::channel(Stage::Syncing);
+        let actor = Actor::new(Arc::clone(&self.services), Arc::clone(&inbox), sender, Arc::clone(&pod));
+        tokio::spawn(actor.run());
+        inner.workers.insert(pods::uid(&pod).to_owned(), Worker { pod, inbox, stage, removed: false });
+    }
+
+    /// A Pod that only the runtime knows is stopped.
+    pub fn stop_lost(&self, pod: Arc<Pod>) {
+        let mut inner = self.inner.lock();
+        let uid = pods::uid(&pod).to_owned();
+        if !inner.workers.contains_key(&uid) {
+            self.start(&mut inner, pod);
+            if let Some(worker) = inner.workers.get_mut(&uid) {
+                worker.removed = true;
+                worker.inbox.stop(StopRequest { grace: Some(1), verdict: None });
+            }
+        }
+    }
+
+    /// The source has dropped the Pod.
+    pub fn remove(&self, uid: &str) {
+        let mut inner = self.inner.lock();
+        inner.queued.retain(|queued| pods::uid(queued) != uid);
+        if let Some(worker) = inner.workers.get_mut(uid) {
+            worker.removed = true;
+            worker.inbox.remove();
+        }
+    }
+
+    /// Ends a Pod.
+    pub fn stop(&self, uid: &str, request: StopRequest) {
+        if let Some(worker) = self.inner.lock().workers.get(uid) {
+            worker.inbox.stop(request);
+        }
+    }
+
+    /// Something about the Pod changed in the runtime or its probes.
+    pub fn nudge(&self, uid: &str) {
+        if let Some(worker) = self.inner.lock().workers.get(uid) {
+            worker.inbox.nudge();
+        }
+    }
+
+    /// Forgets Pods that are over and dropped, and starts those that waited for them. Answers the forgotten UIDs.
+    pub fn prune(&self) -> Vec<String> {
+        let mut inner = self.inner.lock();
+        let over = |worker: &Worker| worker.removed && *worker.stage.borrow() == Stage::Finished;
+        let forgotten: Vec<String> =
+            inner.workers.iter().filter(|(_, worker)| over(worker)).map(|(uid, _)| uid.clone()).collect();
+        for uid in &forgotten {
+            inner.workers.remove(uid);
+            self.services.statuses.remove(uid);
+        }
+        let mut index = 0;
+        while index < inner.queued.len() {
+            let pod = Arc::clone(&inner.queued[index]);
+            if is_name_taken(&inner, &pod) {
+                index += 1;
+            } else {
+                inner.queued.remove(index);
+                self.start(&mut inner, pod);
+            }
+        }
+        forgotten
+    }
+
+    /// Every Pod with a task.
+    pub fn all(&self) -> Vec<PodSummary> {
+        let inner = self.inner.lock();
+        inner.workers.values().map(summary).collect()
+    }
+
+    /// One Pod.
+    pub fn get(&self, uid: &str) -> Option<PodSummary> {
+        self.inner.lock().workers.get(uid).map(summary)
+    }
+
+    /// A Pod by namespace and name, those that still run first.
+    pub fn find(&self, namespace: &str, name: &str) -> Option<PodSummary> {
+        let mut found: Vec<PodSummary> = self.all();
+        found.retain(|summary| pods::namespace(&summary.pod) == namespace && pods::name(&summary.pod) == name);
+        found.into_iter().min_by_key(|summary| (summary.removed, summary.stage))
+    }
+}
+
+fn summary(worker: &Worker) -> PodSummary {
+    PodSummary { pod: Arc::clone(&worker.pod), stage: *worker.stage.borrow(), removed: worker.removed }
+}
+
+/// Whether another version of a static Pod is not over yet.
+fn is_name_taken(inner: &Inner, pod: &Pod) -> bool {
+    let name = pods::full_name(pod);
+    inner.workers.values().any(|worker| {
+        pods::full_name(&worker.pod) == name
+            && pods::uid(&worker.pod) != pods::uid(pod)
+            && *worker.stage.borrow() != Stage::Finished
+    })
+}
