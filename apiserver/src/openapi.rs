@@ -17,13 +17,17 @@ use sha2::{Digest, Sha512};
 struct Document {
     bytes: Bytes,
     hash: String,
+    content_type: &'static str,
 }
 
 impl Document {
     fn new(value: &Value) -> Self {
-        let bytes = Bytes::from(value.to_string());
+        Self::of(value.to_string().into(), "application/json")
+    }
+
+    fn of(bytes: Bytes, content_type: &'static str) -> Self {
         let hash = Sha512::digest(&bytes).iter().map(|b| format!("{b:02X}")).collect();
-        Self { bytes, hash }
+        Self { bytes, hash, content_type }
     }
 
     fn answer(&self, headers: &HeaderMap) -> Response {
@@ -35,7 +39,7 @@ impl Document {
             (header::ETAG, etag),
             (header::VARY, "Accept".to_owned()),
             (header::CACHE_CONTROL, "no-cache, private".to_owned()),
-            (header::CONTENT_TYPE, "application/json".to_owned()),
+            (header::CONTENT_TYPE, self.content_type.to_owned()),
         ];
         (common, self.bytes.clone()).into_response()
     }
@@ -47,7 +51,11 @@ struct Documents {
     v3: BTreeMap<String, (String, String, OnceLock<Document>)>,
 }
 
-static V2: LazyLock<Document> = LazyLock::new(|| Document::new(&schema::v2::document()));
+static V2: LazyLock<(Document, Document)> = LazyLock::new(|| {
+    let document = schema::v2::document();
+    let binary = schema::v2_protobuf::encode(&document);
+    (Document::new(&document), Document::of(binary.into(), schema::v2_protobuf::CONTENT_TYPE))
+});
 
 impl Documents {
     fn new() -> Self {
@@ -87,9 +95,12 @@ pub(crate) fn router() -> Router {
         .with_state(Arc::new(Documents::new()))
 }
 
-/// Only JSON is offered; a client that insists on protobuf falls back to v3.
+/// The Swagger document, as JSON or in gnostic's protobuf.
 async fn v2(headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
+    if accept.contains(schema::v2_protobuf::MEDIA_TYPE) {
+        return V2.1.answer(&headers);
+    }
     let fits = accept.is_empty() || accept.contains("json") || accept.contains("*/*");
-    if fits { V2.answer(&headers) } else { StatusCode::NOT_ACCEPTABLE.into_response() }
+    if fits { V2.0.answer(&headers) } else { StatusCode::NOT_ACCEPTABLE.into_response() }
 }

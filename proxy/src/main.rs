@@ -1,2 +1,12 @@
-//! Entry point.
-fn main() {}
+//! The kube-proxy binary.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use kube_proxy::options::Options;
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let logging = options.logging.clone();
+    runtime::process::run(&logging, |stop| kube_proxy::run(options, stop))
+}

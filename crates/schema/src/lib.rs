@@ -2,6 +2,7 @@
 
 mod definitions;
 pub mod v2;
+pub mod v2_protobuf;
 pub mod v3;
 
 use machinery::GroupVersionKind;

@@ -59,6 +59,9 @@ impl Handler for Eviction {
             let preconditions = options.preconditions.get_or_insert_with(Preconditions::default);
             preconditions.uid.get_or_insert_with(|| meta::uid(&pod).to_owned());
         }
+        if !options.is_dry_run() {
+            self.mark_target(&pod).await?;
+        }
         delete::delete_object(call, &call.info.namespace, &call.info.name, &options).await?;
         let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
         call.writer(Target::Plain)?.object(StatusCode::CREATED, status)
@@ -110,6 +113,31 @@ impl Eviction {
             ));
         }
         Ok(matching.pop())
+    }
+
+    /// Says in the Pod's conditions why it goes.
+    async fn mark_target(&self, pod: &Value) -> ApiResult<()> {
+        let (namespace, name) = (meta::namespace(pod), meta::name(pod));
+        for _ in 0..ATTEMPTS {
+            let Some(stored) = self.pods.current(namespace, name).await? else { return Ok(()) };
+            if meta::uid(&stored.object) != meta::uid(pod) {
+                return Ok(());
+            }
+            let mut marked = stored.object.clone();
+            let status = meta::object_mut(meta::object_mut(&mut marked).entry("status").or_insert_with(|| json!({})));
+            let Some(conditions) = status.entry("conditions").or_insert_with(|| json!([])).as_array_mut() else {
+                return Ok(());
+            };
+            conditions.retain(|c| c["type"] != "DisruptionTarget");
+            conditions.push(json!({
+                "type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
+                "message": "Eviction API: evicting", "lastProbeTime": null, "lastTransitionTime": Moment::now().text,
+            }));
+            if let Swap::Done(_) = self.pods.replace(&marked, stored.revision).await? {
+                return Ok(());
+            }
+        }
+        Err(ApiError::stale(&self.pods.group_resource, name))
     }
 
     /// Takes one disruption off the budget, or answers 429.

