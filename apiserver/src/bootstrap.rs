@@ -45,8 +45,16 @@ pub(crate) async fn basics(resources: &Resources) -> Result<(), crate::StartErro
     }
     let classes = resources.get("scheduling.k8s.io", "priorityclasses")?;
     for (name, value, what) in [
-        ("system-node-critical", 2_000_001_000, "Used for system critical pods that must not be moved from their current node."),
-        ("system-cluster-critical", 2_000_000_000, "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."),
+        (
+            "system-node-critical",
+            2_000_001_000,
+            "Used for system critical pods that must not be moved from their current node.",
+        ),
+        (
+            "system-cluster-critical",
+            2_000_000_000,
+            "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+        ),
     ] {
         let object = json!({
             "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass",

@@ -76,13 +76,23 @@ fn generated(options: &Options, address: IpAddr, service_ip: IpAddr) -> Result<(
     Ok((certificate, key))
 }
 
-/// The authenticators in upstream's order, with the token resolver for TokenReviews.
-pub(crate) fn authenticators(
+/// Who finds out who asks.
+pub(crate) struct Authentication {
+    /// The authenticators in upstream's order.
+    pub(crate) authenticators: Vec<Arc<dyn Authenticator>>,
+    /// The token resolver, for TokenReviews.
+    pub(crate) bearer: Arc<Bearer>,
+    /// Keys of ServiceAccount tokens.
+    pub(crate) keys: Vec<VerifyingKey>,
+}
+
+/// Sets up authentication as the flags say.
+pub(crate) fn authentication(
     options: &Options,
     identity: &Identity,
     resources: &Resources,
     audiences: &[String],
-) -> Result<(Vec<Arc<dyn Authenticator>>, Arc<Bearer>, Vec<VerifyingKey>), StartError> {
+) -> Result<Authentication, StartError> {
     let mut all: Vec<Arc<dyn Authenticator>> = Vec::new();
     if let Some(file) = &options.requestheader_client_ca_file {
         let lower = |names: &[String]| names.iter().map(|n| n.to_lowercase()).collect::<Vec<_>>();
@@ -117,7 +127,7 @@ pub(crate) fn authenticators(
     }
     let bearer = Arc::new(Bearer(tokens));
     all.push(Arc::clone(&bearer) as Arc<dyn Authenticator>);
-    Ok((all, bearer, verifying_keys(identity)?))
+    Ok(Authentication { authenticators: all, bearer, keys: verifying_keys(identity)? })
 }
 
 fn verifying_keys(identity: &Identity) -> Result<Vec<VerifyingKey>, StartError> {

@@ -39,7 +39,11 @@ use storage::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{bootstrap::KubernetesService, options::Options, resources::{HandlerSettings, Resources}};
+use crate::{
+    bootstrap::KubernetesService,
+    options::Options,
+    resources::{HandlerSettings, Resources},
+};
 
 /// Why the server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -234,9 +238,13 @@ async fn serve(
         key: format!("{}/ranges/servicenodeports", settings.prefix),
     });
     let identity = identity::load(&options, advertise, addresses.first().into())?;
-    let audiences =
-        if options.api_audiences.is_empty() { options.service_account_issuer.clone() } else { options.api_audiences.clone() };
-    let (authenticators, bearer, keys) = identity::authenticators(&options, &identity, &resources, &audiences)?;
+    let audiences = if options.api_audiences.is_empty() {
+        options.service_account_issuer.clone()
+    } else {
+        options.api_audiences.clone()
+    };
+    let identity::Authentication { authenticators, bearer, keys } =
+        identity::authentication(&options, &identity, &resources, &audiences)?;
     let (authorizer, rbac) = authorizers(&options, &resources, &finished).await?;
     bootstrap::basics(&resources).await?;
     bootstrap::policy(&resources).await?;
@@ -267,11 +275,7 @@ async fn serve(
         authenticators,
         anonymous_paths: anonymous.iter().map(|p| (*p).to_owned()).collect(),
         authorizer,
-        plugins: admission::plugins(
-            &lookups,
-            &options.enable_admission_plugins,
-            &options.disable_admission_plugins,
-        )?,
+        plugins: admission::plugins(&lookups, &options.enable_admission_plugins, &options.disable_admission_plugins)?,
         store: Arc::clone(&store),
         stopping: stop.clone(),
         nonresource: routes::router(routes::Routes {

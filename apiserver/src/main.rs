@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use kube_apiserver::options::Options;
 use clap::Parser;
+use kube_apiserver::options::Options;
 
 fn main() -> ExitCode {
     let options = Options::parse();

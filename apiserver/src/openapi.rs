@@ -1,6 +1,9 @@
 //! `/openapi/v2` and `/openapi/v3`, made when first asked for.
 
-use std::{collections::BTreeMap, sync::{Arc, LazyLock, OnceLock}};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock, OnceLock},
+};
 
 use axum::{
     Router,

@@ -103,11 +103,21 @@ pub(crate) fn router(routes: Routes) -> Router {
 }
 
 fn root_paths() -> Vec<String> {
-    let mut paths: Vec<String> =
-        ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
-            .iter()
-            .map(|p| (*p).to_owned())
-            .collect();
+    let mut paths: Vec<String> = [
+        "/api",
+        "/api/v1",
+        "/apis",
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/readyz",
+        "/version",
+    ]
+    .iter()
+    .map(|p| (*p).to_owned())
+    .collect();
     for kind in api::api().kinds().iter().filter(|k| !k.gvk.group.is_empty()) {
         paths.push(format!("/apis/{}", kind.gvk.group));
         paths.push(format!("/apis/{}", kind.gvk.group_version()));
@@ -145,9 +155,8 @@ fn discovery(address: String) -> Router {
         }
     });
     type Shared = State<Arc<Documents>>;
-    let group = get(|State(state): Shared, Path(group): Path<String>| async move {
-        found(state.discovery.group(&group))
-    });
+    let group =
+        get(|State(state): Shared, Path(group): Path<String>| async move { found(state.discovery.group(&group)) });
     let version = get(|State(state): Shared, Path((group, version)): Path<(String, String)>| async move {
         found(state.discovery.resource_list(&group, &version))
     });

@@ -132,7 +132,10 @@ pub fn service_ports(state: &State, node: &Node) -> Vec<ServicePort> {
 fn ports_of(key: &str, service: &Service, slices: &[&EndpointSlice], node: &Node) -> Vec<ServicePort> {
     let Some(spec) = &service.spec else { return Vec::new() };
     let cluster_ip = spec.cluster_ip.clone().unwrap_or_default();
-    if matches!(cluster_ip.as_str(), "" | "None") || spec.type_.as_deref() == Some("ExternalName") || cluster_ip.contains(':') {
+    if matches!(cluster_ip.as_str(), "" | "None")
+        || spec.type_.as_deref() == Some("ExternalName")
+        || cluster_ip.contains(':')
+    {
         return Vec::new();
     }
     let policy = |text: Option<&String>| match text.map(String::as_str) {
@@ -195,9 +198,8 @@ fn endpoints(slices: &[&EndpointSlice], name: &str, protocol: &str, node: &Node)
     let mut found: BTreeMap<String, Endpoint> = BTreeMap::new();
     for slice in slices {
         let ports = slice.ports.iter().flatten();
-        let matching = ports.filter(|p| {
-            p.name.as_deref().unwrap_or("") == name && p.protocol.as_deref().unwrap_or("TCP") == protocol
-        });
+        let matching = ports
+            .filter(|p| p.name.as_deref().unwrap_or("") == name && p.protocol.as_deref().unwrap_or("TCP") == protocol);
         for port in matching.filter_map(|p| p.port).filter_map(|p| u16::try_from(p).ok()).filter(|p| *p != 0) {
             for one in slice.endpoints.iter().flatten() {
                 let Some(ip) = one.addresses.first() else { continue };
@@ -210,8 +212,18 @@ fn endpoints(slices: &[&EndpointSlice], name: &str, protocol: &str, node: &Node)
                     ready: conditions.and_then(|c| c.ready).unwrap_or(true),
                     serving: conditions.and_then(|c| c.serving).unwrap_or(true),
                     terminating: conditions.and_then(|c| c.terminating).unwrap_or(false),
-                    zones: hints.and_then(|h| h.for_zones.as_ref()).into_iter().flatten().map(|z| z.name.clone()).collect(),
-                    nodes: hints.and_then(|h| h.for_nodes.as_ref()).into_iter().flatten().map(|n| n.name.clone()).collect(),
+                    zones: hints
+                        .and_then(|h| h.for_zones.as_ref())
+                        .into_iter()
+                        .flatten()
+                        .map(|z| z.name.clone())
+                        .collect(),
+                    nodes: hints
+                        .and_then(|h| h.for_nodes.as_ref())
+                        .into_iter()
+                        .flatten()
+                        .map(|n| n.name.clone())
+                        .collect(),
                 };
                 let present = found.get(&endpoint.address());
                 if present.is_none_or(|p| p.terminating && !endpoint.terminating) {
@@ -251,7 +263,6 @@ fn choose(all: &[Endpoint], node: &Node) -> (Vec<Endpoint>, Vec<Endpoint>, bool)
     (cluster, local, any)
 }
 
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -263,12 +274,12 @@ mod tests {
             "clusterIP": "10.0.0.9", "type": "NodePort", "externalTrafficPolicy": policy,
             "ports": [{"name": "http", "port": 80, "nodePort": 30080}]}});
         let slice = json!({"metadata": {"name": "s-1", "namespace": "n", "labels": {"kubernetes.io/service-name": "s"}},
-            "addressType": "IPv4", "ports": [{"name": "http", "port": 8080}],
-            "endpoints": [
-                {"addresses": ["10.1.0.1"], "nodeName": "here"},
-                {"addresses": ["10.1.0.2"], "nodeName": "there"},
-                {"addresses": ["10.1.0.3"], "nodeName": "there", "conditions": {"ready": false, "serving": true, "terminating": true}},
-            ]});
+        "addressType": "IPv4", "ports": [{"name": "http", "port": 8080}],
+        "endpoints": [
+            {"addresses": ["10.1.0.1"], "nodeName": "here"},
+            {"addresses": ["10.1.0.2"], "nodeName": "there"},
+            {"addresses": ["10.1.0.3"], "nodeName": "there", "conditions": {"ready": false, "serving": true, "terminating": true}},
+        ]});
         State {
             services: [("n/s".to_owned(), serde_json::from_value(service).expect("service"))].into(),
             slices: [("n/s-1".to_owned(), serde_json::from_value(slice).expect("slice"))].into(),

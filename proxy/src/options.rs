@@ -103,8 +103,8 @@ impl Options {
     /// The options with the configuration file taken in.
     pub fn complete(mut self) -> Result<Self, ConfigurationError> {
         let Some(path) = self.config.clone() else { return Ok(self) };
-        let text = std::fs::read_to_string(&path)
-            .map_err(|source| ConfigurationError::Read { path: path.clone(), source })?;
+        let text =
+            std::fs::read_to_string(&path).map_err(|source| ConfigurationError::Read { path: path.clone(), source })?;
         let bad = |reason: String| ConfigurationError::Content { path: path.clone(), reason };
         let file: Configuration = serde_yaml::from_str(&text).map_err(|e| bad(e.to_string()))?;
         if file.api_version != "kubeproxy.config.k8s.io/v1alpha1" || file.kind != "KubeProxyConfiguration" {

@@ -408,7 +408,12 @@ mod tests {
     }
 
     fn settings() -> Settings {
-        Settings { mark: 1 << 14, masquerade_all: false, cluster_cidr: "10.244.0.0/16".into(), localhost_node_ports: true }
+        Settings {
+            mark: 1 << 14,
+            masquerade_all: false,
+            cluster_cidr: "10.244.0.0/16".into(),
+            localhost_node_ports: true,
+        }
     }
 
     #[test]
@@ -420,10 +425,13 @@ mod tests {
     #[test]
     fn traffic_is_spread_evenly() {
         let rules = render(&[port(&["10.244.0.1", "10.244.0.2", "10.244.0.3"])], &settings(), &BTreeSet::new());
-        let chances: Vec<&str> = rules.text.split("--probability ").skip(1).filter_map(|t| t.split(' ').next()).collect();
+        let chances: Vec<&str> =
+            rules.text.split("--probability ").skip(1).filter_map(|t| t.split(' ').next()).collect();
         assert_eq!(chances, ["0.3333333333", "0.5000000000"]);
         assert_eq!(rules.text.matches("-j DNAT --to-destination").count(), 3);
-        assert!(rules.text.contains("-A KUBE-NODEPORTS -m comment --comment default/web:http -m tcp -p tcp --dport 30080 -j KUBE-EXT-"));
+        assert!(rules.text.contains(
+            "-A KUBE-NODEPORTS -m comment --comment default/web:http -m tcp -p tcp --dport 30080 -j KUBE-EXT-"
+        ));
         assert!(rules.text.trim_end().ends_with("COMMIT"));
     }
 

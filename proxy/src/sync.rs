@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, Gauge, Registry};
+use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, Registry};
 use tokio_util::sync::CancellationToken;
 
 use crate::{

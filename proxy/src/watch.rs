@@ -109,9 +109,8 @@ pub(crate) fn follow(client: Client, node: &str, stop: &CancellationToken) -> St
     let (states, receiver) = watch::channel(None);
     let inner = Inner { node: Node { name: node.to_owned(), zone: String::new() }, ..Inner::default() };
     let shared = Shared { inner: Arc::new(Mutex::new(inner)), states };
-    let services = watcher::Config::default()
-        .labels("!service.kubernetes.io/service-proxy-name")
-        .fields("spec.clusterIP!=None");
+    let services =
+        watcher::Config::default().labels("!service.kubernetes.io/service-proxy-name").fields("spec.clusterIP!=None");
     let slices = watcher::Config::default().labels("!service.kubernetes.io/headless");
     let work = {
         let (a, b, c) = (shared.clone(), shared.clone(), shared);

@@ -14,8 +14,9 @@ use crate::{
     authn::{AuthnError, Peer},
     authz::{Attributes, Decision, forbidden},
     endpoint::{Call, Endpoint, Warnings},
-    impersonate, nonresource,
+    impersonate,
     negotiate::Media,
+    nonresource,
     request::{Query, RequestInfo},
     respond,
     server::{self, Server},
@@ -32,11 +33,9 @@ static PRIORITY_LEVEL: HeaderName = HeaderName::from_static("x-kubernetes-pf-pri
 
 /// Serves one request. Never fails: every failure is an answer.
 pub async fn serve(server: Arc<Server>, request: Request<Body>, peer: Peer) -> Response<Body> {
-    let audit_id = request
-        .headers()
-        .get(&AUDIT_ID)
-        .cloned()
-        .unwrap_or_else(|| HeaderValue::try_from(uuid::Uuid::new_v4().to_string()).unwrap_or(HeaderValue::from_static("")));
+    let audit_id = request.headers().get(&AUDIT_ID).cloned().unwrap_or_else(|| {
+        HeaderValue::try_from(uuid::Uuid::new_v4().to_string()).unwrap_or(HeaderValue::from_static(""))
+    });
     let started = std::time::Instant::now();
     let query = Query::parse(request.uri().query().unwrap_or(""));
     let info = RequestInfo::parse(request.method(), request.uri().path(), &query);

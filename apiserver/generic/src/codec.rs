@@ -64,7 +64,8 @@ impl KindCodec {
     /// Stored bytes with the resourceVersion in place, or `None` if they are not in the stored form.
     pub fn with_revision(&self, stored: &[u8], revision: i64) -> Option<Bytes> {
         let tail = stored.strip_prefix(self.prefix.as_bytes())?;
-        let insert = format!("\"resourceVersion\":\"{revision}\"{}", if tail.first() == Some(&b'}') { "" } else { "," });
+        let insert =
+            format!("\"resourceVersion\":\"{revision}\"{}", if tail.first() == Some(&b'}') { "" } else { "," });
         let mut out = Vec::with_capacity(stored.len() + insert.len());
         out.extend_from_slice(self.prefix.as_bytes());
         out.extend_from_slice(insert.as_bytes());

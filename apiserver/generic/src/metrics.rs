@@ -67,7 +67,8 @@ impl Metrics {
             "apiserver",
         ];
         // Names of resources nobody serves would let clients grow the metric without bound.
-        let unknown = code == StatusCode::NOT_FOUND || code == StatusCode::FORBIDDEN || code == StatusCode::UNAUTHORIZED;
+        let unknown =
+            code == StatusCode::NOT_FOUND || code == StatusCode::FORBIDDEN || code == StatusCode::UNAUTHORIZED;
         let common = if unknown { [verb, "", "", "", "", "", "", "apiserver"] } else { common };
         let mut with_code = [""; 9];
         with_code[..8].copy_from_slice(&common);

@@ -7,18 +7,10 @@ use http::{Request, Response};
 use machinery::ApiResult;
 use tower::ServiceExt;
 
-use crate::{
-    chain::plain_not_found,
-    server::Server,
-    user::User,
-};
+use crate::{chain::plain_not_found, server::Server, user::User};
 
 /// Serves an authorized request on a non-resource path. Handlers find the [`User`] among the request extensions.
-pub async fn serve(
-    server: &Arc<Server>,
-    mut request: Request<Body>,
-    user: &User,
-) -> ApiResult<Response<Body>> {
+pub async fn serve(server: &Arc<Server>, mut request: Request<Body>, user: &User) -> ApiResult<Response<Body>> {
     request.extensions_mut().insert(user.clone());
     match server.nonresource.clone().oneshot(request).await {
         Ok(response) => Ok(response),

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use http::HeaderMap;
-use machinery::{ApiError, ApiResult, GroupKind, field::{ErrorList, Path}};
+use machinery::{
+    ApiError, ApiResult, GroupKind,
+    field::{ErrorList, Path},
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -264,12 +267,11 @@ impl ListOptions {
         let path = Path::new("resourceVersionMatch");
         let rule = self.resource_version_match.as_str();
         match self.send_initial_events {
-            Some(_) => {
-                if rule != "NotOlderThan" {
-                    let text = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
-                    errors.forbidden(&path, text);
-                }
+            Some(_) if rule != "NotOlderThan" => {
+                let text = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+                errors.forbidden(&path, text);
             }
+            Some(_) => {}
             None if !rule.is_empty() => {
                 let text = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
                 errors.forbidden(&path, text);

@@ -93,7 +93,13 @@ pub fn column_definitions(printer: &dyn Printer) -> Value {
 }
 
 /// The row of one object.
-pub fn row(printer: &dyn Printer, object: Value, include: IncludeObject, meta_version: &str, now: OffsetDateTime) -> Value {
+pub fn row(
+    printer: &dyn Printer,
+    object: Value,
+    include: IncludeObject,
+    meta_version: &str,
+    now: OffsetDateTime,
+) -> Value {
     let cells = printer.cells(&object, now);
     let mut row = json!({"cells": cells});
     match include {

@@ -36,8 +36,7 @@ impl RequestInfo {
     /// Reads a request line. `query` is the raw query text.
     pub fn parse(method: &Method, raw_path: &str, query: &Query) -> Self {
         let path = decode(raw_path);
-        let mut info =
-            Self { verb: method.as_str().to_ascii_lowercase(), path: path.clone(), ..Self::default() };
+        let mut info = Self { verb: method.as_str().to_ascii_lowercase(), path: path.clone(), ..Self::default() };
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         let rest = match parts.as_slice() {
             ["api", version, rest @ ..] if !rest.is_empty() => {

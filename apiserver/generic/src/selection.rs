@@ -2,7 +2,10 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use machinery::{ApiError, ApiResult, selector::{FieldSelector, LabelSelector}};
+use machinery::{
+    ApiError, ApiResult,
+    selector::{FieldSelector, LabelSelector},
+};
 use storage::cache::CachedObject;
 
 use crate::endpoint::Endpoint;

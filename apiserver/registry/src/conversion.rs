@@ -123,7 +123,13 @@ impl Conversion for Autoscalers {
         retype(&mut object, "autoscaling/v1");
         for (outer, list, field, path, annotation) in [
             ("spec", "metrics", "targetCPUUtilizationPercentage", "/resource/target/averageUtilization", METRICS),
-            ("status", "currentMetrics", "currentCPUUtilizationPercentage", "/resource/current/averageUtilization", CURRENT),
+            (
+                "status",
+                "currentMetrics",
+                "currentCPUUtilizationPercentage",
+                "/resource/current/averageUtilization",
+                CURRENT,
+            ),
         ] {
             let metrics = take(&mut object, outer, list).and_then(|m| m.as_array().cloned()).unwrap_or_default();
             let (cpu, others): (Vec<Value>, Vec<Value>) =
@@ -152,10 +158,10 @@ mod tests {
     #[test]
     fn autoscalers_round_trip() {
         let stored = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "a"},
-            "spec": {"maxReplicas": 3, "metrics": [
-                {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}},
-                {"type": "Pods", "pods": {"metric": {"name": "x"}}},
-            ]}});
+        "spec": {"maxReplicas": 3, "metrics": [
+            {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}},
+            {"type": "Pods", "pods": {"metric": {"name": "x"}}},
+        ]}});
         let served = Autoscalers.to_served(stored.clone());
         assert_eq!(served["spec"]["targetCPUUtilizationPercentage"], 50);
         let mut back = Autoscalers.to_stored(served);

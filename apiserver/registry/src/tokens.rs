@@ -64,7 +64,9 @@ impl Handler for TokenRequests {
         let uid = account.index.uid();
         let wanted = meta::uid(&request);
         if !wanted.is_empty() && wanted != uid {
-            let text = format!("the UID in the token request ({wanted}) does not match the UID of the service account ({uid})");
+            let text = format!(
+                "the UID in the token request ({wanted}) does not match the UID of the service account ({uid})"
+            );
             return Err(ApiError::conflict(&GroupResource::new("", "serviceaccounts"), name, &text));
         }
         let seconds = lifetime(&kind, name, &request)?;
@@ -119,7 +121,10 @@ impl TokenRequests {
             "Secret" => (&self.secrets, namespace.as_str()),
             "Node" => (&self.nodes, ""),
             other => {
-                return Err(ApiError::bad_request(format!("cannot bind token for serviceaccount {:?} to object kind {other:?}", call.info.name)));
+                return Err(ApiError::bad_request(format!(
+                    "cannot bind token for serviceaccount {:?} to object kind {other:?}",
+                    call.info.name
+                )));
             }
         };
         let found = resource.get(namespace, text("name"), Freshness::Latest).await?;

@@ -31,7 +31,12 @@ impl Plugin for DefaultTolerationSeconds {
             && matches!(request.operation, Operation::Create | Operation::Update)
     }
 
-    async fn admit(&self, _request: &AdmissionRequest, object: Option<&mut Value>, _old: Option<&Value>) -> ApiResult<()> {
+    async fn admit(
+        &self,
+        _request: &AdmissionRequest,
+        object: Option<&mut Value>,
+        _old: Option<&Value>,
+    ) -> ApiResult<()> {
         let Some(pod) = object else { return Ok(()) };
         let spec = meta::object_mut(&mut pod["spec"]);
         let tolerations = spec.entry("tolerations").or_insert_with(|| json!([]));
@@ -64,7 +69,12 @@ impl Plugin for TaintNodesByCondition {
         request.is("", "nodes") && request.subresource.is_empty() && request.operation == Operation::Create
     }
 
-    async fn admit(&self, _request: &AdmissionRequest, object: Option<&mut Value>, _old: Option<&Value>) -> ApiResult<()> {
+    async fn admit(
+        &self,
+        _request: &AdmissionRequest,
+        object: Option<&mut Value>,
+        _old: Option<&Value>,
+    ) -> ApiResult<()> {
         let Some(node) = object else { return Ok(()) };
         let taints = meta::object_mut(&mut node["spec"]).entry("taints").or_insert_with(|| json!([]));
         if let Some(list) = taints.as_array_mut() {
@@ -113,9 +123,15 @@ impl Plugin for DefaultStorageClass {
             && request.operation == Operation::Create
     }
 
-    async fn admit(&self, _request: &AdmissionRequest, object: Option<&mut Value>, _old: Option<&Value>) -> ApiResult<()> {
+    async fn admit(
+        &self,
+        _request: &AdmissionRequest,
+        object: Option<&mut Value>,
+        _old: Option<&Value>,
+    ) -> ApiResult<()> {
         let Some(claim) = object else { return Ok(()) };
-        let annotated = meta::text_map(claim, "annotations").any(|(k, _)| k == "volume.beta.kubernetes.io/storage-class");
+        let annotated =
+            meta::text_map(claim, "annotations").any(|(k, _)| k == "volume.beta.kubernetes.io/storage-class");
         if annotated || claim.pointer("/spec/storageClassName").is_some_and(|c| !c.is_null()) {
             return Ok(());
         }
@@ -143,7 +159,12 @@ impl Plugin for DefaultIngressClass {
             && request.operation == Operation::Create
     }
 
-    async fn admit(&self, _request: &AdmissionRequest, object: Option<&mut Value>, _old: Option<&Value>) -> ApiResult<()> {
+    async fn admit(
+        &self,
+        _request: &AdmissionRequest,
+        object: Option<&mut Value>,
+        _old: Option<&Value>,
+    ) -> ApiResult<()> {
         let Some(ingress) = object else { return Ok(()) };
         let annotated = meta::text_map(ingress, "annotations").any(|(k, _)| k == "kubernetes.io/ingress.class");
         if annotated || ingress.pointer("/spec/ingressClassName").is_some_and(|c| !c.is_null()) {

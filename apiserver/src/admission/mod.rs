@@ -42,24 +42,29 @@ pub(crate) fn plugins(lookups: &Lookups, enable: &[String], disable: &[String]) 
     if let Some(name) = enable.iter().chain(disable).find(|n| !ORDER.iter().any(|(known, _)| known == n)) {
         return Err(UnknownPlugin(name.clone()));
     }
-    let on = |name: &str, default: bool| {
-        (default || enable.iter().any(|n| n == name)) && !disable.iter().any(|n| n == name)
-    };
+    let on =
+        |name: &str, default: bool| (default || enable.iter().any(|n| n == name)) && !disable.iter().any(|n| n == name);
     let plugins = ORDER.iter().filter(|(name, default)| on(name, *default)).filter_map(|(name, _)| make(name, lookups));
     Ok(Plugins(Arc::new(plugins.collect())))
 }
 
 fn make(name: &str, lookups: &Lookups) -> Option<Arc<dyn Plugin>> {
     Some(match name {
-        "NamespaceLifecycle" => Arc::new(namespaces::NamespaceLifecycle { namespaces: Arc::clone(&lookups.namespaces) }),
+        "NamespaceLifecycle" => {
+            Arc::new(namespaces::NamespaceLifecycle { namespaces: Arc::clone(&lookups.namespaces) })
+        }
         "ServiceAccount" => {
             Arc::new(service_account::ServiceAccounts { accounts: Arc::clone(&lookups.service_accounts) })
         }
         "TaintNodesByCondition" => Arc::new(defaults::TaintNodesByCondition),
         "Priority" => Arc::new(priority::Priority { classes: Arc::clone(&lookups.priority_classes) }),
         "DefaultTolerationSeconds" => Arc::new(defaults::DefaultTolerationSeconds),
-        "DefaultStorageClass" => Arc::new(defaults::DefaultStorageClass { classes: Arc::clone(&lookups.storage_classes) }),
-        "DefaultIngressClass" => Arc::new(defaults::DefaultIngressClass { classes: Arc::clone(&lookups.ingress_classes) }),
+        "DefaultStorageClass" => {
+            Arc::new(defaults::DefaultStorageClass { classes: Arc::clone(&lookups.storage_classes) })
+        }
+        "DefaultIngressClass" => {
+            Arc::new(defaults::DefaultIngressClass { classes: Arc::clone(&lookups.ingress_classes) })
+        }
         _ => return None,
     })
 }

@@ -39,7 +39,12 @@ impl Plugin for NamespaceLifecycle {
         }
     }
 
-    async fn admit(&self, request: &AdmissionRequest, object: Option<&mut Value>, _old: Option<&Value>) -> ApiResult<()> {
+    async fn admit(
+        &self,
+        request: &AdmissionRequest,
+        object: Option<&mut Value>,
+        _old: Option<&Value>,
+    ) -> ApiResult<()> {
         if request.operation == Operation::Delete {
             return match IMMORTAL.contains(&request.name.as_str()) {
                 true => Err(request.reject(None, "this namespace may not be deleted")),

@@ -31,7 +31,12 @@ impl Plugin for Priority {
             && (request.is("", "pods") || request.is("scheduling.k8s.io", "priorityclasses"))
     }
 
-    async fn admit(&self, request: &AdmissionRequest, object: Option<&mut Value>, old: Option<&Value>) -> ApiResult<()> {
+    async fn admit(
+        &self,
+        request: &AdmissionRequest,
+        object: Option<&mut Value>,
+        old: Option<&Value>,
+    ) -> ApiResult<()> {
         let (true, Some(pod)) = (request.is("", "pods"), object) else { return Ok(()) };
         match (request.operation, old) {
             (Operation::Update, Some(old)) => {
@@ -47,7 +52,12 @@ impl Plugin for Priority {
         }
     }
 
-    async fn validate(&self, request: &AdmissionRequest, object: Option<&Value>, _old: Option<&Value>) -> ApiResult<()> {
+    async fn validate(
+        &self,
+        request: &AdmissionRequest,
+        object: Option<&Value>,
+        _old: Option<&Value>,
+    ) -> ApiResult<()> {
         let Some(class) = object.filter(|_| request.is("scheduling.k8s.io", "priorityclasses")) else { return Ok(()) };
         if class.get("globalDefault").and_then(Value::as_bool) != Some(true) {
             return Ok(());

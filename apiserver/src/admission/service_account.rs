@@ -35,7 +35,12 @@ impl Plugin for ServiceAccounts {
         request.is("", "pods") && request.subresource.is_empty() && request.operation == Operation::Create
     }
 
-    async fn admit(&self, request: &AdmissionRequest, object: Option<&mut Value>, _old: Option<&Value>) -> ApiResult<()> {
+    async fn admit(
+        &self,
+        request: &AdmissionRequest,
+        object: Option<&mut Value>,
+        _old: Option<&Value>,
+    ) -> ApiResult<()> {
         let Some(pod) = object else { return Ok(()) };
         if meta::text_map(pod, "annotations").any(|(k, _)| k == MIRROR) {
             return mirror(request, pod);
@@ -69,7 +74,8 @@ fn mirror(request: &AdmissionRequest, pod: &Value) -> ApiResult<()> {
         return Err(request.reject(Some(pod), "a mirror pod may not reference service accounts"));
     }
     let volumes = pod.pointer("/spec/volumes").and_then(Value::as_array).into_iter().flatten();
-    for source in volumes.flat_map(|v| v.pointer("/projected/sources").and_then(Value::as_array).into_iter().flatten()) {
+    for source in volumes.flat_map(|v| v.pointer("/projected/sources").and_then(Value::as_array).into_iter().flatten())
+    {
         if source.get("serviceAccountToken").is_some() {
             return Err(request.reject(Some(pod), "a mirror pod may not use ServiceAccountToken volume projections"));
         }

@@ -39,18 +39,71 @@ type Outcome<T> = Result<T, ProtobufError>;
 
 /// Pointers in Go, so that their zero is a value of its own.
 const POINTERS: &[&str] = &[
-    "activeDeadlineSeconds", "allocateLoadBalancerNodePorts", "allowPrivilegeEscalation", "allowVolumeExpansion",
-    "attachRequired", "automountServiceAccountToken", "averageUtilization", "backoffLimit", "backoffLimitPerIndex",
-    "blockOwnerDeletion", "completions", "controller", "currentCPUUtilizationPercentage", "defaultMode",
-    "deletionGracePeriodSeconds", "enableServiceLinks", "expirationSeconds", "failedJobsHistoryLimit", "fsGroup",
-    "gracePeriodSeconds", "hostUsers", "immutable", "leaseDurationSeconds", "leaseTransitions", "lendablePercent",
-    "manualSelector", "maxFailedIndexes", "minDomains", "minReplicas", "mode", "nominalConcurrencyShares",
-    "observedGeneration", "optional", "orphanDependents", "parallelism", "partition", "podInfoOnMount", "priority",
-    "privileged", "progressDeadlineSeconds", "readOnlyRootFilesystem", "ready", "replicas", "requiresRepublish",
-    "revisionHistoryLimit", "runAsGroup", "runAsNonRoot", "runAsUser", "seLinuxMount", "serving",
-    "setHostnameAsFQDN", "shareProcessNamespace", "stabilizationWindowSeconds", "started", "startingDeadlineSeconds",
-    "storageCapacity", "storageClassName", "successfulJobsHistoryLimit", "suspend", "targetCPUUtilizationPercentage",
-    "terminating", "terminationGracePeriodSeconds", "timeoutSeconds", "tolerationSeconds", "ttlSecondsAfterFinished",
+    "activeDeadlineSeconds",
+    "allocateLoadBalancerNodePorts",
+    "allowPrivilegeEscalation",
+    "allowVolumeExpansion",
+    "attachRequired",
+    "automountServiceAccountToken",
+    "averageUtilization",
+    "backoffLimit",
+    "backoffLimitPerIndex",
+    "blockOwnerDeletion",
+    "completions",
+    "controller",
+    "currentCPUUtilizationPercentage",
+    "defaultMode",
+    "deletionGracePeriodSeconds",
+    "enableServiceLinks",
+    "expirationSeconds",
+    "failedJobsHistoryLimit",
+    "fsGroup",
+    "gracePeriodSeconds",
+    "hostUsers",
+    "immutable",
+    "leaseDurationSeconds",
+    "leaseTransitions",
+    "lendablePercent",
+    "manualSelector",
+    "maxFailedIndexes",
+    "minDomains",
+    "minReplicas",
+    "mode",
+    "nominalConcurrencyShares",
+    "observedGeneration",
+    "optional",
+    "orphanDependents",
+    "parallelism",
+    "partition",
+    "podInfoOnMount",
+    "priority",
+    "privileged",
+    "progressDeadlineSeconds",
+    "readOnlyRootFilesystem",
+    "ready",
+    "replicas",
+    "requiresRepublish",
+    "revisionHistoryLimit",
+    "runAsGroup",
+    "runAsNonRoot",
+    "runAsUser",
+    "seLinuxMount",
+    "serving",
+    "setHostnameAsFQDN",
+    "shareProcessNamespace",
+    "stabilizationWindowSeconds",
+    "started",
+    "startingDeadlineSeconds",
+    "storageCapacity",
+    "storageClassName",
+    "successfulJobsHistoryLimit",
+    "suspend",
+    "targetCPUUtilizationPercentage",
+    "terminating",
+    "terminationGracePeriodSeconds",
+    "timeoutSeconds",
+    "tolerationSeconds",
+    "ttlSecondsAfterFinished",
     "value",
 ];
 
@@ -146,7 +199,13 @@ pub fn decode(bytes: &[u8]) -> Outcome<(GroupVersionKind, Value)> {
     Ok((gvk, Value::Object(object)))
 }
 
-fn fields(bytes: &[u8], message: &Message, schema: Option<SchemaRef<'_>>, out: &mut Map<String, Value>, depth: usize) -> Outcome<()> {
+fn fields(
+    bytes: &[u8],
+    message: &Message,
+    schema: Option<SchemaRef<'_>>,
+    out: &mut Map<String, Value>,
+    depth: usize,
+) -> Outcome<()> {
     if depth > MAX_DEPTH {
         return Err(ProtobufError::Depth);
     }
@@ -185,10 +244,9 @@ fn put(
         (wire, item) => {
             let value = one(wire, item, known, depth)?;
             let required = schema.and_then(|s| s.field_fact(&field.name)).is_some_and(|f| f.required);
-            if required || !is_zero(&value) || POINTERS.contains(&field.name.as_str()) {
-                if !value.is_null() {
-                    out.insert(field.name.clone(), value);
-                }
+            let said = required || !is_zero(&value) || POINTERS.contains(&field.name.as_str());
+            if said && !value.is_null() {
+                out.insert(field.name.clone(), value);
             }
             Ok(())
         }
@@ -344,7 +402,10 @@ mod tests {
         let raw = [field(1, &metadata), field(2, &data)].concat();
         let (gvk, object) = decode(&envelope("v1", "ConfigMap", &raw)).expect("object");
         assert_eq!(gvk.kind, "ConfigMap");
-        assert_eq!(object, json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "cm"}, "data": {"a": "b"}}));
+        assert_eq!(
+            object,
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "cm"}, "data": {"a": "b"}})
+        );
     }
 
     #[test]

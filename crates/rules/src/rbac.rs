@@ -125,7 +125,8 @@ pub fn uncovered(held: &[PolicyRule], wanted: &[PolicyRule]) -> Vec<PolicyRule> 
 }
 
 fn covers(rule: &PolicyRule, atom: &PolicyRule) -> bool {
-    let within = |have: &[String], want: &[String]| have.iter().any(|h| h == ALL) || want.iter().all(|w| have.contains(w));
+    let within =
+        |have: &[String], want: &[String]| have.iter().any(|h| h == ALL) || want.iter().all(|w| have.contains(w));
     if !within(&rule.verbs, &atom.verbs) {
         return false;
     }
@@ -161,7 +162,13 @@ mod tests {
         }
     }
 
-    fn request<'a>(verb: &'a str, group: &'a str, resource: &'a str, subresource: &'a str, name: &'a str) -> Request<'a> {
+    fn request<'a>(
+        verb: &'a str,
+        group: &'a str,
+        resource: &'a str,
+        subresource: &'a str,
+        name: &'a str,
+    ) -> Request<'a> {
         Request { verb, group, resource, subresource, name, path: "", is_resource: true }
     }
 

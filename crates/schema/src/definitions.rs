@@ -58,14 +58,18 @@ impl Writer {
             Shape::Boolean => json!({"type": "boolean"}),
             Shape::Bytes => json!({"type": "string", "format": "byte"}),
             Shape::Time | Shape::MicroTime => json!({"type": "string", "format": "date-time"}),
-            Shape::Quantity if self.dialect == Dialect::V3 => json!({"oneOf": [{"type": "string"}, {"type": "number"}]}),
+            Shape::Quantity if self.dialect == Dialect::V3 => {
+                json!({"oneOf": [{"type": "string"}, {"type": "number"}]})
+            }
             Shape::IntOrString if self.dialect == Dialect::V3 => {
                 json!({"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]})
             }
             Shape::Quantity => json!({"type": "string"}),
             Shape::IntOrString => json!({"type": "string", "format": "int-or-string"}),
             Shape::Any => json!({"type": "object"}),
-            Shape::Map { value } => json!({"type": "object", "additionalProperties": self.inline(schema.follow(*value))}),
+            Shape::Map { value } => {
+                json!({"type": "object", "additionalProperties": self.inline(schema.follow(*value))})
+            }
             Shape::List { item, .. } => json!({"type": "array", "items": self.inline(schema.follow(*item))}),
             Shape::Struct(fields) => {
                 let mut properties = Map::new();

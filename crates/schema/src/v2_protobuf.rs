@@ -72,15 +72,11 @@ fn texts<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = &'a str> {
 pub fn encode(document: &Value) -> Vec<u8> {
     let info = document.get("info").unwrap_or(&Value::Null);
     let info = Message::default().text(1, text(info, "title")).text(2, text(info, "version"));
-    let paths = members(document, "paths").fold(Message::default(), |all, (path, item)| all.named(2, path, path_item(item)));
+    let paths =
+        members(document, "paths").fold(Message::default(), |all, (path, item)| all.named(2, path, path_item(item)));
     let definitions =
         members(document, "definitions").fold(Message::default(), |all, (name, s)| all.named(1, name, schema(s)));
-    Message::default()
-        .text(1, text(document, "swagger"))
-        .message(2, info)
-        .message(8, paths)
-        .message(9, definitions)
-        .0
+    Message::default().text(1, text(document, "swagger")).message(2, info).message(8, paths).message(9, definitions).0
 }
 
 fn path_item(item: &Value) -> Message {
@@ -154,7 +150,8 @@ mod tests {
 
     #[test]
     fn messages_nest_by_length() {
-        let bytes = encode(&json!({"swagger": "2.0", "info": {"title": "t"}, "definitions": {"a": {"type": "string"}}}));
+        let bytes =
+            encode(&json!({"swagger": "2.0", "info": {"title": "t"}, "definitions": {"a": {"type": "string"}}}));
         assert!(bytes.starts_with(b"\x0a\x032.0\x12\x03\x0a\x01t"));
         assert_eq!(bytes.windows(2).filter(|w| *w == b"\xb2\x01").count(), 1);
         assert!(bytes.ends_with(b"\xb2\x01\x08\x0a\x06string"));

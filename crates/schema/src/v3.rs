@@ -67,9 +67,7 @@ fn body(kind: &api::Kind, definition: &str, action: &str) -> Value {
     let content = |schema: Value| json!({"application/json": {"schema": schema}});
     let parameters: Vec<Value> = query_parameters(action)
         .iter()
-        .map(|name| {
-            json!({"name": name, "in": "query", "schema": {"type": parameter_type(name), "uniqueItems": true}})
-        })
+        .map(|name| json!({"name": name, "in": "query", "schema": {"type": parameter_type(name), "uniqueItems": true}}))
         .collect();
     let mut out = json!({
         "x-kubernetes-action": action,

@@ -1,6 +1,9 @@
 //! Checks of the repository. `xtask layers`: dependencies between crates only go down (ARCHITECTURE.md, "Layers").
 
-use std::{collections::BTreeMap, process::{Command, ExitCode}};
+use std::{
+    collections::BTreeMap,
+    process::{Command, ExitCode},
+};
 
 use serde_json::Value;
 

@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use kube::{Client, Config, config::{KubeConfigOptions, Kubeconfig}};
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
 use serde_json::json;
 use tempfile::TempDir;
 

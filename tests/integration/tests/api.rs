@@ -3,7 +3,11 @@
 //! Processes, because restarts, TLS and the wire are what is tested; rules of single kinds are unit tests.
 
 use futures::{StreamExt, TryStreamExt};
-use harness::{ApiServer, server::{ADMIN_TOKEN, NOBODY_TOKEN, http_get}, wait_until};
+use harness::{
+    ApiServer,
+    server::{ADMIN_TOKEN, NOBODY_TOKEN, http_get},
+    wait_until,
+};
 use http::Request;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service};
 use kube::{
@@ -131,7 +135,8 @@ async fn bad_bodies_get_upstreams_answers() {
         "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: unknown field \"foo\""
     );
     post("?fieldValidation=Ignore", unknown).await.expect("ignored");
-    let kind = post("", r#"{"apiVersion":"v2","kind":"ConfigMap","metadata":{"name":"b"}}"#).await.expect_err("version");
+    let kind =
+        post("", r#"{"apiVersion":"v2","kind":"ConfigMap","metadata":{"name":"b"}}"#).await.expect_err("version");
     assert_eq!(kind["code"], 400);
     let name = post("", r#"{"metadata":{"name":"Not_Valid"}}"#).await.expect_err("name");
     assert_eq!((name["code"].as_u64(), name["reason"].as_str()), (Some(422), Some("Invalid")));
@@ -175,7 +180,8 @@ async fn services_get_addresses_and_ports_of_their_own() {
     assert!(address.starts_with("10.0.0."), "{address}");
     let port = spec.ports.expect("ports")[0].node_port.expect("a node port");
     assert!((30000..=32767).contains(&port));
-    let taken = services.create(&PostParams::default(), &service("b", json!({"clusterIP": address}))).await.map_err(status);
+    let taken =
+        services.create(&PostParams::default(), &service("b", json!({"clusterIP": address}))).await.map_err(status);
     let taken = taken.expect_err("taken");
     assert!(taken["message"].as_str().is_some_and(|m| m.contains("provided IP is already allocated")), "{taken}");
     services.delete("a", &DeleteParams::default()).await.expect("delete");
@@ -195,7 +201,8 @@ async fn pods_are_deleted_gracefully_and_namespaces_hold_their_content() {
     accounts.create(&PostParams::default(), &account).await.expect("account");
     let pods: Api<Pod> = Api::namespaced(client.clone(), "default");
     let pod = serde_json::from_value(json!({"metadata": {"name": "p"},
-        "spec": {"nodeName": "n", "containers": [{"name": "c", "image": "i"}]}})).expect("a Pod");
+        "spec": {"nodeName": "n", "containers": [{"name": "c", "image": "i"}]}}))
+    .expect("a Pod");
     let created = pods.create(&PostParams::default(), &pod).await.expect("create");
     let spec = created.spec.expect("spec");
     assert_eq!(spec.service_account_name.as_deref(), Some("default"));
@@ -211,9 +218,11 @@ async fn pods_are_deleted_gracefully_and_namespaces_hold_their_content() {
     namespaces.create(&PostParams::default(), &namespace).await.expect("namespace");
     namespaces.delete("going", &DeleteParams::default()).await.expect("delete");
     let maps: Api<ConfigMap> = Api::namespaced(client, "going");
-    let refused = maps.create(&PostParams::default(), &config_map("x", "1")).await.map_err(status).expect_err("terminating");
+    let refused =
+        maps.create(&PostParams::default(), &config_map("x", "1")).await.map_err(status).expect_err("terminating");
     assert_eq!(refused["code"], 403);
-    let immortal = namespaces.delete("kube-system", &DeleteParams::default()).await.map_err(status).expect_err("immortal");
+    let immortal =
+        namespaces.delete("kube-system", &DeleteParams::default()).await.map_err(status).expect_err("immortal");
     assert_eq!(immortal["message"], "namespaces \"kube-system\" is forbidden: this namespace may not be deleted");
 }
 
@@ -221,9 +230,15 @@ async fn pods_are_deleted_gracefully_and_namespaces_hold_their_content() {
 async fn service_account_tokens_authenticate_until_their_account_goes() {
     let server = ApiServer::start().await;
     let client = server.admin().await;
-    send(&client, "POST", "/api/v1/namespaces/default/serviceaccounts", "application/json", r#"{"metadata":{"name":"bob"}}"#)
-        .await
-        .expect("account");
+    send(
+        &client,
+        "POST",
+        "/api/v1/namespaces/default/serviceaccounts",
+        "application/json",
+        r#"{"metadata":{"name":"bob"}}"#,
+    )
+    .await
+    .expect("account");
     let path = "/api/v1/namespaces/default/serviceaccounts/bob/token";
     let answer = send(&client, "POST", path, "application/json", r#"{"spec":{"audiences":[]}}"#).await.expect("token");
     let token = answer["status"]["token"].as_str().expect("a token").to_owned();
@@ -232,7 +247,9 @@ async fn service_account_tokens_authenticate_until_their_account_goes() {
     let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
     let me = send(&bob, "POST", path, "application/json", review).await.expect("who am I");
     assert_eq!(me["status"]["userInfo"]["username"], "system:serviceaccount:default:bob");
-    send(&client, "DELETE", "/api/v1/namespaces/default/serviceaccounts/bob", "application/json", "").await.expect("gone");
+    send(&client, "DELETE", "/api/v1/namespaces/default/serviceaccounts/bob", "application/json", "")
+        .await
+        .expect("gone");
     let refused = send(&bob, "POST", path, "application/json", review).await.map_err(status).expect_err("revoked");
     assert_eq!(refused["code"], 401);
 }

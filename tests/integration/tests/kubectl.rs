@@ -68,7 +68,8 @@ async fn generators_explain_and_errors() {
         assert_eq!(missing.err, "Error from server (NotFound): pods \"nothing\" not found\n");
         let unknown = kubectl.run_with("create -f -", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\nfoo: 1\n");
         assert!(unknown.err.contains("unknown field \"foo\""), "{}", unknown.err);
-        let old = kubectl.run_with("apply -f -", "apiVersion: extensions/v1beta1\nkind: Ingress\nmetadata: {name: x}\n");
+        let old =
+            kubectl.run_with("apply -f -", "apiVersion: extensions/v1beta1\nkind: Ingress\nmetadata: {name: x}\n");
         assert!(old.err.contains("no matches for kind \"Ingress\" in version \"extensions/v1beta1\""), "{}", old.err);
         assert!(kubectl.ok("api-resources").contains("deployments"));
         assert!(kubectl.ok("cluster-info").contains("is running at"));

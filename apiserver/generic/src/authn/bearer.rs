@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderValue, header, request::Parts};
 
-use super::{AuthnError, Authenticator, Peer, TokenAuthenticator, TokenIdentity};
+use super::{Authenticator, AuthnError, Peer, TokenAuthenticator, TokenIdentity};
 use crate::user::User;
 
 const PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";

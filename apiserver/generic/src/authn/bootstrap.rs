@@ -29,7 +29,11 @@ fn split(token: &str) -> Option<(&str, &str)> {
 
 #[async_trait]
 impl TokenAuthenticator for BootstrapTokens {
-    async fn authenticate_token(&self, token: &str, _audiences: &[String]) -> Result<Option<TokenIdentity>, AuthnError> {
+    async fn authenticate_token(
+        &self,
+        token: &str,
+        _audiences: &[String],
+    ) -> Result<Option<TokenIdentity>, AuthnError> {
         let Some((id, secret)) = split(token) else { return Ok(None) };
         let name = format!("bootstrap-token-{id}");
         let found = match self.secrets.get("kube-system", &name, Freshness::Any).await {
@@ -37,8 +41,7 @@ impl TokenAuthenticator for BootstrapTokens {
             Err(error) if error.is_not_found() => return Ok(None),
             Err(error) => return Err(AuthnError::Unavailable(error.to_string())),
         };
-        let object: Value =
-            serde_json::from_slice(&found.json).map_err(|e| AuthnError::Unavailable(e.to_string()))?;
+        let object: Value = serde_json::from_slice(&found.json).map_err(|e| AuthnError::Unavailable(e.to_string()))?;
         Ok(check(&object, id, secret).map(|user| TokenIdentity { user, audiences: Vec::new() }))
     }
 }

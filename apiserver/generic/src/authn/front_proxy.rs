@@ -5,7 +5,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use http::{HeaderMap, HeaderName, request::Parts};
 
-use super::{AuthnError, Authenticator, Peer, x509::{Authorities, subject_user}};
+use super::{
+    Authenticator, AuthnError, Peer,
+    x509::{Authorities, subject_user},
+};
 use crate::{request::decode, user::User};
 
 /// Authenticates requests that a front proxy with a trusted client certificate forwards.

@@ -11,15 +11,13 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use storage::cache::Freshness;
 use time::OffsetDateTime;
-use x509_parser::{
-    pem::Pem,
-    prelude::FromDer,
-    public_key::PublicKey,
-    x509::SubjectPublicKeyInfo,
-};
+use x509_parser::{pem::Pem, prelude::FromDer, public_key::PublicKey, x509::SubjectPublicKeyInfo};
 
 use super::{AuthnError, CREDENTIAL_ID, TokenAuthenticator, TokenIdentity};
-use crate::{resource::{Resource, decode_cached}, user::User};
+use crate::{
+    resource::{Resource, decode_cached},
+    user::User,
+};
 
 /// Seconds that a deleted object's tokens live on.
 const DELETION_LEEWAY: i64 = 60;
@@ -59,7 +57,8 @@ impl VerifyingKey {
             PublicKey::RSA(rsa) => {
                 let strip = |bytes: &[u8]| bytes.iter().copied().skip_while(|b| *b == 0).collect::<Vec<u8>>();
                 let (n, e) = (strip(rsa.modulus), strip(rsa.exponent));
-                let jwk = json!({"use": "sig", "kty": "RSA", "kid": id, "alg": "RS256", "n": encode(&n), "e": encode(&e)});
+                let jwk =
+                    json!({"use": "sig", "kty": "RSA", "kid": id, "alg": "RS256", "n": encode(&n), "e": encode(&e)});
                 let key = DecodingKey::from_rsa_raw_components(&n, &e);
                 Ok(Self { id, algorithm: Algorithm::RS256, key, jwk })
             }
@@ -100,8 +99,9 @@ impl VerifyingKey {
                     let certificate = block.parse_x509().map_err(|e| KeyError(e.to_string()))?;
                     certificate.public_key().raw.to_vec()
                 }
-                "PRIVATE KEY" | "RSA PRIVATE KEY" | "EC PRIVATE KEY" => super::keys::public_key_of(&block.label, &block.contents)
-                    .map_err(|e| KeyError(e.to_string()))?,
+                "PRIVATE KEY" | "RSA PRIVATE KEY" | "EC PRIVATE KEY" => {
+                    super::keys::public_key_of(&block.label, &block.contents).map_err(|e| KeyError(e.to_string()))?
+                }
                 _ => continue,
             };
             keys.push(Self::from_spki(&spki)?);

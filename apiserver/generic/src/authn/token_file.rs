@@ -69,7 +69,11 @@ fn split_csv(line: &str) -> Vec<String> {
 
 #[async_trait]
 impl TokenAuthenticator for TokenFile {
-    async fn authenticate_token(&self, token: &str, _audiences: &[String]) -> Result<Option<TokenIdentity>, AuthnError> {
+    async fn authenticate_token(
+        &self,
+        token: &str,
+        _audiences: &[String],
+    ) -> Result<Option<TokenIdentity>, AuthnError> {
         let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         Ok(self.0.get(&hash).map(|user| TokenIdentity { user: user.clone(), audiences: Vec::new() }))
     }

@@ -13,7 +13,7 @@ use rustls::{
 use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{AuthnError, Authenticator, Peer};
+use super::{Authenticator, AuthnError, Peer};
 use crate::user::User;
 
 /// Object identifier of the uid attribute in subjects (KEP-5793).

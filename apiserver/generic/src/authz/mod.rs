@@ -102,20 +102,14 @@ pub fn forbidden(attributes: &Attributes, reason: &str) -> ApiError {
     let a = attributes;
     let user = &a.user.name;
     let mut text = if a.is_resource {
-        let resource = if a.subresource.is_empty() {
-            a.resource.clone()
-        } else {
-            format!("{}/{}", a.resource, a.subresource)
-        };
+        let resource =
+            if a.subresource.is_empty() { a.resource.clone() } else { format!("{}/{}", a.resource, a.subresource) };
         let place = if a.namespace.is_empty() {
             "at the cluster scope".to_owned()
         } else {
             format!("in the namespace \"{}\"", a.namespace)
         };
-        format!(
-            "User \"{user}\" cannot {} resource \"{resource}\" in API group \"{}\" {place}",
-            a.verb, a.group
-        )
+        format!("User \"{user}\" cannot {} resource \"{resource}\" in API group \"{}\" {place}", a.verb, a.group)
     } else {
         format!("User \"{user}\" cannot {} path \"{}\"", a.verb, a.path)
     };

@@ -146,7 +146,9 @@ impl Authorizer for NodeAuthorizer {
         }
         match (attributes.group.as_str(), attributes.resource.as_str()) {
             ("", "secrets") => self.read_reference(node, attributes, |refs, name| has(&refs.secrets, name)).await,
-            ("", "configmaps") => self.read_reference(node, attributes, |refs, name| has(&refs.config_maps, name)).await,
+            ("", "configmaps") => {
+                self.read_reference(node, attributes, |refs, name| has(&refs.config_maps, name)).await
+            }
             ("", "persistentvolumeclaims") => match attributes.subresource.as_str() {
                 "status" => self.status_of_claim(node, attributes).await,
                 _ => self.get_reference(node, attributes, |refs, name| has(&refs.claims, name)).await,
@@ -320,9 +322,9 @@ impl NodeAuthorizer {
 
     async fn related(&self, node: &str, namespace: &str, refers: impl Fn(&PodReferences) -> bool) -> bool {
         let found = self.references_of(node).await;
-        found.iter().any(|(key, refs)| {
-            key.strip_prefix(namespace).is_some_and(|rest| rest.starts_with('/')) && refers(refs)
-        })
+        found
+            .iter()
+            .any(|(key, refs)| key.strip_prefix(namespace).is_some_and(|rest| rest.starts_with('/')) && refers(refs))
     }
 
     /// The references of all Pods of a node, by `namespace/name`.

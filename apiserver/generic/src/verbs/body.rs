@@ -53,7 +53,10 @@ pub fn decode_object(call: &Call, gvk: &GroupVersionKind, validation: FieldValid
     check_gvk(&mut decoded.object, gvk)?;
     let cannot = |e: &str| {
         let version = gvk.group_version();
-        ApiError::bad_request(format!("{} in version {:?} cannot be handled as a {}: {e}", gvk.kind, version.version, gvk.kind))
+        ApiError::bad_request(format!(
+            "{} in version {:?} cannot be handled as a {}: {e}",
+            gvk.kind, version.version, gvk.kind
+        ))
     };
     let mut problems = decoded.problems;
     problems.append(decode::check_fields(&mut decoded.object, call.schema_of(gvk)));

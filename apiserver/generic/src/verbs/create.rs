@@ -9,8 +9,7 @@ use serde_json::{Value, json};
 use super::{
     body::{self, dedup_owners},
     context::Moment,
-    managed,
-    validate,
+    managed, validate,
 };
 use crate::{
     admission::Operation,
@@ -31,7 +30,11 @@ pub async fn create(call: &Call) -> ApiResult<Response<Body>> {
     call.output(Target::Item)?;
     let mut object = body::decode_object(call, &call.endpoint.gvk, options.field_validation)?;
     if !meta::resource_version(&object).is_empty() {
-        return Err(ApiError::new(500, machinery::Reason::Unknown, "resourceVersion should not be set on objects to be created"));
+        return Err(ApiError::new(
+            500,
+            machinery::Reason::Unknown,
+            "resourceVersion should not be set on objects to be created",
+        ));
     }
     body::place_new(&mut object, call)?;
     dedup_owners(&mut object, &call.warnings, false);

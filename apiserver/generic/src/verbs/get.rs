@@ -27,7 +27,9 @@ pub fn freshness(call: &Call) -> ApiResult<Freshness> {
         "" => Ok(Freshness::Latest),
         "0" => Ok(Freshness::Any),
         text => text.parse().map(Freshness::AtLeast).map_err(|_| {
-            let text = format!("resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax");
+            let text = format!(
+                "resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+            );
             ApiError::new(500, Reason::Unknown, text)
         }),
     }

@@ -6,7 +6,10 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use futures::stream;
 use http::{HeaderValue, Response, StatusCode, header};
-use machinery::{ApiError, ApiResult, list::{Continue, ContinueError}};
+use machinery::{
+    ApiError, ApiResult,
+    list::{Continue, ContinueError},
+};
 use serde_json::{Map, Value, json};
 use storage::{
     cache::{CachedObject, Freshness, Snapshot},
@@ -113,7 +116,8 @@ async fn page(call: &Call, resource: &Resource, options: &ListOptions, selection
     let prefix = resource.key_prefix(&call.info.namespace)?;
     let (snapshot_at, start) = where_from(options, &prefix)?;
     let fail = |e| resource.store_error(e);
-    let name = selection.exact_field("metadata.name").filter(|_| !call.info.namespace.is_empty() || !resource.namespaced);
+    let name =
+        selection.exact_field("metadata.name").filter(|_| !call.info.namespace.is_empty() || !resource.namespaced);
     if let (Some(name), None, At::Fresh(freshness)) = (name, &start, &snapshot_at) {
         let key = resource.key(&call.info.namespace, name)?;
         let (object, revision) = resource.cache().get(&key, *freshness).await.map_err(fail)?;
@@ -171,7 +175,8 @@ enum At {
 /// Which state to read, and the key to start at.
 fn where_from(options: &ListOptions, prefix: &str) -> ApiResult<(At, Option<String>)> {
     if !options.continue_token.is_empty() {
-        let token = Continue::decode(&options.continue_token).map_err(|e: ContinueError| ApiError::bad_request(e.to_string()))?;
+        let token = Continue::decode(&options.continue_token)
+            .map_err(|e: ContinueError| ApiError::bad_request(e.to_string()))?;
         if !matches!(options.resource_version.as_str(), "" | "0") {
             return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
         }

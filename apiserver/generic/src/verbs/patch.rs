@@ -61,7 +61,9 @@ async fn modify(call: &Call, kind: Kind, options: &WriteOptions) -> ApiResult<Va
     let resource = call.resource()?;
     let decoded = body::parse(Media::Json, &call.body).map_err(ApiError::bad_request)?;
     let label = if kind == Kind::Json { "json patch " } else { "" };
-    body::report(&decoded.problems.labelled(label), options.field_validation, &call.warnings, |e| unacceptable("", &e))?;
+    body::report(&decoded.problems.labelled(label), options.field_validation, &call.warnings, |e| {
+        unacceptable("", &e)
+    })?;
     let patch = decoded.object;
     let starting = starting(call).await?;
     let cas = Loop { call, resource, options, starting, fresh: false };
@@ -118,8 +120,8 @@ fn unacceptable(value: &str, why: &str) -> ApiError {
 /// Server-side apply. Answers the object and whether it was created.
 async fn apply(call: &Call, options: &WriteOptions) -> ApiResult<(Value, bool)> {
     let resource = call.resource()?;
-    let decoded = body::parse(Media::Yaml, &call.body)
-        .map_err(|e| ApiError::bad_request(format!("error decoding YAML: {e}")))?;
+    let decoded =
+        body::parse(Media::Yaml, &call.body).map_err(|e| ApiError::bad_request(format!("error decoding YAML: {e}")))?;
     body::report(&decoded.problems, options.field_validation, &call.warnings, |e| {
         let e = e.strip_prefix("strict decoding error: ").unwrap_or(&e);
         ApiError::bad_request(format!("error strict decoding YAML: error converting YAML to JSON: {e}"))

@@ -10,12 +10,7 @@ use machinery::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{
-    body, get,
-    managed::Origin,
-    update::Loop,
-    validate,
-};
+use super::{body, get, managed::Origin, update::Loop, validate};
 use crate::{
     endpoint::{Call, ScalePaths},
     negotiate::{Media, Target},

@@ -2,7 +2,11 @@
 
 use axum::body::Body;
 use http::{Response, StatusCode};
-use machinery::{ApiError, ApiResult, field::{ErrorList, Path}, meta};
+use machinery::{
+    ApiError, ApiResult,
+    field::{ErrorList, Path},
+    meta,
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -173,7 +177,11 @@ impl Loop<'_> {
                 return Ok(());
             }
             let mut errors = ErrorList::default();
-            errors.invalid(&Path::new("metadata").child("resourceVersion"), &json!(0), "must be specified for an update");
+            errors.invalid(
+                &Path::new("metadata").child("resourceVersion"),
+                &json!(0),
+                "must be specified for an update",
+            );
             let kind = machinery::GroupKind {
                 group: self.call.endpoint.gvr.group.clone(),
                 kind: self.call.endpoint.gvr.resource.clone(),

@@ -44,9 +44,9 @@ pub async fn watch(call: &Call) -> ApiResult<Response<Body>> {
     let writer = call.writer(Target::Watch)?;
     name_to_selector(call, &mut options)?;
     let selection = Selection::parse(&options.label_selector, &options.field_selector, &call.endpoint)?;
-    let timeout = options.timeout.unwrap_or_else(|| {
-        Duration::from_secs(rand::rng().random_range(DEFAULT_TIMEOUT..2 * DEFAULT_TIMEOUT))
-    });
+    let timeout = options
+        .timeout
+        .unwrap_or_else(|| Duration::from_secs(rand::rng().random_range(DEFAULT_TIMEOUT..2 * DEFAULT_TIMEOUT)));
     let request = request(call, resource, &options, &selection)?;
     let source = match resource.cache().watch(request).await {
         Ok(watcher) => Source::Live(Box::pin(watcher)),
@@ -91,12 +91,7 @@ fn name_to_selector(call: &Call, options: &mut ListOptions) -> ApiResult<()> {
     Ok(())
 }
 
-fn request(
-    call: &Call,
-    resource: &Resource,
-    options: &ListOptions,
-    selection: &Selection,
-) -> ApiResult<WatchRequest> {
+fn request(call: &Call, resource: &Resource, options: &ListOptions, selection: &Selection) -> ApiResult<WatchRequest> {
     let start = match (options.resource_version.as_str(), options.send_initial_events) {
         ("", Some(false)) => WatchStart::Now(Freshness::Latest),
         ("", Some(true)) => WatchStart::Initial(Freshness::Latest),
@@ -124,7 +119,8 @@ fn request(
 
 fn revision(text: &str) -> ApiResult<i64> {
     parse_revision(text).map_err(|_| {
-        let text = format!("resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax");
+        let text =
+            format!("resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax");
         ApiError::new(500, Reason::Unknown, text)
     })
 }

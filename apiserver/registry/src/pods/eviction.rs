@@ -160,8 +160,7 @@ impl Eviction {
 
 fn refusal(text: String, cause: String) -> ApiError {
     let cause = StatusCause { reason: "DisruptionBudget".into(), message: cause, field: String::new() };
-    ApiError::too_many_requests(text, 0)
-        .with_details(StatusDetails { causes: vec![cause], ..StatusDetails::default() })
+    ApiError::too_many_requests(text, 0).with_details(StatusDetails { causes: vec![cause], ..StatusDetails::default() })
 }
 
 const WOULD_VIOLATE: &str = "Cannot evict pod as it would violate the pod's disruption budget.";
@@ -181,7 +180,11 @@ fn charged(call: &Call, budget: &Value, pod: &Value) -> ApiResult<Value> {
     }
     if budget.pointer("/status/disruptedPods").and_then(Value::as_object).is_some_and(|m| m.len() > MAX_DISRUPTED) {
         let resource = machinery::GroupResource::new("policy", "poddisruptionbudgets");
-        return Err(ApiError::forbidden(&resource, name, "DisruptedPods map too big - too many evictions not confirmed by PDB controller"));
+        return Err(ApiError::forbidden(
+            &resource,
+            name,
+            "DisruptedPods map too big - too many evictions not confirmed by PDB controller",
+        ));
     }
     if allowed == 0 {
         let cause = format!(

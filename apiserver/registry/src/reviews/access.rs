@@ -113,11 +113,14 @@ impl Handler for AccessReview {
             let values = review.pointer(path).and_then(Value::as_array).into_iter().flatten();
             values.filter_map(|v| v.as_str().map(str::to_owned)).collect()
         };
-        let extra: BTreeMap<String, Vec<String>> = review
-            .pointer("/spec/extra")
-            .and_then(|e| serde_json::from_value(e.clone()).ok())
-            .unwrap_or_default();
-        let user = User { name: text(&review, "/spec/user"), uid: text(&review, "/spec/uid"), groups: list("/spec/groups"), extra };
+        let extra: BTreeMap<String, Vec<String>> =
+            review.pointer("/spec/extra").and_then(|e| serde_json::from_value(e.clone()).ok()).unwrap_or_default();
+        let user = User {
+            name: text(&review, "/spec/user"),
+            uid: text(&review, "/spec/uid"),
+            groups: list("/spec/groups"),
+            extra,
+        };
         let attributes = attributes(&review, user);
         decide(call, &mut review, &attributes).await;
         answer(call, review)

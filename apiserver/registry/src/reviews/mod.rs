@@ -4,12 +4,7 @@ mod access;
 mod token;
 
 use axum::body::Body;
-use generic::{
-    endpoint::Call,
-    negotiate::Target,
-    options::WriteOptions,
-    verbs::body,
-};
+use generic::{endpoint::Call, negotiate::Target, options::WriteOptions, verbs::body};
 use http::{Method, Response, StatusCode};
 use machinery::{ApiError, ApiResult};
 use serde_json::Value;

@@ -50,8 +50,7 @@ impl Handler for TokenReview {
             return Err(ApiError::bad_request("token is required for TokenReview in authentication"));
         }
         let named = review.pointer("/spec/audiences").and_then(Value::as_array);
-        let named: Vec<String> =
-            named.into_iter().flatten().filter_map(|a| a.as_str().map(str::to_owned)).collect();
+        let named: Vec<String> = named.into_iter().flatten().filter_map(|a| a.as_str().map(str::to_owned)).collect();
         let wanted = if named.is_empty() { &self.audiences } else { &named };
         review["status"] = match self.bearer.resolve(&token, wanted).await {
             Ok(Some(identity)) => {

@@ -1,8 +1,14 @@
 //! Cluster IPs: each is an `IPAddress` object, so that creating it is what reserves it, for all servers of a cluster.
 
-use std::{net::{IpAddr, Ipv4Addr}, sync::Arc};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
-use generic::{resource::{Resource, Swap}, verbs::context::Moment};
+use generic::{
+    resource::{Resource, Swap},
+    verbs::context::Moment,
+};
 use ipnet::Ipv4Net;
 use machinery::{ApiError, ApiResult, Reason, field::Path, meta};
 use rand::Rng;
@@ -39,7 +45,7 @@ impl Addresses {
 
     /// The lower part, left to those who ask for an address.
     fn reserved(&self) -> u32 {
-        (self.size() / 16).max(16).min(256).min(self.size() / 2)
+        (self.size() / 16).clamp(16, 256).min(self.size() / 2)
     }
 
     /// Fills `clusterIP`, `clusterIPs`, `ipFamilies`, `ipFamilyPolicy`; answers what was newly reserved.

@@ -86,7 +86,9 @@ fn carry_over(new: &mut Value, old: &Value) {
             }
         }
         for field in ["ipFamilies", "ipFamilyPolicy"] {
-            if let (None, Some(value)) = (new.pointer(&format!("/spec/{field}")), old.pointer(&format!("/spec/{field}"))) {
+            if let (None, Some(value)) =
+                (new.pointer(&format!("/spec/{field}")), old.pointer(&format!("/spec/{field}")))
+            {
                 spec(new).insert(field.into(), value.clone());
             }
         }

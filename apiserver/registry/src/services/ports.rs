@@ -86,7 +86,8 @@ impl NodePorts {
 
     /// Fills blank node ports; answers what was newly reserved.
     pub(super) async fn assign(&self, service: &mut Value, kept: &[u16], dry_run: bool) -> ApiResult<Vec<u16>> {
-        let wants_health = text(service, "/spec/type") == "LoadBalancer" && text(service, "/spec/externalTrafficPolicy") == "Local";
+        let wants_health =
+            text(service, "/spec/type") == "LoadBalancer" && text(service, "/spec/externalTrafficPolicy") == "Local";
         let explicit = super::held_ports(service).iter().any(|p| !kept.contains(p));
         if dry_run || !(needs_node_ports(service) || explicit || wants_health) {
             return Ok(Vec::new());
@@ -109,7 +110,9 @@ impl NodePorts {
         let mut by_number: Vec<(i64, String, u16)> = Vec::new();
         let count = service.pointer("/spec/ports").and_then(Value::as_array).map_or(0, Vec::len);
         for at in 0..count {
-            let read = |service: &Value, key: &str| service.pointer(&format!("/spec/ports/{at}/{key}")).cloned().unwrap_or_default();
+            let read = |service: &Value, key: &str| {
+                service.pointer(&format!("/spec/ports/{at}/{key}")).cloned().unwrap_or_default()
+            };
             let asked = u16::try_from(read(service, "nodePort").as_u64().unwrap_or(0)).unwrap_or(0);
             let number = read(service, "port").as_i64().unwrap_or(0);
             let protocol = read(service, "protocol").as_str().unwrap_or("").to_owned();
@@ -165,7 +168,7 @@ impl NodePorts {
     /// A free port, from the upper part of the range while it has one.
     fn any(&self, bitmap: &mut Bitmap) -> ApiResult<u16> {
         let size = self.size();
-        let reserved = (size / 32).max(16).min(128).min(size / 2);
+        let reserved = (size / 32).clamp(16, 128).min(size / 2);
         for _ in 0..RANDOM_TRIES {
             let offset = rand::rng().random_range(reserved..size);
             if !bitmap.get(offset) {

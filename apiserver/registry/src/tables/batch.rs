@@ -11,22 +11,19 @@ use super::{
 
 pub(super) fn table(gvk: &GroupVersionKind) -> Option<(&'static str, Cells)> {
     let table: (&'static str, Cells) = match (gvk.group.as_str(), gvk.kind.as_str()) {
-        ("batch", "Job") => (
-            "Name(s,n) Status(s) Completions(s) Duration(s) Age(s) | Containers(s) Images(s) Selector(s)",
-            job,
-        ),
+        ("batch", "Job") => {
+            ("Name(s,n) Status(s) Completions(s) Duration(s) Age(s) | Containers(s) Images(s) Selector(s)", job)
+        }
         ("batch", "CronJob") => (
             "Name(s,n) Schedule(s) Timezone(s) Suspend(b) Active(i) Last Schedule(s) Age(s) | Containers(s) Images(s) Selector(s)",
             cron_job,
         ),
-        ("autoscaling", "HorizontalPodAutoscaler") => (
-            "Name(s,n) Reference(s) Targets(s) MinPods(s) MaxPods(s) Replicas(s) Age(s)",
-            autoscaler,
-        ),
-        ("policy", "PodDisruptionBudget") => (
-            "Name(s,n) Min Available(s) Max Unavailable(s) Allowed Disruptions(i) Age(s)",
-            budget,
-        ),
+        ("autoscaling", "HorizontalPodAutoscaler") => {
+            ("Name(s,n) Reference(s) Targets(s) MinPods(s) MaxPods(s) Replicas(s) Age(s)", autoscaler)
+        }
+        ("policy", "PodDisruptionBudget") => {
+            ("Name(s,n) Min Available(s) Max Unavailable(s) Allowed Disruptions(i) Age(s)", budget)
+        }
         _ => return None,
     };
     Some(table)
@@ -97,7 +94,8 @@ fn cron_job(object: &Value, now: OffsetDateTime) -> Vec<Value> {
 }
 
 fn autoscaler(object: &Value, now: OffsetDateTime) -> Vec<Value> {
-    let reference = format!("{}/{}", text(object, "/spec/scaleTargetRef/kind"), text(object, "/spec/scaleTargetRef/name"));
+    let reference =
+        format!("{}/{}", text(object, "/spec/scaleTargetRef/kind"), text(object, "/spec/scaleTargetRef/name"));
     let minimum = object.pointer("/spec/minReplicas").map_or_else(|| UNSET.to_owned(), Value::to_string);
     vec![
         name(object),
@@ -131,7 +129,9 @@ fn target(metric: &Value, current: Option<&Value>) -> String {
     let field = format!("{}{}", kind.get(..1).unwrap_or("").to_lowercase(), kind.get(1..).unwrap_or(""));
     let now = |key: &str| current.and_then(|c| c.pointer(&format!("/{field}/current/{key}"))).cloned();
     let want = |key: &str| metric.pointer(&format!("/{field}/target/{key}")).cloned();
-    let plain = |value: Option<Value>| value.map_or_else(|| UNKNOWN.to_owned(), |v| v.as_str().map_or_else(|| v.to_string(), str::to_owned));
+    let plain = |value: Option<Value>| {
+        value.map_or_else(|| UNKNOWN.to_owned(), |v| v.as_str().map_or_else(|| v.to_string(), str::to_owned))
+    };
     match kind {
         "Resource" | "ContainerResource" => {
             let resource = text(metric, &format!("/{field}/name")).to_owned();

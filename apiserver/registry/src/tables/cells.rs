@@ -57,9 +57,9 @@ pub(super) fn human(seconds: i64) -> String {
     let (minutes, hours) = (seconds / 60, seconds / 3600);
     let days = hours / 24;
     match seconds {
-        ..-1 => "<invalid>".into(),
+        ..=-2 => "<invalid>".into(),
         -1 => "0s".into(),
-        ..120 => format!("{seconds}s"),
+        0..120 => format!("{seconds}s"),
         ..600 => pair(minutes, "m", seconds % 60, "s"),
         ..10_800 => format!("{minutes}m"),
         ..28_800 => pair(hours, "h", minutes % 60, "m"),
@@ -95,12 +95,8 @@ pub(super) fn containers(pod_spec: Option<&Value>, field: &str) -> String {
 
 /// Short forms of access modes.
 pub(super) fn access_modes(modes: Option<&Value>) -> String {
-    const ORDER: [(&str, &str); 4] = [
-        ("ReadWriteOnce", "RWO"),
-        ("ReadOnlyMany", "ROX"),
-        ("ReadWriteMany", "RWX"),
-        ("ReadWriteOncePod", "RWOP"),
-    ];
+    const ORDER: [(&str, &str); 4] =
+        [("ReadWriteOnce", "RWO"), ("ReadOnlyMany", "ROX"), ("ReadWriteMany", "RWX"), ("ReadWriteOncePod", "RWOP")];
     let has = |mode: &str| modes.and_then(Value::as_array).is_some_and(|l| l.iter().any(|m| m == mode));
     ORDER.iter().filter(|(mode, _)| has(mode)).map(|(_, short)| *short).collect::<Vec<_>>().join(",")
 }

@@ -18,10 +18,7 @@ use super::{
 pub(super) fn table(gvk: &GroupVersionKind) -> Option<(&'static str, Cells)> {
     let table: (&'static str, Cells) = match (gvk.group.as_str(), gvk.kind.as_str()) {
         ("", "Pod") => (pods::COLUMNS, pods::cells),
-        ("", "Service") => (
-            "Name(s,n) Type(s) Cluster-IP(s) External-IP(s) Port(s)(s) Age(s) | Selector(s)",
-            service,
-        ),
+        ("", "Service") => ("Name(s,n) Type(s) Cluster-IP(s) External-IP(s) Port(s)(s) Age(s) | Selector(s)", service),
         ("", "Endpoints") => ("Name(s,n) Endpoints(s) Age(s)", endpoints),
         ("", "Node") => (
             "Name(s,n) Status(s) Roles(s) Age(s) Version(s) | Internal-IP(s) External-IP(s) OS-Image(s) Kernel-Version(s) Container-Runtime(s)",
@@ -169,7 +166,8 @@ fn node(object: &Value, now: OffsetDateTime) -> Vec<Value> {
 }
 
 /// Wide columns stand among the others here.
-const EVENT_COLUMNS: &str = "Last Seen(s) Type(s) Reason(s) Object(s) Subobject(w) Source(w) Message(s) First Seen(w) Count(w) Name(w,n)";
+const EVENT_COLUMNS: &str =
+    "Last Seen(s) Type(s) Reason(s) Object(s) Subobject(w) Source(w) Message(s) First Seen(w) Count(w) Name(w,n)";
 
 fn event(object: &Value, now: OffsetDateTime) -> Vec<Value> {
     let pick = |paths: &[&str]| paths.iter().map(|p| text(object, p)).find(|t| !t.is_empty()).unwrap_or("").to_owned();
@@ -188,7 +186,8 @@ fn event(object: &Value, now: OffsetDateTime) -> Vec<Value> {
         "" => kind,
         name => format!("{kind}/{name}"),
     };
-    let component = pick(&["/source/component", "/deprecatedSource/component", "/reportingComponent", "/reportingController"]);
+    let component =
+        pick(&["/source/component", "/deprecatedSource/component", "/reportingComponent", "/reportingController"]);
     let host = pick(&["/source/host", "/deprecatedSource/host"]);
     let source = if host.is_empty() { component } else { format!("{component}, {host}") };
     let count = ["/series/count", "/count", "/deprecatedCount"].iter().map(|p| number(object, p)).find(|n| *n > 0);

@@ -47,7 +47,8 @@ fn parse(text: &'static str) -> Vec<Column> {
     let of = |part: &'static str, priority: i32| {
         part.split(") ").filter(|c| !c.is_empty()).map(move |column| {
             let (name, notation) = column.rsplit_once('(').unwrap_or((column, "s"));
-            let (kind, format) = notation.trim_end_matches(')').split_once(',').unwrap_or((notation.trim_end_matches(')'), ""));
+            let (kind, format) =
+                notation.trim_end_matches(')').split_once(',').unwrap_or((notation.trim_end_matches(')'), ""));
             Column {
                 name,
                 kind: match kind {

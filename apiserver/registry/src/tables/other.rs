@@ -30,9 +30,9 @@ fn network(gvk: &GroupVersionKind) -> Option<(&'static str, Cells)> {
         "NetworkPolicy" => ("Name(s,n) Pod-Selector(s) Age(s)", |o, now| {
             vec![name(o), json!(selector(o.pointer("/spec/podSelector"))), age(o, now)]
         }),
-        "ServiceCIDR" => ("Name(s,n) CIDRs(s) Age(s)", |o, now| {
-            vec![name(o), json!(joined(o, "/spec/cidrs", ",")), age(o, now)]
-        }),
+        "ServiceCIDR" => {
+            ("Name(s,n) CIDRs(s) Age(s)", |o, now| vec![name(o), json!(joined(o, "/spec/cidrs", ",")), age(o, now)])
+        }
         "IPAddress" => ("Name(s,n) ParentRef(s)", ip_address),
         "EndpointSlice" => ("Name(s,n) AddressType(s) Ports(s) Endpoints(s) Age(s)", endpoint_slice),
         "RuntimeClass" => {
@@ -42,9 +42,9 @@ fn network(gvk: &GroupVersionKind) -> Option<(&'static str, Cells)> {
             let global = o.get("globalDefault").and_then(Value::as_bool).unwrap_or(false);
             vec![name(o), json!(number(o, "/value")), json!(global), age(o, now), json!(text(o, "/preemptionPolicy"))]
         }),
-        "Lease" => ("Name(s,n) Holder(s) Age(s)", |o, now| {
-            vec![name(o), json!(text(o, "/spec/holderIdentity")), age(o, now)]
-        }),
+        "Lease" => {
+            ("Name(s,n) Holder(s) Age(s)", |o, now| vec![name(o), json!(text(o, "/spec/holderIdentity")), age(o, now)])
+        }
         _ => return None,
     };
     Some(table)
@@ -69,9 +69,9 @@ fn storage(gvk: &GroupVersionKind) -> Option<(&'static str, Cells)> {
         "VolumeAttributesClass" => {
             ("Name(s,n) DriverName(s) Age(s)", |o, now| vec![name(o), json!(text(o, "/driverName")), age(o, now)])
         }
-        "CSINode" => ("Name(s,n) Drivers(i) Age(s)", |o, now| {
-            vec![name(o), json!(list(o, "/spec/drivers").len()), age(o, now)]
-        }),
+        "CSINode" => {
+            ("Name(s,n) Drivers(i) Age(s)", |o, now| vec![name(o), json!(list(o, "/spec/drivers").len()), age(o, now)])
+        }
         "CSIDriver" => (
             "Name(s,n) AttachRequired(b) PodInfoOnMount(b) StorageCapacity(b) TokenRequests(s) RequiresRepublish(b) Modes(s) Age(s)",
             csi_driver,
@@ -111,10 +111,9 @@ fn policy(gvk: &GroupVersionKind) -> Option<(&'static str, Cells)> {
         "RoleBinding" | "ClusterRoleBinding" => {
             ("Name(s,n) Role(s) Age(s) | Users(s) Groups(s) ServiceAccounts(s)", role_binding)
         }
-        "CertificateSigningRequest" => (
-            "Name(s,n) Age(s) SignerName(s) Requestor(s) RequestedDuration(s) Condition(s)",
-            signing_request,
-        ),
+        "CertificateSigningRequest" => {
+            ("Name(s,n) Age(s) SignerName(s) Requestor(s) RequestedDuration(s) Condition(s)", signing_request)
+        }
         "ValidatingWebhookConfiguration" | "MutatingWebhookConfiguration" => {
             ("Name(s,n) Webhooks(i) Age(s)", |o, now| vec![name(o), json!(list(o, "/webhooks").len()), age(o, now)])
         }
@@ -134,9 +133,8 @@ fn policy(gvk: &GroupVersionKind) -> Option<(&'static str, Cells)> {
                 vec![name(o), json!(text(o, "/spec/policyName")), json!(reference), age(o, now)]
             })
         }
-        "FlowSchema" => (
-            "Name(s,n) PriorityLevel(s) MatchingPrecedence(s) DistinguisherMethod(s) Age(s) MissingPL(s)",
-            |o, now| {
+        "FlowSchema" => {
+            ("Name(s,n) PriorityLevel(s) MatchingPrecedence(s) DistinguisherMethod(s) Age(s) MissingPL(s)", |o, now| {
                 vec![
                     name(o),
                     json!(text(o, "/spec/priorityLevelConfiguration/name")),
@@ -145,8 +143,8 @@ fn policy(gvk: &GroupVersionKind) -> Option<(&'static str, Cells)> {
                     age(o, now),
                     json!(condition(o, "Dangling").map_or("?", |c| text(c, "/status"))),
                 ]
-            },
-        ),
+            })
+        }
         "PriorityLevelConfiguration" => (
             "Name(s,n) Type(s) NominalConcurrencyShares(s) Queues(s) HandSize(s) QueueLengthLimit(s) Age(s)",
             |o, now| {

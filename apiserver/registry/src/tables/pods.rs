@@ -6,7 +6,8 @@ use time::OffsetDateTime;
 
 use super::cells::{NONE, age, condition, human, is_true, list, name, number, text, text_or};
 
-pub(super) const COLUMNS: &str = "Name(s,n) Ready(s) Status(s) Restarts(s) Age(s) | IP(s) Node(s) Nominated Node(s) Readiness Gates(s)";
+pub(super) const COLUMNS: &str =
+    "Name(s,n) Ready(s) Status(s) Restarts(s) Age(s) | IP(s) Node(s) Nominated Node(s) Readiness Gates(s)";
 
 pub(super) fn cells(pod: &Value, now: OffsetDateTime) -> Vec<Value> {
     let state = State::of(pod);

@@ -11,18 +11,19 @@ use super::{
 
 pub(super) fn table(gvk: &GroupVersionKind) -> Option<(&'static str, Cells)> {
     let table: (&'static str, Cells) = match (gvk.group.as_str(), gvk.kind.as_str()) {
-        ("", "ReplicationController") => (
-            "Name(s,n) Desired(i) Current(i) Ready(i) Age(s) | Containers(s) Images(s) Selector(s)",
-            |o, now| replicas(o, now, label_map(o.pointer("/spec/selector"))),
-        ),
-        ("apps", "ReplicaSet") => (
-            "Name(s,n) Desired(i) Current(i) Ready(i) Age(s) | Containers(s) Images(s) Selector(s)",
-            |o, now| replicas(o, now, selector(o.pointer("/spec/selector"))),
-        ),
-        ("apps", "Deployment") => (
-            "Name(s,n) Ready(s) Up-to-date(s) Available(s) Age(s) | Containers(s) Images(s) Selector(s)",
-            deployment,
-        ),
+        ("", "ReplicationController") => {
+            ("Name(s,n) Desired(i) Current(i) Ready(i) Age(s) | Containers(s) Images(s) Selector(s)", |o, now| {
+                replicas(o, now, label_map(o.pointer("/spec/selector")))
+            })
+        }
+        ("apps", "ReplicaSet") => {
+            ("Name(s,n) Desired(i) Current(i) Ready(i) Age(s) | Containers(s) Images(s) Selector(s)", |o, now| {
+                replicas(o, now, selector(o.pointer("/spec/selector")))
+            })
+        }
+        ("apps", "Deployment") => {
+            ("Name(s,n) Ready(s) Up-to-date(s) Available(s) Age(s) | Containers(s) Images(s) Selector(s)", deployment)
+        }
         ("apps", "StatefulSet") => ("Name(s,n) Ready(s) Age(s) | Containers(s) Images(s)", stateful_set),
         ("apps", "DaemonSet") => (
             "Name(s,n) Desired(i) Current(i) Ready(i) Up-to-date(i) Available(i) Node Selector(s) Age(s) | Containers(s) Images(s) Selector(s)",

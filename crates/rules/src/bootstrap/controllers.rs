@@ -116,10 +116,7 @@ fn workloads() -> Vec<(&'static str, Vec<PolicyRule>)> {
                 rule("get,list", "external.metrics.k8s.io", "*"),
             ],
         ),
-        (
-            "ttl-after-finished-controller",
-            vec![rule("delete,get,list,watch", "batch", "jobs")],
-        ),
+        ("ttl-after-finished-controller", vec![rule("delete,get,list,watch", "batch", "jobs")]),
     ]
 }
 
@@ -152,10 +149,7 @@ fn network() -> Vec<(&'static str, Vec<PolicyRule>)> {
                 rule("create", "discovery.k8s.io", "endpointslices/restricted"),
             ],
         ),
-        (
-            "route-controller",
-            vec![rule("list,watch", "-", "nodes"), rule("patch", "-", "nodes/status")],
-        ),
+        ("route-controller", vec![rule("list,watch", "-", "nodes"), rule("patch", "-", "nodes/status")]),
         (
             "service-controller",
             vec![
@@ -220,10 +214,7 @@ fn volumes() -> Vec<(&'static str, Vec<PolicyRule>)> {
                 rule(READ, "-", "nodes"),
             ],
         ),
-        (
-            "pv-protection-controller",
-            vec![rule("get,list,update,watch", "-", "persistentvolumes")],
-        ),
+        ("pv-protection-controller", vec![rule("get,list,update,watch", "-", "persistentvolumes")]),
         ("pvc-protection-controller", vec![claims(), rule("get,list,watch", "-", "pods")]),
         (
             "volumeattributesclass-protection-controller",
@@ -244,10 +235,7 @@ fn volumes() -> Vec<(&'static str, Vec<PolicyRule>)> {
 
 fn cluster() -> Vec<(&'static str, Vec<PolicyRule>)> {
     vec![
-        (
-            "generic-garbage-collector",
-            vec![rule("delete,get,list,patch,update,watch", "*", "*")],
-        ),
+        ("generic-garbage-collector", vec![rule("delete,get,list,patch,update,watch", "*", "*")]),
         (
             "node-controller",
             vec![
@@ -266,22 +254,10 @@ fn cluster() -> Vec<(&'static str, Vec<PolicyRule>)> {
                 rule("patch,update", "-", "pods/status"),
             ],
         ),
-        (
-            "resourcequota-controller",
-            vec![rule("list,watch", "*", "*"), rule("update", "-", "resourcequotas/status")],
-        ),
-        (
-            "service-account-controller",
-            vec![rule("create", "-", "serviceaccounts")],
-        ),
-        (
-            "ttl-controller",
-            vec![rule("list,patch,update,watch", "-", "nodes")],
-        ),
-        (
-            "root-ca-cert-publisher",
-            vec![rule("create,update", "-", "configmaps")],
-        ),
+        ("resourcequota-controller", vec![rule("list,watch", "*", "*"), rule("update", "-", "resourcequotas/status")]),
+        ("service-account-controller", vec![rule("create", "-", "serviceaccounts")]),
+        ("ttl-controller", vec![rule("list,patch,update,watch", "-", "nodes")]),
+        ("root-ca-cert-publisher", vec![rule("create,update", "-", "configmaps")]),
         (
             "resource-claim-controller",
             vec![
@@ -354,10 +330,7 @@ fn silent() -> Vec<(&'static str, Vec<PolicyRule>)> {
         ),
         (
             "legacy-service-account-token-cleaner",
-            vec![
-                rule("get", "-", "configmaps"),
-                rule("delete,patch", "-", "secrets"),
-            ],
+            vec![rule("get", "-", "configmaps"), rule("delete,patch", "-", "secrets")],
         ),
     ]
 }

@@ -138,7 +138,12 @@ mod tests {
     fn names_are_unique_and_bindings_point_at_roles() {
         let objects = objects();
         let id = |o: &Value| {
-            format!("{}/{}/{}", o["kind"], o["metadata"].get("namespace").unwrap_or(&Value::Null), o["metadata"]["name"])
+            format!(
+                "{}/{}/{}",
+                o["kind"],
+                o["metadata"].get("namespace").unwrap_or(&Value::Null),
+                o["metadata"]["name"]
+            )
         };
         let ids: HashSet<String> = objects.iter().map(id).collect();
         assert_eq!(ids.len(), objects.len());

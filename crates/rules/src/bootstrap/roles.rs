@@ -35,10 +35,7 @@ fn people() -> Vec<ClusterRole> {
             ],
         ),
         ClusterRole::new("system:discovery", vec![paths("get", DISCOVERY_PATHS)]),
-        ClusterRole::new(
-            "system:public-info-viewer",
-            vec![paths("get", "/healthz,/livez,/readyz,/version,/version/")],
-        ),
+        ClusterRole::new("system:public-info-viewer", vec![paths("get", "/healthz,/livez,/readyz,/version,/version/")]),
         ClusterRole::new(
             "system:service-account-issuer-discovery",
             vec![paths(
@@ -276,22 +273,16 @@ fn scheduler() -> Vec<PolicyRule> {
 }
 
 fn certificates() -> Vec<ClusterRole> {
-    let approve = |signer: &str| {
-        vec![named("approve", "certificates.k8s.io", "signers", &format!("kubernetes.io/{signer}"))]
-    };
-    let request = |sub: &str| {
-        vec![rule("create", "certificates.k8s.io", &format!("certificatesigningrequests/{sub}"))]
-    };
+    let approve =
+        |signer: &str| vec![named("approve", "certificates.k8s.io", "signers", &format!("kubernetes.io/{signer}"))];
+    let request = |sub: &str| vec![rule("create", "certificates.k8s.io", &format!("certificatesigningrequests/{sub}"))];
     vec![
         ClusterRole::new("system:certificates.k8s.io:certificatesigningrequests:nodeclient", request("nodeclient")),
         ClusterRole::new(
             "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
             request("selfnodeclient"),
         ),
-        ClusterRole::new(
-            "system:certificates.k8s.io:kube-apiserver-client-approver",
-            approve("kube-apiserver-client"),
-        ),
+        ClusterRole::new("system:certificates.k8s.io:kube-apiserver-client-approver", approve("kube-apiserver-client")),
         ClusterRole::new(
             "system:certificates.k8s.io:kube-apiserver-client-kubelet-approver",
             approve("kube-apiserver-client-kubelet"),
@@ -347,21 +338,16 @@ pub(super) fn namespaced() -> Vec<Value> {
         role(
             system,
             "system:controller:cloud-provider",
-            vec![rule("create,get,list,watch", "-", "configmaps"), rule("create,get,list,update,watch", "-", "configmaps")],
+            vec![
+                rule("create,get,list,watch", "-", "configmaps"),
+                rule("create,get,list,update,watch", "-", "configmaps"),
+            ],
         ),
-        role(
-            system,
-            "system:controller:token-cleaner",
-            vec![rule("delete,get,list,watch", "-", "secrets"), events()],
-        ),
+        role(system, "system:controller:token-cleaner", vec![rule("delete,get,list,watch", "-", "secrets"), events()]),
         role(
             "kube-public",
             "system:controller:bootstrap-signer",
-            vec![
-                rule(READ, "-", "configmaps"),
-                named("update", "-", "configmaps", "cluster-info"),
-                events(),
-            ],
+            vec![rule(READ, "-", "configmaps"), named("update", "-", "configmaps", "cluster-info"), events()],
         ),
     ];
     for component in ["kube-controller-manager", "kube-scheduler"] {

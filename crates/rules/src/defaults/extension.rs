@@ -37,10 +37,7 @@ pub(super) fn apply(group: &str, kind: &str, object: &mut Value) {
             set_zero(spec, "failurePolicy", "Fail");
             match_resources(spec, "matchConstraints");
         }
-        (
-            "admissionregistration.k8s.io",
-            "ValidatingAdmissionPolicyBinding" | "MutatingAdmissionPolicyBinding",
-        ) => {
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding" | "MutatingAdmissionPolicyBinding") => {
             if let Some(spec) = spec(object) {
                 match_resources(spec, "matchResources");
             }

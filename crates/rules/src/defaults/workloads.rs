@@ -120,7 +120,8 @@ fn failure_policy(spec: &mut Map<String, Value>) {
 
 /// Empty labels of the object become those of its template.
 pub(super) fn labels_from_template(object: &mut Value) {
-    let labels = object.pointer("/spec/template/metadata/labels").filter(|l| l.as_object().is_some_and(|m| !m.is_empty()));
+    let labels =
+        object.pointer("/spec/template/metadata/labels").filter(|l| l.as_object().is_some_and(|m| !m.is_empty()));
     let Some(labels) = labels.cloned() else { return };
     let metadata = machinery::meta::metadata_mut(object);
     if is_empty(metadata, "labels") {

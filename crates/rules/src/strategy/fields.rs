@@ -42,7 +42,9 @@ pub(super) fn of(kind: &str) -> &'static [SelectableField] {
         }
         "Namespace" => const { &[field("status.phase", &["status", "phase"])] },
         "Secret" => const { &[field("type", &["type"])] },
-        "Service" => const { &[field("spec.clusterIP", &["spec", "clusterIP"]), field("spec.type", &["spec", "type"])] },
+        "Service" => {
+            const { &[field("spec.clusterIP", &["spec", "clusterIP"]), field("spec.type", &["spec", "type"])] }
+        }
         "ReplicationController" => {
             const { &[SelectableField { absent: "0", ..field("status.replicas", &["status", "replicas"]) }] }
         }

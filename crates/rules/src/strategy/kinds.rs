@@ -6,7 +6,11 @@ use machinery::{GroupVersionKind, field::ErrorList, meta, names};
 use serde_json::{Map, Value, json};
 
 use super::{Context, DefaultPropagation, SelectableField, Strategy, Subresource, fields};
-use crate::{defaults, metadata::{self, NameRule}, validation};
+use crate::{
+    defaults,
+    metadata::{self, NameRule},
+    validation,
+};
 
 /// When `metadata.generation` rises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,18 +57,43 @@ impl KindStrategy {
         let (group, name) = (gvk.group.as_str(), gvk.kind.as_str());
         let refuses_blind = matches!(
             name,
-            "Lease" | "RuntimeClass" | "PodDisruptionBudget" | "CSIDriver" | "CSINode" | "CSIStorageCapacity"
-                | "VolumeAttachment" | "CustomResourceDefinition" | "APIService"
+            "Lease"
+                | "RuntimeClass"
+                | "PodDisruptionBudget"
+                | "CSIDriver"
+                | "CSINode"
+                | "CSIStorageCapacity"
+                | "VolumeAttachment"
+                | "CustomResourceDefinition"
+                | "APIService"
         ) || group == "admissionregistration.k8s.io";
         let creates = matches!(
             name,
-            "Service" | "Endpoints" | "Event" | "LimitRange" | "Lease" | "RuntimeClass" | "Role" | "RoleBinding"
-                | "ClusterRole" | "ClusterRoleBinding"
+            "Service"
+                | "Endpoints"
+                | "Event"
+                | "LimitRange"
+                | "Lease"
+                | "RuntimeClass"
+                | "Role"
+                | "RoleBinding"
+                | "ClusterRole"
+                | "ClusterRoleBinding"
         );
         let returns_object = matches!(
             name,
-            "Pod" | "Service" | "ServiceAccount" | "PersistentVolume" | "PersistentVolumeClaim" | "PodTemplate"
-                | "ResourceQuota" | "Namespace" | "CSIDriver" | "CSINode" | "StorageClass" | "VolumeAttachment"
+            "Pod"
+                | "Service"
+                | "ServiceAccount"
+                | "PersistentVolume"
+                | "PersistentVolumeClaim"
+                | "PodTemplate"
+                | "ResourceQuota"
+                | "Namespace"
+                | "CSIDriver"
+                | "CSINode"
+                | "StorageClass"
+                | "VolumeAttachment"
                 | "VolumeAttributesClass"
         ) || group == "resource.k8s.io";
         Self {
@@ -127,8 +156,15 @@ fn same(a: Option<&Value>, b: Option<&Value>) -> bool {
 fn name_rule(kind: &str) -> NameRule {
     match kind {
         "Namespace" | "StatefulSet" | "Service" => names::dns1123_label,
-        "Role" | "ClusterRole" | "RoleBinding" | "ClusterRoleBinding" | "CertificateSigningRequest"
-        | "PodDisruptionBudget" | "Event" | "APIService" | "IPAddress" => names::path_segment,
+        "Role"
+        | "ClusterRole"
+        | "RoleBinding"
+        | "ClusterRoleBinding"
+        | "CertificateSigningRequest"
+        | "PodDisruptionBudget"
+        | "Event"
+        | "APIService"
+        | "IPAddress" => names::path_segment,
         _ => names::dns1123_subdomain,
     }
 }
@@ -136,10 +172,7 @@ fn name_rule(kind: &str) -> NameRule {
 fn generation(group: &str, kind: &str) -> Generation {
     match (group, kind) {
         ("apps", "Deployment") => Generation::SpecOrAnnotations,
-        (
-            "",
-            "Pod" | "ReplicationController",
-        )
+        ("", "Pod" | "ReplicationController")
         | ("apps", "ReplicaSet" | "DaemonSet" | "StatefulSet")
         | ("batch", _)
         | ("networking.k8s.io", "Ingress" | "IngressClass" | "NetworkPolicy")

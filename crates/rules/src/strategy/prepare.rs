@@ -23,7 +23,13 @@ pub(super) fn create(gvk: &GroupVersionKind, object: &mut Value, context: &Conte
 }
 
 /// Prepares an update. Status and spec are kept already where the subresource may not change them.
-pub(super) fn update(gvk: &GroupVersionKind, new: &mut Value, old: &Value, subresource: Subresource<'_>, context: &Context<'_>) {
+pub(super) fn update(
+    gvk: &GroupVersionKind,
+    new: &mut Value,
+    old: &Value,
+    subresource: Subresource<'_>,
+    context: &Context<'_>,
+) {
     match (gvk.group.as_str(), gvk.kind.as_str(), subresource) {
         ("", "Pod", "status") => pod_status(new, old),
         ("", "Pod", "ephemeralcontainers") => only(new, old, &["ephemeralContainers"]),
@@ -134,8 +140,13 @@ fn label_keys(object: &mut Value) {
 
 fn require_own_labels(term: &mut Value, labels: &Map<String, Value>) {
     for (list, operator) in [("matchLabelKeys", "In"), ("mismatchLabelKeys", "NotIn")] {
-        let keys: Vec<String> =
-            term.get(list).and_then(Value::as_array).into_iter().flatten().filter_map(|k| k.as_str().map(str::to_owned)).collect();
+        let keys: Vec<String> = term
+            .get(list)
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(|k| k.as_str().map(str::to_owned))
+            .collect();
         let Some(selector) = term.get_mut("labelSelector").and_then(Value::as_object_mut) else { return };
         for key in keys {
             let Some(value) = labels.get(&key) else { continue };

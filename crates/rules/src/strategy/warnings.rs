@@ -8,7 +8,9 @@ pub(super) fn of(gvk: &GroupVersionKind, object: &Value, old: Option<&Value>) ->
     match (gvk.group.as_str(), gvk.kind.as_str()) {
         ("", "Pod") if old.is_none() => pod_spec(object.get("spec"), "spec"),
         ("", "Endpoints") => vec!["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".into()],
-        ("apps" | "batch", _) if changed(object, old) => pod_spec(object.pointer("/spec/template/spec"), "spec.template.spec"),
+        ("apps" | "batch", _) if changed(object, old) => {
+            pod_spec(object.pointer("/spec/template/spec"), "spec.template.spec")
+        }
         _ => Vec::new(),
     }
 }
