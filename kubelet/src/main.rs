@@ -15,7 +15,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let logging = LoggingArgs { logging_format: flags.logging_format.clone(), verbosity: flags.verbosity };
+    let logging = LoggingArgs { logging_format: flags.logging_format.clone(), verbosity: flags.verbosity, ..LoggingArgs::default() };
     process::run(&logging, |stop| async move {
         let kubelet = Kubelet::build(flags).await?;
         kubelet.run(stop).await?;

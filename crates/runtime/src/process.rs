@@ -1,88 +1,264 @@
-//! Start and end of a process: the tokio runtime, logs, signals, exit codes.
+//! Start and end of a process: command line, logs, the tokio runtime, signals, exit codes.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
+use clap::Args;
+use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
-/// Log settings every component has.
-#[derive(Clone, Debug, clap::Args)]
-pub struct LoggingArgs {
-    /// Log format: text or json.
-    #[arg(long = "logging-format", default_value = "text", value_parser = ["text", "json"])]
-    pub logging_format: String,
-    /// Number for the log level verbosity.
-    #[arg(short = 'v', long = "v", default_value_t = 0)]
-    pub verbosity: i32,
+use crate::{
+    clock::{Clock, RealClock},
+    flags::{CommandLine, FlagError, FlagValue, Parsed},
+    health::HealthChecks,
+    logging, metrics,
+    tasks::TaskGroup,
+    version,
+};
+
+pub use crate::flags::LoggingArgs;
+
+/// Time the tasks of a process have to end after its main future did.
+const STOP_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What a component is called and how its command line behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct ComponentInfo {
+    /// Name of the binary, such as `kube-scheduler`.
+    pub name: &'static str,
+    /// What it does, for `--help`.
+    pub about: &'static str,
+    /// Deprecated flags and what is said when they are used.
+    pub deprecated: &'static [(&'static str, &'static str)],
 }
 
-/// Installs the process's log output on standard error.
-fn install_logs(args: &LoggingArgs) {
-    let level = match args.verbosity {
-        ..=1 => "info",
-        2..=4 => "info,kube=info",
-        5..=7 => "debug,hyper=info,h2=info,rustls=info,tower=info",
-        _ => "trace,hyper=info,h2=info,rustls=info,tower=info",
-    };
-    let registry = tracing_subscriber::registry().with(EnvFilter::new(level));
-    let installed = if args.logging_format == "json" {
-        registry.with(fmt::layer().json().with_writer(std::io::stderr)).try_init()
-    } else {
-        registry.with(fmt::layer().with_ansi(false).with_writer(std::io::stderr)).try_init()
-    };
-    if installed.is_err() {
-        tracing::debug!("logs are set up already");
+/// What every component works with. Cheap to clone.
+#[derive(Clone)]
+pub struct Runtime {
+    /// Name of the component.
+    pub component: &'static str,
+    /// Metrics of the process.
+    pub registry: Registry,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// The root of all tasks.
+    pub tasks: TaskGroup,
+    /// Cancelled by the first SIGTERM or SIGINT.
+    pub shutdown: CancellationToken,
+    /// Health checks of the process.
+    pub health: HealthChecks,
+    /// Effective flags.
+    pub flags: Arc<[FlagValue]>,
+}
+
+impl Runtime {
+    /// A runtime on the current tokio runtime: what [`run_component`] hands out, and what tests make.
+    pub fn new(component: &'static str, flags: Vec<FlagValue>) -> Result<Self, prometheus::Error> {
+        let registry = metrics::registry()?;
+        let health = HealthChecks::new();
+        health.register_metrics(&registry)?;
+        Ok(Self {
+            component,
+            registry,
+            clock: RealClock::shared(),
+            tasks: TaskGroup::new(component),
+            shutdown: CancellationToken::new(),
+            health,
+            flags: flags.into(),
+        })
+    }
+
+    /// Whether a flag was given on the command line.
+    pub fn given(&self, flag: &str) -> bool {
+        self.flags.iter().any(|f| f.name == flag && f.given)
     }
 }
 
-/// Runs a component: `work` gets a token that SIGTERM or SIGINT cancels; a second signal ends the process at once.
-pub fn run<F, E>(logging: &LoggingArgs, work: impl FnOnce(CancellationToken) -> F) -> ExitCode
+#[derive(Args)]
+struct Outer<A: Args> {
+    #[command(flatten)]
+    logging: LoggingArgs,
+    /// --version, --version=raw prints version information and quits; --version=vX.Y.Z... sets the reported version
+    #[arg(long, default_value = "false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    version: String,
+    #[command(flatten)]
+    component: A,
+}
+
+/// Runs a daemon: parses its command line, sets up the process, and awaits what `main` returns.
+///
+/// The first SIGTERM or SIGINT cancels `Runtime::shutdown`, the second ends the process at once.
+pub fn run_component<A, F, Fut, E>(info: ComponentInfo, main: F) -> ExitCode
 where
-    F: Future<Output = Result<(), E>>,
-    E: std::error::Error,
+    A: Args,
+    F: FnOnce(A, Runtime) -> Fut,
+    Fut: Future<Output = Result<(), E>>,
+    E: std::error::Error + 'static,
 {
-    install_logs(logging);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            tracing::error!(%error, "the runtime does not start");
+    let mut command_line = CommandLine::new::<Outer<A>>(info.name, info.about, info.deprecated);
+    let usage = command_line.usage();
+    let parsed: Parsed<Outer<A>> = match command_line.parse(std::env::args().skip(1)) {
+        Ok(parsed) => parsed,
+        Err(FlagError::Help(text)) => {
+            print_out(&text);
+            return ExitCode::SUCCESS;
+        }
+        Err(FlagError::Usage(text)) => {
+            eprintln!("{usage}\nError: {text}");
             return ExitCode::FAILURE;
         }
     };
-    let stop = CancellationToken::new();
-    let outcome = runtime.block_on(async {
+    for warning in &parsed.warnings {
+        eprintln!("{warning}");
+    }
+    match print_version(&parsed.args.version) {
+        Ok(false) => {}
+        Ok(true) => return ExitCode::SUCCESS,
+        Err(text) => {
+            eprintln!("Error: {text}");
+            return ExitCode::FAILURE;
+        }
+    }
+    let problems = logging::validate(&parsed.args.logging);
+    if !problems.is_empty() {
+        eprintln!("Error: [{}]", problems.join(", "));
+        return ExitCode::FAILURE;
+    }
+    logging::install(&parsed.args.logging);
+    install_panic_hook();
+    for flag in &parsed.flags {
+        tracing::info!(v = 1, "FLAG: --{}={:?}", flag.name, flag.value);
+    }
+    let component = parsed.args.component;
+    let flags = parsed.flags;
+    block_on(async move {
+        let runtime = Runtime::new(info.name, flags).map_err(Failure::from_error)?;
+        tokio::spawn(signals(runtime.shutdown.clone()));
+        let outcome = main(component, runtime.clone()).await;
+        let unfinished = runtime.tasks.stop(STOP_DEADLINE).await;
+        if !unfinished.is_empty() {
+            tracing::warn!(tasks = %unfinished.join(" "), "Tasks did not finish in time");
+        }
+        outcome.map_err(Failure::from_error)
+    })
+}
+
+/// Runs a daemon that parsed its own command line: `work` gets a token that SIGTERM or SIGINT cancels; a second signal
+/// ends the process at once.
+pub fn run<F, E>(logging: &LoggingArgs, work: impl FnOnce(CancellationToken) -> F) -> ExitCode
+where
+    F: Future<Output = Result<(), E>>,
+    E: std::error::Error + 'static,
+{
+    let problems = logging::validate(logging);
+    if !problems.is_empty() {
+        eprintln!("Error: [{}]", problems.join(", "));
+        return ExitCode::FAILURE;
+    }
+    logging::install(logging);
+    install_panic_hook();
+    block_on(async move {
+        let stop = CancellationToken::new();
+        tokio::spawn(signals(stop.clone()));
+        work(stop).await.map_err(Failure::from_error)
+    })
+}
+
+/// Runs a command-line tool: no flags, no logs set up; the token is cancelled by the first SIGTERM or SIGINT. The work
+/// prints its own errors and says how the process ends.
+pub fn run_tool<Fut>(work: impl FnOnce(CancellationToken) -> Fut) -> ExitCode
+where
+    Fut: Future<Output = ExitCode>,
+{
+    let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = match built {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = runtime.block_on(async {
+        let stop = CancellationToken::new();
         tokio::spawn(signals(stop.clone()));
         work(stop).await
     });
     runtime.shutdown_background();
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let mut text = error.to_string();
-            let mut source = error.source();
-            while let Some(cause) = source {
-                text.push_str(&format!(": {cause}"));
-                source = cause.source();
-            }
-            eprintln!("Error: {text}");
-            ExitCode::FAILURE
-        }
+    code
+}
+
+/// The error was reported already.
+struct Failure;
+
+impl Failure {
+    fn from_error(error: impl std::error::Error + 'static) -> Self {
+        tracing::error!(err = &error as &dyn std::error::Error, "command failed");
+        Self
     }
+}
+
+fn block_on(work: impl Future<Output = Result<(), Failure>>) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "command failed");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = runtime.block_on(work);
+    runtime.shutdown_background();
+    if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Serves `--version`; `true` when the process is done with that.
+fn print_version(asked: &str) -> Result<bool, String> {
+    match asked {
+        "false" => Ok(false),
+        "true" => {
+            print_out(&format!("Kubernetes {}\n", version::git_version()));
+            Ok(true)
+        }
+        "raw" => {
+            print_out(&format!("{}\n", version::raw()));
+            Ok(true)
+        }
+        other if other.starts_with('v') => version::override_git_version(other).map(|()| false),
+        other => Err(format!(
+            "invalid argument {other:?} for \"--version\" flag: strconv.ParseBool: parsing {other:?}: invalid syntax"
+        )),
+    }
+}
+
+fn print_out(text: &str) {
+    use std::io::Write;
+    // A closed standard output has no reader to tell.
+    let _closed = std::io::stdout().lock().write_all(text.as_bytes()).is_err();
+}
+
+fn install_panic_hook() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let payload = panic.payload();
+        let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());
+        let text = text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default();
+        let trace = std::backtrace::Backtrace::capture();
+        tracing::error!(panic = %text, location = %place, stacktrace = %trace, "Observed a panic");
+    }));
 }
 
 async fn signals(stop: CancellationToken) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
+        tracing::error!("signals cannot be received");
         return;
     };
     for first in [true, false] {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+        let name = tokio::select! {
+            _ = terminate.recv() => "terminated",
+            _ = interrupt.recv() => "interrupt",
+        };
         if first {
-            tracing::info!("received a signal, shutting down");
+            tracing::info!(signal = name, "Received a signal, shutting down");
             stop.cancel();
         } else {
             std::process::exit(1);

@@ -1,11 +1,31 @@
 //! The version this build answers with.
 
+use std::sync::OnceLock;
+
 use serde_json::{Value, json};
 
 /// Version of Kubernetes that is implemented.
 pub const GIT_VERSION: &str = "v1.36.0";
 /// Commit the version stands for in user agents and version documents.
 pub const GIT_COMMIT: &str = "0000000000000000000000000000000000000000";
+
+static OVERRIDE: OnceLock<String> = OnceLock::new();
+
+/// The version that is reported: [`GIT_VERSION`] unless `--version=v…` set another suffix.
+pub fn git_version() -> &'static str {
+    OVERRIDE.get().map_or(GIT_VERSION, String::as_str)
+}
+
+/// Sets the reported version; it must be the real one with a suffix.
+pub fn override_git_version(text: &str) -> Result<(), String> {
+    let suffix = text.strip_prefix(GIT_VERSION).filter(|s| s.is_empty() || s.starts_with(['-', '+']));
+    if suffix.is_none() {
+        return Err(format!(
+            "invalid argument {text:?} for \"--version\" flag: invalid value {text:?}: must start with {GIT_VERSION:?}"
+        ));
+    }
+    OVERRIDE.set(text.to_owned()).map_err(|_| "the version is set already".to_owned())
+}
 
 /// The document of `/version`.
 pub fn info() -> Value {
@@ -16,17 +36,53 @@ pub fn info() -> Value {
         "emulationMinor": "36",
         "minCompatibilityMajor": "1",
         "minCompatibilityMinor": "35",
-        "gitVersion": GIT_VERSION,
+        "gitVersion": git_version(),
         "gitCommit": GIT_COMMIT,
         "gitTreeState": "clean",
         "buildDate": "1970-01-01T00:00:00Z",
         "goVersion": "go1.26.0",
         "compiler": "rustc",
-        "platform": "linux/amd64",
+        "platform": platform(),
     })
+}
+
+/// `linux/amd64`.
+pub fn platform() -> &'static str {
+    match std::env::consts::ARCH {
+        "aarch64" => "linux/arm64",
+        "arm" => "linux/arm",
+        "powerpc64" => "linux/ppc64le",
+        "riscv64" => "linux/riscv64",
+        "s390x" => "linux/s390x",
+        _ => "linux/amd64",
+    }
+}
+
+/// What `--version=raw` prints.
+pub fn raw() -> String {
+    let info = info();
+    let part =
+        |field: &str, key: &str| format!("{field}:{}", Value::String(info[key].as_str().unwrap_or("").to_owned()));
+    let parts = [
+        part("Major", "major"),
+        part("Minor", "minor"),
+        part("EmulationMajor", "emulationMajor"),
+        part("EmulationMinor", "emulationMinor"),
+        part("MinCompatibilityMajor", "minCompatibilityMajor"),
+        part("MinCompatibilityMinor", "minCompatibilityMinor"),
+        part("GitVersion", "gitVersion"),
+        part("GitCommit", "gitCommit"),
+        part("GitTreeState", "gitTreeState"),
+        part("BuildDate", "buildDate"),
+        part("GoVersion", "goVersion"),
+        part("Compiler", "compiler"),
+        part("Platform", "platform"),
+    ];
+    format!("version.Info{{{}}}", parts.join(", "))
 }
 
 /// User agent of a component: `name/v1.36.0 (linux/amd64) kubernetes/0000000`.
 pub fn user_agent(component: &str) -> String {
-    format!("{component}/{GIT_VERSION} (linux/amd64) kubernetes/{}", &GIT_COMMIT[..7])
+    let version = git_version().split('-').next().unwrap_or(GIT_VERSION);
+    format!("{component}/{version} ({}) kubernetes/{}", platform(), &GIT_COMMIT[..7])
 }

@@ -1,0 +1,53 @@
+//! The process environment. No other crate reads it.
+
+use std::path::PathBuf;
+
+/// A variable, `None` when absent or not UTF-8.
+pub fn var(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// A variable that is present and not empty.
+pub fn non_empty(name: &str) -> Option<String> {
+    var(name).filter(|v| !v.is_empty())
+}
+
+/// The user's home directory.
+pub fn home() -> Option<PathBuf> {
+    non_empty("HOME").map(PathBuf::from)
+}
+
+/// Name of this machine as the kernel has it, lower case and trimmed.
+pub fn hostname() -> std::io::Result<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname")?.trim().to_lowercase();
+    if name.is_empty() {
+        return Err(std::io::Error::other("empty hostname is invalid"));
+    }
+    Ok(name)
+}
+
+/// Identity of this process in leader election: `<hostname>_<uuid>`.
+pub fn identity() -> std::io::Result<String> {
+    Ok(format!("{}_{}", hostname()?, uuid::Uuid::new_v4()))
+}
+
+/// Tells the service supervisor that the process serves (`READY=1` on `NOTIFY_SOCKET`).
+pub fn notify_ready() {
+    notify("READY=1");
+}
+
+/// Sends one state to the service supervisor, if there is one.
+pub fn notify(state: &str) {
+    let Some(path) = non_empty("NOTIFY_SOCKET") else { return };
+    let sent = std::os::unix::net::UnixDatagram::unbound().and_then(|socket| match path.strip_prefix('@') {
+        None => socket.send_to(state.as_bytes(), &path),
+        Some(name) => {
+            use std::os::linux::net::SocketAddrExt;
+            let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
+            socket.send_to_addr(state.as_bytes(), &address)
+        }
+    });
+    if let Err(error) = sent {
+        tracing::warn!(%error, "Unable to notify the service supervisor");
+    }
+}

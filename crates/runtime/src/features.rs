@@ -1,0 +1,205 @@
+//! Feature gates: which exist, what is on, and what an operator may change.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::flags::{BoolMap, boolean};
+
+/// Maturity of a gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Off unless asked for.
+    Alpha,
+    /// Usually on.
+    Beta,
+    /// Always on.
+    Ga,
+    /// On its way out.
+    Deprecated,
+}
+
+impl Stage {
+    /// As metric `kubernetes_feature_enabled` labels it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Alpha => "ALPHA",
+            Self::Beta => "BETA",
+            Self::Ga => "",
+            Self::Deprecated => "DEPRECATED",
+        }
+    }
+}
+
+/// Declaration of a gate.
+#[derive(Clone, Copy, Debug)]
+pub struct Gate {
+    /// Name.
+    pub name: &'static str,
+    /// Maturity.
+    pub stage: Stage,
+    /// Whether it is on by default.
+    pub default: bool,
+    /// Whether the default cannot be changed.
+    pub locked: bool,
+    /// Gates that must be on with it.
+    pub requires: &'static [&'static str],
+}
+
+impl Gate {
+    /// A gate of general availability that cannot be turned off.
+    pub const fn locked(name: &'static str) -> Self {
+        Self { name, stage: Stage::Ga, default: true, locked: true, requires: &[] }
+    }
+
+    /// A gate in beta.
+    pub const fn beta(name: &'static str, default: bool) -> Self {
+        Self { name, stage: Stage::Beta, default, locked: false, requires: &[] }
+    }
+
+    /// A gate in alpha.
+    pub const fn alpha(name: &'static str) -> Self {
+        Self { name, stage: Stage::Alpha, default: false, locked: false, requires: &[] }
+    }
+}
+
+/// The state of all gates of a process. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct FeatureGates(Arc<BTreeMap<&'static str, (Gate, bool)>>);
+
+impl FeatureGates {
+    /// Applies settings (name, text of a boolean) to the known gates; all errors at once.
+    pub fn new(known: &'static [Gate], settings: &[(String, String)]) -> Result<Self, Vec<String>> {
+        let mut problems = Vec::new();
+        let mut wanted: BTreeMap<String, bool> = BTreeMap::new();
+        for (name, value) in settings {
+            if value.is_empty() {
+                problems.push(format!("missing bool value for {name}"));
+                continue;
+            }
+            match boolean(value) {
+                Ok(on) => drop(wanted.insert(name.clone(), on)),
+                Err(error) => problems.push(format!("invalid value of {name}={value}, err: {error}")),
+            }
+        }
+        let group = |name: &str| wanted.get(name).copied();
+        let (alpha, beta) = (group("AllAlpha"), group("AllBeta"));
+        let mut state: BTreeMap<&'static str, (Gate, bool)> = BTreeMap::new();
+        for gate in known {
+            let by_group = match gate.stage {
+                Stage::Alpha => alpha,
+                Stage::Beta => beta,
+                Stage::Ga | Stage::Deprecated => None,
+            };
+            state.insert(gate.name, (*gate, by_group.filter(|_| !gate.locked).unwrap_or(gate.default)));
+        }
+        for (name, on) in wanted.iter().filter(|(n, _)| !matches!(n.as_str(), "AllAlpha" | "AllBeta")) {
+            match state.get_mut(name.as_str()) {
+                None => problems.push(format!("unrecognized feature gate: {name}")),
+                Some((gate, _)) if gate.locked && gate.default != *on => problems
+                    .push(format!("cannot set feature gate {name} to {on}, feature is locked to {}", gate.default)),
+                Some((gate, current)) => {
+                    warn_about(gate, *on);
+                    *current = *on;
+                }
+            }
+        }
+        let is_on = |name: &&str| state.get(*name).is_some_and(|(_, on)| *on);
+        for (name, (gate, on)) in &state {
+            let missing: Vec<&str> = gate.requires.iter().filter(|r| !is_on(r)).copied().collect();
+            if *on && !missing.is_empty() {
+                problems.push(format!(
+                    "{name} is enabled, but depends on features that are disabled: [{}]",
+                    missing.join(" ")
+                ));
+            }
+        }
+        if problems.is_empty() { Ok(Self(Arc::new(state))) } else { Err(problems) }
+    }
+
+    /// Splits the uses of `--feature-gates`. `prefixed` components take `kube:A=true` too.
+    pub fn parse(uses: &[String], prefixed: bool) -> Result<Vec<(String, String)>, String> {
+        let mut out = Vec::new();
+        let (mut plain, mut with_prefix) = (false, false);
+        for pair in uses.iter().flat_map(|u| u.split(',')).map(str::trim).filter(|p| !p.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let name = match name.trim().strip_prefix("kube:") {
+                Some(rest) if prefixed => {
+                    with_prefix = true;
+                    rest
+                }
+                _ => {
+                    plain = true;
+                    name.trim()
+                }
+            };
+            out.push((name.to_owned(), value.trim().to_owned()));
+        }
+        if plain && with_prefix {
+            return Err(
+                "set kube feature gates with default empty prefix or kube: prefix consistently, do not mix use".into(),
+            );
+        }
+        Ok(out)
+    }
+
+    /// Settings of a configuration file in the form [`FeatureGates::new`] takes.
+    pub fn from_map(map: &BoolMap) -> Vec<(String, String)> {
+        map.0.iter().map(|(k, v)| (k.clone(), v.to_string())).collect()
+    }
+
+    /// Whether a gate is on; an unknown one is off.
+    pub fn enabled(&self, name: &str) -> bool {
+        self.0.get(name).is_some_and(|(_, on)| *on)
+    }
+
+    /// All gates by name: stage and state.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, Stage, bool)> + '_ {
+        self.0.iter().map(|(name, (gate, on))| (*name, gate.stage, *on))
+    }
+}
+
+fn warn_about(gate: &Gate, on: bool) {
+    match gate.stage {
+        Stage::Ga => {
+            tracing::warn!("Setting GA feature gate {}={on}. It will be removed in a future release.", gate.name);
+        }
+        Stage::Deprecated => {
+            tracing::warn!(
+                "Setting deprecated feature gate {}={on}. It will be removed in a future release.",
+                gate.name
+            );
+        }
+        Stage::Alpha | Stage::Beta => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KNOWN: &[Gate] = &[
+        Gate::alpha("A"),
+        Gate::beta("B", true),
+        Gate::locked("G"),
+        Gate { requires: &["A"], ..Gate::alpha("NeedsA") },
+    ];
+
+    fn gates(text: &str) -> Result<FeatureGates, Vec<String>> {
+        FeatureGates::new(KNOWN, &FeatureGates::parse(&[text.to_owned()], true).map_err(|e| vec![e])?)
+    }
+
+    #[test]
+    fn groups_yield_to_names() {
+        let set = gates("AllAlpha=true,A=true,AllBeta=false").expect("legal");
+        assert!(set.enabled("A") && set.enabled("NeedsA") && !set.enabled("B") && set.enabled("G"));
+    }
+
+    #[test]
+    fn errors_have_upstreams_texts() {
+        assert_eq!(gates("X=true").unwrap_err(), ["unrecognized feature gate: X"]);
+        assert_eq!(gates("G=false").unwrap_err(), ["cannot set feature gate G to false, feature is locked to true"]);
+        assert_eq!(gates("A").unwrap_err(), ["missing bool value for A"]);
+        let dependent = "NeedsA is enabled, but depends on features that are disabled: [A]";
+        assert_eq!(gates("NeedsA=true").unwrap_err(), [dependent]);
+        assert!(gates("kube:A=true,B=true").unwrap_err()[0].contains("do not mix use"));
+    }
+}

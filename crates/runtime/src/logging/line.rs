@@ -1,0 +1,180 @@
+//! One log line.
+
+use std::{
+    fmt::Write as _,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use serde_json::{Map, Value};
+use time::OffsetDateTime;
+use tracing::{
+    Level, Metadata,
+    field::{Field, Visit},
+};
+
+/// A value as it was logged.
+pub(super) enum Logged {
+    Text(String),
+    /// Numbers and booleans, which are not quoted.
+    Plain(Value),
+}
+
+/// Fields of an event.
+#[derive(Default)]
+pub(super) struct Fields {
+    pub(super) message: String,
+    pub(super) error: Option<String>,
+    pub(super) v: Option<i32>,
+    pub(super) rest: Vec<(&'static str, Logged)>,
+}
+
+impl Fields {
+    fn text(&mut self, field: &Field, value: String) {
+        match field.name() {
+            "message" => self.message = value,
+            "err" | "error" => self.error = Some(value),
+            name => self.rest.push((name, Logged::Text(value))),
+        }
+    }
+
+    fn plain(&mut self, field: &Field, value: Value) {
+        if field.name() == "v"
+            && let Some(v) = value.as_i64()
+        {
+            self.v = Some(i32::try_from(v).unwrap_or(i32::MAX));
+            return;
+        }
+        self.rest.push((field.name(), Logged::Plain(value)));
+    }
+}
+
+impl Visit for Fields {
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.plain(field, value.into());
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.plain(field, value.into());
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.plain(field, value.into());
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.plain(field, value.into());
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.text(field, value.to_owned());
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
+        self.text(field, util::chain(value));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        self.text(field, format!("{value:?}"));
+    }
+}
+
+fn location(metadata: &Metadata<'_>) -> String {
+    let file = metadata.file().and_then(|f| f.rsplit('/').next()).unwrap_or("unknown");
+    format!("{file}:{}", metadata.line().unwrap_or(0))
+}
+
+/// `I1121 06:03:32.123456       1 server.rs:42] "Starting watch" path="/x"`.
+pub(super) fn text(metadata: &Metadata<'_>, fields: &Fields, now: SystemTime) -> String {
+    let severity = match *metadata.level() {
+        Level::ERROR => 'E',
+        Level::WARN => 'W',
+        Level::INFO | Level::DEBUG | Level::TRACE => 'I',
+    };
+    let at = OffsetDateTime::from(now);
+    let mut line = format!(
+        "{severity}{:02}{:02} {:02}:{:02}:{:02}.{:06} {:>7} {}] {}",
+        u8::from(at.month()),
+        at.day(),
+        at.hour(),
+        at.minute(),
+        at.second(),
+        at.microsecond(),
+        std::process::id(),
+        location(metadata),
+        quote(&fields.message),
+    );
+    if let Some(error) = &fields.error {
+        pair(&mut line, "err", error);
+    }
+    for (name, value) in &fields.rest {
+        match value {
+            Logged::Text(text) => pair(&mut line, name, text),
+            // Writing to a string does not fail.
+            Logged::Plain(plain) => drop(write!(line, " {name}={plain}")),
+        }
+    }
+    line.push('\n');
+    line
+}
+
+fn pair(line: &mut String, name: &str, value: &str) {
+    line.push(' ');
+    line.push_str(name);
+    if value.contains('\n') {
+        line.push_str("=<\n");
+        for part in value.lines() {
+            line.push('\t');
+            line.push_str(part);
+            line.push('\n');
+        }
+        line.push_str(" >");
+        return;
+    }
+    line.push('=');
+    // Debug output of strings comes with quotes, that of other values is its own notation.
+    let own_notation = value.len() > 1
+        && ((value.starts_with('"') && value.ends_with('"'))
+            || (value.starts_with('[') && value.ends_with(']'))
+            || (value.starts_with('{') && value.ends_with('}')));
+    if own_notation {
+        line.push_str(value);
+    } else {
+        line.push_str(&quote(value));
+    }
+}
+
+fn quote(text: &str) -> String {
+    Value::String(text.to_owned()).to_string()
+}
+
+/// `{"ts":…,"caller":"server.rs:42","msg":"…","v":0,…}`.
+pub(super) fn json(metadata: &Metadata<'_>, fields: &Fields, now: SystemTime) -> String {
+    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut object = Map::new();
+    let millis = u32::try_from(since.subsec_micros()).unwrap_or(0);
+    let whole = i64::try_from(since.as_secs()).unwrap_or(i64::MAX).saturating_mul(1000);
+    object.insert("ts".into(), Value::from(whole as f64 + f64::from(millis) / 1000.0));
+    object.insert("caller".into(), Value::String(location(metadata)));
+    object.insert("msg".into(), Value::String(fields.message.clone()));
+    let v = fields.v.unwrap_or(match *metadata.level() {
+        Level::DEBUG => super::DEBUG_FROM,
+        Level::TRACE => super::TRACE_FROM,
+        Level::ERROR | Level::WARN | Level::INFO => 0,
+    });
+    if *metadata.level() != Level::ERROR {
+        object.insert("v".into(), Value::from(v));
+    }
+    if let Some(error) = &fields.error {
+        object.insert("err".into(), Value::String(error.clone()));
+    }
+    for (name, value) in &fields.rest {
+        let value = match value {
+            Logged::Text(text) => Value::String(text.clone()),
+            Logged::Plain(plain) => plain.clone(),
+        };
+        object.insert((*name).to_owned(), value);
+    }
+    let mut line = Value::Object(object).to_string();
+    line.push('\n');
+    line
+}

@@ -1,0 +1,199 @@
+//! Logs in the two formats that cluster tooling reads: klog text and JSON lines, on standard error.
+//!
+//! Verbosity `-v` maps to tracing levels: errors, warnings and `info!` are always written, `debug!` from 4, `trace!`
+//! from 6. An event with a field `v` is written from that verbosity on (`info!(v = 2, "…")`).
+
+mod line;
+
+use std::{
+    io::Write,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicI32, Ordering},
+    },
+    time::SystemTime,
+};
+
+use tracing::{Event, Level, Metadata, Subscriber, level_filters::LevelFilter, subscriber::Interest};
+use tracing_subscriber::{Layer, layer::Context, layer::SubscriberExt, util::SubscriberInitExt};
+
+use crate::flags::LoggingArgs;
+
+/// Verbosity from which `debug!` and `trace!` are written.
+const DEBUG_FROM: i32 = 4;
+const TRACE_FROM: i32 = 6;
+/// How much more verbosity the transport libraries need.
+const LIBRARY_OFFSET: i32 = 4;
+/// Crates whose chatter is of interest to their own developers only.
+const LIBRARIES: [&str; 8] = ["hyper", "h2", "rustls", "tower", "tonic", "kube", "mio", "tokio"];
+
+/// The verbosity in force; `PUT /debug/flags/v` changes it.
+static VERBOSITY: AtomicI32 = AtomicI32::new(0);
+static INSTALLED: OnceLock<()> = OnceLock::new();
+
+/// Form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// klog's text lines.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Changes the verbosity of a running process.
+pub fn set_verbosity(level: i32) {
+    VERBOSITY.store(level, Ordering::Relaxed);
+    tracing::callsite::rebuild_interest_cache();
+}
+
+/// The verbosity in force.
+pub fn verbosity() -> i32 {
+    VERBOSITY.load(Ordering::Relaxed)
+}
+
+/// All that is wrong with the settings.
+pub fn validate(args: &LoggingArgs) -> Vec<String> {
+    let mut problems = Vec::new();
+    if !matches!(args.logging_format.as_str(), "text" | "json") {
+        problems.push(format!("format: Invalid value: {:?}: Unsupported log format", args.logging_format));
+    }
+    if args.logging_format == "json" && !args.vmodule.is_empty() {
+        problems.push("vmodule: Forbidden: Only supported for text log format".into());
+    }
+    if let Err(problem) = vmodule(&args.vmodule) {
+        problems.push(problem);
+    }
+    if args.log_text_split_stream || args.log_json_split_stream {
+        problems.push("options.splitStream: Forbidden: Feature LoggingAlphaOptions is disabled".into());
+    }
+    if args.log_text_info_buffer_size != "0" || args.log_json_info_buffer_size != "0" {
+        problems.push("options.infoBufferSize: Forbidden: Feature LoggingAlphaOptions is disabled".into());
+    }
+    problems
+}
+
+/// Installs the process's log output. The first call counts.
+pub fn install(args: &LoggingArgs) {
+    if INSTALLED.set(()).is_err() {
+        return;
+    }
+    VERBOSITY.store(args.verbosity, Ordering::Relaxed);
+    let format = if args.logging_format == "json" { Format::Json } else { Format::Text };
+    let modules = vmodule(&args.vmodule).unwrap_or_default();
+    let output = Output { format, modules: modules.into(), sink: Arc::new(StandardError) };
+    if tracing_subscriber::registry().with(output).try_init().is_err() {
+        tracing::debug!("logs are set up already");
+    }
+}
+
+fn vmodule(text: &str) -> Result<Vec<(String, i32)>, String> {
+    let parse = |pair: &str| {
+        let (pattern, level) = pair.split_once('=').filter(|(p, _)| !p.is_empty())?;
+        Some((pattern.to_owned(), level.parse().ok()?))
+    };
+    text.split(',')
+        .filter(|p| !p.is_empty())
+        .map(|pair| parse(pair).ok_or_else(|| format!("{pair:?} does not have the pattern=N format")))
+        .collect()
+}
+
+/// Where lines go.
+trait Sink: Send + Sync {
+    fn write(&self, line: &[u8]);
+}
+
+struct StandardError;
+
+impl Sink for StandardError {
+    fn write(&self, line: &[u8]) {
+        // There is nowhere to report that the log cannot be written.
+        let _lost = std::io::stderr().lock().write_all(line).is_err();
+    }
+}
+
+struct Output {
+    format: Format,
+    modules: Box<[(String, i32)]>,
+    sink: Arc<dyn Sink>,
+}
+
+impl Output {
+    fn verbosity_for(&self, metadata: &Metadata<'_>) -> i32 {
+        let level = verbosity();
+        if self.modules.is_empty() {
+            return level;
+        }
+        let file = metadata.file().and_then(|f| f.rsplit('/').next()).unwrap_or_default();
+        let stem = file.strip_suffix(".rs").unwrap_or(file);
+        self.modules.iter().find(|(pattern, _)| matches_glob(pattern, stem)).map_or(level, |(_, n)| *n)
+    }
+
+    fn wanted(&self, metadata: &Metadata<'_>) -> bool {
+        let from = match *metadata.level() {
+            Level::ERROR | Level::WARN | Level::INFO => return true,
+            Level::DEBUG => DEBUG_FROM,
+            Level::TRACE => TRACE_FROM,
+        };
+        let krate = metadata.target().split("::").next().unwrap_or_default();
+        let library =
+            LIBRARIES.iter().any(|l| krate.strip_prefix(l).is_some_and(|r| r.is_empty() || r.starts_with('_')));
+        self.verbosity_for(metadata) >= if library { from + LIBRARY_OFFSET } else { from }
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Output {
+    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
+        if self.wanted(metadata) { Interest::always() } else { Interest::never() }
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>, _ctx: Context<'_, S>) -> bool {
+        self.wanted(metadata)
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        None
+    }
+
+    fn on_event(&self, event: &Event<'_>, _ctx: Context<'_, S>) {
+        let mut fields = line::Fields::default();
+        event.record(&mut fields);
+        if fields.v.is_some_and(|v| v > self.verbosity_for(event.metadata())) {
+            return;
+        }
+        let text = match self.format {
+            Format::Text => line::text(event.metadata(), &fields, SystemTime::now()),
+            Format::Json => line::json(event.metadata(), &fields, SystemTime::now()),
+        };
+        self.sink.write(text.as_bytes());
+    }
+}
+
+/// Shell patterns with `*` and `?`.
+fn matches_glob(pattern: &str, text: &str) -> bool {
+    let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
+    let (mut p, mut t, mut star) = (0, 0, None);
+    while t < text.len() {
+        match pattern.get(p) {
+            Some('*') => {
+                star = Some((p, t));
+                p += 1;
+            }
+            Some(c) if *c == '?' || *c == text[t] => {
+                p += 1;
+                t += 1;
+            }
+            _ => match star {
+                Some((at, from)) => {
+                    p = at + 1;
+                    t = from + 1;
+                    star = Some((at, from + 1));
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|c| *c == '*')
+}
+
+#[cfg(test)]
+mod tests;

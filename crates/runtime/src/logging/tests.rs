@@ -1,0 +1,63 @@
+use parking_lot::Mutex;
+
+use super::*;
+
+#[derive(Default)]
+struct Lines(Mutex<String>);
+
+impl Sink for Lines {
+    fn write(&self, line: &[u8]) {
+        self.0.lock().push_str(&String::from_utf8_lossy(line));
+    }
+}
+
+fn logged(format: Format, work: impl FnOnce()) -> String {
+    let lines = Arc::new(Lines::default());
+    let output = Output { format, modules: Box::new([]), sink: lines.clone() };
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(output), work);
+    let text = lines.0.lock().clone();
+    text
+}
+
+#[test]
+fn text_lines_are_klogs() {
+    let text = logged(Format::Text, || {
+        tracing::info!(path = "/x", count = 3, "Starting watch");
+        tracing::error!(error = %"no such \"file\"", "command failed");
+        tracing::info!(v = 3, "too verbose");
+    });
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    let form = |line: &str| line.split_once("] ").map(|(head, body)| (head.len() > 30, body.to_owned()));
+    assert_eq!(form(lines[0]), Some((true, "\"Starting watch\" path=\"/x\" count=3".into())));
+    assert_eq!(form(lines[1]), Some((true, "\"command failed\" err=\"no such \\\"file\\\"\"".into())));
+    assert!(lines[0].starts_with('I') && lines[1].starts_with('E'));
+}
+
+#[test]
+fn long_values_are_indented() {
+    let text = logged(Format::Text, || tracing::info!(body = "a\nb", "x"));
+    assert!(text.ends_with("body=<\n\ta\n\tb\n >\n"), "{text}");
+}
+
+#[test]
+fn json_lines_have_the_keys() {
+    let text = logged(Format::Json, || {
+        tracing::info!(count = 3, "hello");
+        tracing::error!(err = "bad", "failed");
+    });
+    let lines: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(
+        (lines[0]["msg"].as_str(), lines[0]["v"].as_i64(), lines[0]["count"].as_i64()),
+        (Some("hello"), Some(0), Some(3))
+    );
+    assert!(lines[0]["ts"].as_f64().unwrap() > 1e12);
+    assert!(lines[1].get("v").is_none() && lines[1]["err"] == "bad");
+}
+
+#[test]
+fn patterns() {
+    assert!(matches_glob("ser*", "server") && matches_glob("s?rver", "server") && !matches_glob("serve", "server"));
+    assert_eq!(vmodule("a=1,b*=2"), Ok(vec![("a".into(), 1), ("b*".into(), 2)]));
+    assert!(vmodule("a").is_err());
+}
