@@ -1,10 +1,12 @@
 //! Test harness: real processes in temporary directories, on free ports, ended when dropped.
 
 pub mod kubectl;
+pub mod netns;
 pub mod process;
 pub mod server;
 pub mod wait;
 
 pub use kubectl::Kubectl;
+pub use netns::Netns;
 pub use server::ApiServer;
 pub use wait::wait_until;
