@@ -8,18 +8,20 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
+use kube::Client;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::{self, ApiSink, ApiSource, Mirrors, StatusWriter};
 use crate::backoff::BackOff;
 use crate::config::{self, KubeletConfiguration};
-use crate::cri::{Cri, CriError, PodView, v1};
-use crate::events::{Events, LogSink};
+use crate::cri::{Cri, CriError, PodView, RuntimeVersion, v1};
+use crate::events::{EventSink, Events, LogSink};
 use crate::hooks::Hooks;
 use crate::images::Images;
 use crate::metrics::METRICS;
-use crate::node::{NodeFacts, SharedFacts, machine};
-use crate::objects::{NoObjects, Objects};
+use crate::node::{LeaseLoop, NodeFacts, NodeLoop, SharedFacts, machine};
+use crate::objects::{ApiObjects, NoObjects, Objects};
 use crate::options::KubeletFlags;
 use crate::paths::Paths;
 use crate::platform::{CgroupDriver, CgroupLimits, CgroupVersion, Linux, Platform};
@@ -46,6 +48,9 @@ pub enum KubeletError {
     /// Configuration.
     #[error(transparent)]
     Config(#[from] config::ConfigError),
+    /// Client.
+    #[error(transparent)]
+    Client(#[from] api::ClientError),
     /// The runtime refused.
     #[error("failed to get the container runtime's {what}")]
     Runtime {
@@ -75,11 +80,14 @@ pub struct Kubelet {
     services: Arc<Services>,
     workers: Arc<Workers>,
     pleg: Arc<Pleg>,
+    client: Option<Client>,
+    mirrors: Option<Arc<Mirrors>>,
+    runtime_version: String,
 }
 
 impl Kubelet {
     /// Builds all parts.
-    pub async fn build(flags: KubeletFlags) -> Result<Self, KubeletError> {
+    pub async fn build(flags: KubeletFlags, stop: CancellationToken) -> Result<Self, KubeletError> {
         let loaded = config::load(flags.config.as_deref(), flags.config_dir.as_deref(), flags.overrides.clone())?;
         for warning in &loaded.warnings {
             tracing::warn!(warning, "configuration");
@@ -97,15 +105,19 @@ impl Kubelet {
         let platform: Arc<dyn Platform> = Arc::new(Linux::detect(driver));
         check_machine(&config, &*platform)?;
         let name = machine::node_name(flags.hostname_override.as_deref());
+        let client = match &flags.kubeconfig {
+            Some(path) => Some(api::client(path).await?),
+            None => None,
+        };
         let paths = Paths::new(&flags.root_dir, &config.pod_logs_dir, "/var/log/containers");
         make_directories(&paths, &*platform)?;
-        let services = services(&flags, config, cri, version.name, platform, paths, driver, &name);
-        Ok(services)
+        let parts = Parts { config, cri, version, platform, paths, driver, name, client };
+        Ok(assemble(&flags, parts, &stop))
     }
 
     /// Runs until stopped.
     pub async fn run(self, stop: CancellationToken) -> Result<(), KubeletError> {
-        let Self { flags, services, workers, pleg } = self;
+        let Self { flags, services, workers, pleg, client, mirrors, runtime_version } = self;
         METRICS.node_name.with_label_values(&[services.facts.get().name.as_str()]).set(1);
         services.health.check(&services.cri).await;
         if let Err(error) = pleg.relist(&services.cri, &workers).await {
@@ -114,7 +126,11 @@ impl Kubelet {
             services.health.relisted();
         }
         let (deliveries, mut snapshots) = mpsc::channel::<Snapshot>(16);
-        let expected = start_sources(&flags, &services, &deliveries, &stop);
+        let mut expected = start_sources(&flags, &services, &deliveries, &stop);
+        if let (Some(client), Some(mirrors)) = (&client, &mirrors) {
+            expected.insert(SourceName::Api);
+            start_api(&flags, client, mirrors, &services, &runtime_version, &deliveries, &stop);
+        }
         let health = {
             let (services, stop) = (Arc::clone(&services), stop.clone());
             async move { services.health.run(&services.cri, stop).await }
@@ -137,6 +153,10 @@ impl Kubelet {
                     },
                     _ = housekeeping.tick() => {
                         housekeep(&merged, &services, &workers, &pleg).await;
+                        if let Some(mirrors) = mirrors.as_ref().filter(|_| merged.is_complete()) {
+                            let copies = merged.sources.get(&SourceName::Api).cloned().unwrap_or_default();
+                            mirrors.reconcile(&merged.static_pods(), &copies).await;
+                        }
                     }
                 }
             }
@@ -210,24 +230,34 @@ fn make_directories(paths: &Paths, platform: &dyn Platform) -> Result<(), Kubele
     platform.make_shared(&root).map_err(|source| KubeletError::Files { path: root, source })
 }
 
-#[allow(clippy::too_many_arguments)]
-fn services(
-    flags: &KubeletFlags,
+/// What must be known before anything can be put together.
+struct Parts {
     config: Arc<KubeletConfiguration>,
     cri: Cri,
-    runtime_name: String,
+    version: RuntimeVersion,
     platform: Arc<dyn Platform>,
     paths: Paths,
     driver: CgroupDriver,
-    name: &str,
-) -> Kubelet {
+    name: String,
+    client: Option<Client>,
+}
+
+fn assemble(flags: &KubeletFlags, parts: Parts, stop: &CancellationToken) -> Kubelet {
+    let Parts { config, cri, version, platform, paths, driver, name, client } = parts;
     let started = Timestamp::now();
-    let addresses: Vec<IpAddr> = machine::addresses(flags.node_ip.as_deref(), name);
+    let addresses: Vec<IpAddr> = machine::addresses(flags.node_ip.as_deref(), &name);
     let capacity = machine::capacity(&config, &*platform, paths.root());
     let allocatable = machine::allocatable(&config, &capacity);
-    let facts = SharedFacts::new(NodeFacts { name: name.to_owned(), addresses, capacity, allocatable });
-    let objects: Arc<dyn Objects> = Arc::new(NoObjects);
-    let events = Events::new(Arc::new(LogSink), name);
+    let facts = SharedFacts::new(NodeFacts { name: name.clone(), addresses, capacity, allocatable });
+    let objects: Arc<dyn Objects> = match &client {
+        Some(client) => Arc::new(ApiObjects::start(client.clone())),
+        None => Arc::new(NoObjects),
+    };
+    let sink: Arc<dyn EventSink> = match &client {
+        Some(client) => Arc::new(ApiSink::start(client.clone(), &name, stop.clone())),
+        None => Arc::new(LogSink),
+    };
+    let events = Events::new(sink, &name);
     let mut settings = Settings::new(&config, driver, platform.cgroup_version() == CgroupVersion::V2);
     settings.huge_pages = machine::huge_page_sizes();
     settings.swap_capacity = machine::swap_bytes();
@@ -250,7 +280,7 @@ fn services(
         statuses: Arc::new(StatusStore::default()),
         restarts: BackOff::new(RESTART_INITIAL, settings.max_restart_period),
         cri,
-        runtime_name,
+        runtime_name: version.name.clone(),
         platform,
         paths,
         config,
@@ -263,7 +293,9 @@ fn services(
     let workers = Workers::new(Arc::clone(&services));
     // The cell is new, so nobody can have filled it.
     drop(cell.set(Arc::downgrade(&workers)));
-    Kubelet { flags: flags.clone(), services, workers, pleg: Arc::default() }
+    let runtime_version = format!("{}://{}", version.name, version.version.trim_start_matches('v'));
+    let mirrors = client.as_ref().map(|client| Mirrors::new(client.clone(), &name));
+    Kubelet { flags: flags.clone(), services, workers, pleg: Arc::default(), client, mirrors, runtime_version }
 }
 
 /// Starts the sources that are configured and answers their names.
@@ -296,6 +328,36 @@ fn start_sources(
     expected
 }
 
+/// Starts everything that needs an apiserver.
+fn start_api(
+    flags: &KubeletFlags,
+    client: &Client,
+    mirrors: &Arc<Mirrors>,
+    services: &Arc<Services>,
+    runtime_version: &str,
+    deliveries: &mpsc::Sender<Snapshot>,
+    stop: &CancellationToken,
+) {
+    let node = services.facts.get().name.clone();
+    let source = ApiSource { client: client.clone(), node: node.clone() };
+    tokio::spawn(source.run(deliveries.clone(), stop.clone()));
+    let (store, mirrors) = (Arc::clone(&services.statuses), Arc::clone(mirrors));
+    let writer = StatusWriter { client: client.clone(), store };
+    tokio::spawn(writer.run(stop.clone()));
+    let seconds = services.config.node_lease_duration_seconds;
+    let lease = LeaseLoop { client: client.clone(), node, seconds };
+    tokio::spawn(lease.run(stop.clone()));
+    let object = NodeLoop {
+        client: client.clone(),
+        services: Arc::clone(services),
+        runtime_version: runtime_version.to_owned(),
+        labels: flags.node_labels.clone(),
+        external_cloud: flags.cloud_provider == "external",
+        mirrors,
+    };
+    tokio::spawn(object.run(stop.clone()));
+}
+
 /// The desired Pods of all sources.
 struct MergedConfig {
     expected: BTreeSet<SourceName>,
@@ -312,6 +374,10 @@ impl MergedConfig {
         self.expected.iter().all(|source| self.sources.contains_key(source))
     }
 
+    fn static_pods(&self) -> Vec<Arc<Pod>> {
+        self.sources.values().flat_map(BTreeMap::values).filter(|pod| pods::is_static(pod)).cloned().collect()
+    }
+
     fn contains(&self, uid: &str) -> bool {
         self.sources.values().any(|pods| pods.contains_key(uid))
     }
@@ -321,8 +387,9 @@ impl MergedConfig {
         for uid in old.keys().filter(|uid| !snapshot.pods.contains_key(*uid)) {
             workers.remove(uid);
         }
-        let mut changed: Vec<Arc<Pod>> =
-            snapshot.pods.values().filter(|pod| old.get(pods::uid(pod)) != Some(*pod)).cloned().collect();
+        // Mirrors are shown in the API and never run.
+        let real = snapshot.pods.values().filter(|pod| !pods::is_mirror(pod));
+        let mut changed: Vec<Arc<Pod>> = real.filter(|pod| old.get(pods::uid(pod)) != Some(*pod)).cloned().collect();
         changed.sort_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0));
         for pod in changed {
             workers.update(pod);
@@ -344,9 +411,11 @@ async fn housekeep(merged: &MergedConfig, services: &Services, workers: &Workers
         if !pod.running || merged.contains(&uid) || workers.get(&uid).is_some() {
             continue;
         }
-        METRICS.orphaned_pods.inc();
-        tracing::info!(uid, pod = pod.name, namespace = pod.namespace, "stopping a pod that nobody wants");
-        if let Ok(view) = PodView::read(&services.cri, &uid).await {
+        // The list may be older than the Pod's end: what counts is what runs now.
+        let view = PodView::read(&services.cri, &uid).await;
+        if let Some(view) = view.ok().filter(|view| view.running().next().is_some() || view.active_sandbox().is_some()) {
+            METRICS.orphaned_pods.inc();
+            tracing::info!(uid, pod = pod.name, namespace = pod.namespace, "stopping a pod that nobody wants");
             let lost = LostPod::restore(&uid, &pod.name, &pod.namespace, &view);
             workers.stop_lost(Arc::new(lost));
         }

@@ -2,6 +2,7 @@
 //!
 //! One task per Pod (`workers`) owns what is wanted and what was seen of it; everything else is a service it calls.
 
+pub mod api;
 pub mod backoff;
 pub mod config;
 pub mod cri;

@@ -17,7 +17,7 @@ fn main() -> ExitCode {
     };
     let logging = LoggingArgs { logging_format: flags.logging_format.clone(), verbosity: flags.verbosity, ..LoggingArgs::default() };
     process::run(&logging, |stop| async move {
-        let kubelet = Kubelet::build(flags).await?;
+        let kubelet = Kubelet::build(flags, stop.clone()).await?;
         kubelet.run(stop).await?;
         Ok::<(), KubeletError>(())
     })

@@ -103,7 +103,7 @@ impl Cri {
     pub async fn version(&self) -> Result<RuntimeVersion, CriError> {
         let mut client = self.runtime.clone();
         let request = v1::VersionRequest { version: API_VERSION.into() };
-        let answer = call("version", self.timeout, client.version(request)).await?;
+        let answer = call("version", self.timeout, Box::pin(client.version(request))).await?;
         if answer.version != API_VERSION {
             return Err(CriError::Version);
         }
@@ -113,13 +113,13 @@ impl Cri {
     /// Conditions, handlers and features.
     pub async fn status(&self, verbose: bool) -> Result<v1::StatusResponse, CriError> {
         let mut client = self.runtime.clone();
-        call("status", self.timeout, client.status(v1::StatusRequest { verbose })).await
+        call("status", self.timeout, Box::pin(client.status(v1::StatusRequest { verbose }))).await
     }
 
     /// The runtime's cgroup driver.
     pub async fn runtime_config(&self) -> Result<v1::RuntimeConfigResponse, CriError> {
         let mut client = self.runtime.clone();
-        call("runtime_config", self.timeout, client.runtime_config(v1::RuntimeConfigRequest {})).await
+        call("runtime_config", self.timeout, Box::pin(client.runtime_config(v1::RuntimeConfigRequest {}))).await
     }
 
     /// Tells the runtime the node's Pod address range.
@@ -128,14 +128,14 @@ impl Cri {
         let network_config = Some(v1::NetworkConfig { pod_cidr: pod_cidr.to_owned() });
         let request =
             v1::UpdateRuntimeConfigRequest { runtime_config: Some(v1::RuntimeConfig { network_config }) };
-        call("update_runtime_config", self.timeout, client.update_runtime_config(request)).await.map(drop)
+        call("update_runtime_config", self.timeout, Box::pin(client.update_runtime_config(request))).await.map(drop)
     }
 
     /// Creates and starts a sandbox.
     pub async fn run_pod_sandbox(&self, config: v1::PodSandboxConfig, handler: &str) -> Result<String, CriError> {
         let mut client = self.runtime.clone();
         let request = v1::RunPodSandboxRequest { config: Some(config), runtime_handler: handler.to_owned() };
-        let answer = call("run_podsandbox", self.timeout * 2, client.run_pod_sandbox(request)).await?;
+        let answer = call("run_podsandbox", self.timeout * 2, Box::pin(client.run_pod_sandbox(request))).await?;
         if answer.pod_sandbox_id.is_empty() {
             return Err(CriError::Incomplete("sandbox id"));
         }
@@ -146,34 +146,34 @@ impl Cri {
     pub async fn stop_pod_sandbox(&self, id: &str) -> Result<(), CriError> {
         let mut client = self.runtime.clone();
         let request = v1::StopPodSandboxRequest { pod_sandbox_id: id.to_owned() };
-        gone_is_fine(call("stop_podsandbox", self.timeout, client.stop_pod_sandbox(request)).await)
+        gone_is_fine(call("stop_podsandbox", self.timeout, Box::pin(client.stop_pod_sandbox(request))).await)
     }
 
     /// Removes a sandbox.
     pub async fn remove_pod_sandbox(&self, id: &str) -> Result<(), CriError> {
         let mut client = self.runtime.clone();
         let request = v1::RemovePodSandboxRequest { pod_sandbox_id: id.to_owned() };
-        gone_is_fine(call("remove_podsandbox", self.timeout, client.remove_pod_sandbox(request)).await)
+        gone_is_fine(call("remove_podsandbox", self.timeout, Box::pin(client.remove_pod_sandbox(request))).await)
     }
 
     /// One sandbox with its addresses.
     pub async fn pod_sandbox_status(&self, id: &str, verbose: bool) -> Result<v1::PodSandboxStatusResponse, CriError> {
         let mut client = self.runtime.clone();
         let request = v1::PodSandboxStatusRequest { pod_sandbox_id: id.to_owned(), verbose };
-        call("podsandbox_status", self.timeout, client.pod_sandbox_status(request)).await
+        call("podsandbox_status", self.timeout, Box::pin(client.pod_sandbox_status(request))).await
     }
 
     /// Sandboxes that match.
     pub async fn list_pod_sandbox(&self, filter: Option<v1::PodSandboxFilter>) -> Result<Vec<v1::PodSandbox>, CriError> {
         let mut client = self.runtime.clone();
         let request = v1::ListPodSandboxRequest { filter };
-        Ok(call("list_podsandbox", self.timeout, client.list_pod_sandbox(request)).await?.items)
+        Ok(call("list_podsandbox", self.timeout, Box::pin(client.list_pod_sandbox(request))).await?.items)
     }
 
     /// Creates a container.
     pub async fn create_container(&self, request: v1::CreateContainerRequest) -> Result<String, CriError> {
         let mut client = self.runtime.clone();
-        let answer = call("create_container", self.timeout, client.create_container(request)).await?;
+        let answer = call("create_container", self.timeout, Box::pin(client.create_container(request))).await?;
         if answer.container_id.is_empty() {
             return Err(CriError::Incomplete("container id"));
         }
@@ -184,7 +184,7 @@ impl Cri {
     pub async fn start_container(&self, id: &str) -> Result<(), CriError> {
         let mut client = self.runtime.clone();
         let request = v1::StartContainerRequest { container_id: id.to_owned() };
-        call("start_container", self.timeout, client.start_container(request)).await.map(drop)
+        call("start_container", self.timeout, Box::pin(client.start_container(request))).await.map(drop)
     }
 
     /// Stops a container within `grace` seconds.
@@ -192,28 +192,28 @@ impl Cri {
         let mut client = self.runtime.clone();
         let request = v1::StopContainerRequest { container_id: id.to_owned(), timeout: grace };
         let deadline = self.timeout + Duration::from_secs(u64::try_from(grace).unwrap_or(0));
-        gone_is_fine(call("stop_container", deadline, client.stop_container(request)).await)
+        gone_is_fine(call("stop_container", deadline, Box::pin(client.stop_container(request))).await)
     }
 
     /// Removes a container.
     pub async fn remove_container(&self, id: &str) -> Result<(), CriError> {
         let mut client = self.runtime.clone();
         let request = v1::RemoveContainerRequest { container_id: id.to_owned() };
-        gone_is_fine(call("remove_container", self.timeout, client.remove_container(request)).await)
+        gone_is_fine(call("remove_container", self.timeout, Box::pin(client.remove_container(request))).await)
     }
 
     /// Containers that match.
     pub async fn list_containers(&self, filter: Option<v1::ContainerFilter>) -> Result<Vec<v1::Container>, CriError> {
         let mut client = self.runtime.clone();
         let request = v1::ListContainersRequest { filter };
-        Ok(call("list_containers", self.timeout, client.list_containers(request)).await?.containers)
+        Ok(call("list_containers", self.timeout, Box::pin(client.list_containers(request))).await?.containers)
     }
 
     /// One container in full.
     pub async fn container_status(&self, id: &str, verbose: bool) -> Result<v1::ContainerStatusResponse, CriError> {
         let mut client = self.runtime.clone();
         let request = v1::ContainerStatusRequest { container_id: id.to_owned(), verbose };
-        call("container_status", self.timeout, client.container_status(request)).await
+        call("container_status", self.timeout, Box::pin(client.container_status(request))).await
     }
 
     /// Changes a running container's limits.
@@ -224,7 +224,7 @@ impl Cri {
             linux: Some(linux),
             annotations: Default::default(),
         };
-        call("update_container", self.timeout, client.update_container_resources(request)).await.map(drop)
+        call("update_container", self.timeout, Box::pin(client.update_container_resources(request))).await.map(drop)
     }
 
     /// Tells the runtime the Pod's new sums; runtimes without the call are fine.
@@ -240,7 +240,7 @@ impl Cri {
             overhead: Some(overhead),
             resources: Some(resources),
         };
-        match call("update_podsandbox", self.timeout, client.update_pod_sandbox_resources(request)).await {
+        match call("update_podsandbox", self.timeout, Box::pin(client.update_pod_sandbox_resources(request))).await {
             Err(error) if error.is_unimplemented() || error.message().contains("not implemented") => Ok(()),
             other => other.map(drop),
         }
@@ -250,7 +250,7 @@ impl Cri {
     pub async fn reopen_container_log(&self, id: &str) -> Result<(), CriError> {
         let mut client = self.runtime.clone();
         let request = v1::ReopenContainerLogRequest { container_id: id.to_owned() };
-        call("reopen_container_log", self.timeout, client.reopen_container_log(request)).await.map(drop)
+        call("reopen_container_log", self.timeout, Box::pin(client.reopen_container_log(request))).await.map(drop)
     }
 
     /// Runs a command to its end; `timeout` zero means no limit on the runtime's side.
@@ -264,27 +264,27 @@ impl Cri {
         let seconds = i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX);
         let request = v1::ExecSyncRequest { container_id: id.to_owned(), cmd, timeout: seconds };
         if timeout.is_zero() {
-            return Ok(unlimited("exec_sync", client.exec_sync(request)).await?);
+            return Ok(unlimited("exec_sync", Box::pin(client.exec_sync(request))).await?);
         }
-        call("exec_sync", timeout + self.timeout, client.exec_sync(request)).await
+        call("exec_sync", timeout + self.timeout, Box::pin(client.exec_sync(request))).await
     }
 
     /// Asks for a streaming address for a command.
     pub async fn exec(&self, request: v1::ExecRequest) -> Result<String, CriError> {
         let mut client = self.runtime.clone();
-        Ok(call("exec", self.timeout, client.exec(request)).await?.url)
+        Ok(call("exec", self.timeout, Box::pin(client.exec(request))).await?.url)
     }
 
     /// Asks for a streaming address for a container's own streams.
     pub async fn attach(&self, request: v1::AttachRequest) -> Result<String, CriError> {
         let mut client = self.runtime.clone();
-        Ok(call("attach", self.timeout, client.attach(request)).await?.url)
+        Ok(call("attach", self.timeout, Box::pin(client.attach(request))).await?.url)
     }
 
     /// Asks for a streaming address for ports of a sandbox.
     pub async fn port_forward(&self, request: v1::PortForwardRequest) -> Result<String, CriError> {
         let mut client = self.runtime.clone();
-        Ok(call("port_forward", self.timeout, client.port_forward(request)).await?.url)
+        Ok(call("port_forward", self.timeout, Box::pin(client.port_forward(request))).await?.url)
     }
 
     /// Checkpoints a container into an archive.
@@ -296,34 +296,34 @@ impl Cri {
             timeout: seconds,
         };
         let deadline = self.timeout + Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
-        call("checkpoint_container", deadline, client.checkpoint_container(request)).await.map(drop)
+        call("checkpoint_container", deadline, Box::pin(client.checkpoint_container(request))).await.map(drop)
     }
 
     /// Usage of all running containers.
     pub async fn list_container_stats(&self) -> Result<Vec<v1::ContainerStats>, CriError> {
         let mut client = self.runtime.clone();
         let request = v1::ListContainerStatsRequest { filter: None };
-        Ok(call("list_container_stats", self.timeout, client.list_container_stats(request)).await?.stats)
+        Ok(call("list_container_stats", self.timeout, Box::pin(client.list_container_stats(request))).await?.stats)
     }
 
     /// The stream of container events, where the runtime has one.
     pub async fn container_events(&self) -> Result<tonic::Streaming<v1::ContainerEventResponse>, CriError> {
         let mut client = self.runtime.clone();
-        Ok(unlimited("get_container_events", client.get_container_events(v1::GetEventsRequest {})).await?)
+        Ok(unlimited("get_container_events", Box::pin(client.get_container_events(v1::GetEventsRequest {}))).await?)
     }
 
     /// All images.
     pub async fn list_images(&self) -> Result<Vec<v1::Image>, CriError> {
         let mut client = self.images.clone();
         let request = v1::ListImagesRequest { filter: None };
-        Ok(call("list_images", self.timeout, client.list_images(request)).await?.images)
+        Ok(call("list_images", self.timeout, Box::pin(client.list_images(request))).await?.images)
     }
 
     /// One image, if present.
     pub async fn image_status(&self, image: v1::ImageSpec, verbose: bool) -> Result<v1::ImageStatusResponse, CriError> {
         let mut client = self.images.clone();
         let request = v1::ImageStatusRequest { image: Some(image), verbose };
-        call("image_status", self.timeout, client.image_status(request)).await
+        call("image_status", self.timeout, Box::pin(client.image_status(request))).await
     }
 
     /// Pulls an image; there is no limit on its time, the caller's cancellation ends it.
@@ -335,7 +335,7 @@ impl Cri {
     ) -> Result<String, CriError> {
         let mut client = self.images.clone();
         let request = v1::PullImageRequest { image: Some(image), auth, sandbox_config: sandbox };
-        let answer: v1::PullImageResponse = unlimited("pull_image", client.pull_image(request)).await?;
+        let answer: v1::PullImageResponse = unlimited("pull_image", Box::pin(client.pull_image(request))).await?;
         if answer.image_ref.is_empty() {
             return Err(CriError::Incomplete("image reference"));
         }
@@ -346,13 +346,13 @@ impl Cri {
     pub async fn remove_image(&self, image: &str) -> Result<(), CriError> {
         let mut client = self.images.clone();
         let image = Some(v1::ImageSpec { image: image.to_owned(), ..Default::default() });
-        gone_is_fine(call("remove_image", self.timeout, client.remove_image(v1::RemoveImageRequest { image })).await)
+        gone_is_fine(call("remove_image", self.timeout, Box::pin(client.remove_image(v1::RemoveImageRequest { image }))).await)
     }
 
     /// Usage of the file systems that hold images.
     pub async fn image_fs_info(&self) -> Result<v1::ImageFsInfoResponse, CriError> {
         let mut client = self.images.clone();
-        call("image_fs_info", self.timeout, client.image_fs_info(v1::ImageFsInfoRequest {})).await
+        call("image_fs_info", self.timeout, Box::pin(client.image_fs_info(v1::ImageFsInfoRequest {}))).await
     }
 }
 

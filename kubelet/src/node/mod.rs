@@ -1,6 +1,11 @@
 //! The node itself: facts, the Node object, its lease.
 
 mod facts;
+mod lease;
 pub mod machine;
+mod object;
+pub mod status;
 
 pub use facts::{NodeFacts, SharedFacts};
+pub use lease::LeaseLoop;
+pub use object::NodeLoop;

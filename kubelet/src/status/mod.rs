@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{HostIP, Pod, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-pub use store::{StatusStore, merge};
+pub use store::{Pending, StatusStore, merge};
 
 use crate::cri::PodView;
 use crate::node::NodeFacts;

@@ -159,6 +159,8 @@ impl Volumes {
                     Some(page_size) => platform.mount_hugepages(&dir, &page_size)?,
                     None => platform.mount_tmpfs(&dir, size)?,
                 }
+                // A new tmpfs is sticky; the directory it covers was not.
+                fs::set_permissions(&dir, fs::Permissions::from_mode(0o777))?;
             }
             match group {
                 Some((group, policy)) if fresh => ownership::apply(&dir, group, false, policy),

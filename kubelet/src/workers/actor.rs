@@ -136,7 +136,7 @@ impl Actor {
             let (inbox, pod) = (Arc::clone(&self.inbox), Arc::clone(&self.pod));
             let start = std::time::Instant::now();
             let result = tokio::select! {
-                result = self.round() => result,
+                result = Box::pin(self.round()) => result,
                 () = inbox.stopped(&pod) => continue,
             };
             METRICS.worker_duration.with_label_values(&["sync"]).observe(start.elapsed().as_secs_f64());
@@ -213,7 +213,7 @@ impl Actor {
         services.probes.register(&pod, &self.probe_state.subscribe());
         let secrets = self.pull_secrets().await;
         let acted = !plan_is_empty(&plan);
-        let outcome = self.act(&plan, &view, &mounted, &secrets).await;
+        let outcome = Box::pin(self.act(&plan, &view, &mounted, &secrets)).await;
         if outcome.is_err()
             && let Ok(fresh) = PodView::read(&services.cri, pods::uid(&pod)).await
         {
@@ -338,7 +338,7 @@ impl Actor {
             secrets,
             ips: &ips,
         };
-        self.start_all(plan, &round).await
+        Box::pin(self.start_all(plan, &round)).await
     }
 
     fn sandbox_failed(&self, error: &str) -> RoundError {
@@ -368,7 +368,7 @@ impl Actor {
 
     /// Starts one; of several errors the one with the earliest retry is kept.
     async fn start(&mut self, round: &Round<'_>, container: &Container, role: Role, kept: &mut Option<StartError>) -> bool {
-        match round.start(container, role).await {
+        match Box::pin(round.start(container, role)).await {
             Ok(()) => {
                 self.waiting.remove(&container.name);
                 true
@@ -501,7 +501,7 @@ impl Actor {
             let orders = self.take_orders();
             let (inbox, pod) = (Arc::clone(&self.inbox), Arc::clone(&self.pod));
             let result = tokio::select! {
-                result = self.terminate(orders.grace) => result,
+                result = Box::pin(self.terminate(orders.grace)) => result,
                 () = inbox.shortened(&pod, orders.grace) => continue,
             };
             match result {

@@ -92,7 +92,7 @@ impl Round<'_> {
     pub(super) async fn start(&self, container: &Container, role: Role) -> Result<(), StartError> {
         self.back_off(container, role)?;
         METRICS.started_containers.with_label_values(&[role.metric()]).inc();
-        let result = self.try_start(container, role).await;
+        let result = Box::pin(self.try_start(container, role)).await;
         if let Err(error) = &result {
             METRICS.started_containers_errors.with_label_values(&[role.metric(), &error.reason]).inc();
         }
@@ -128,11 +128,11 @@ impl Round<'_> {
     }
 
     async fn try_start(&self, container: &Container, role: Role) -> Result<(), StartError> {
-        let image = self.image(container, role).await?;
+        let image = Box::pin(self.image(container, role)).await?;
         let fail = |reason: &str, message: String| self.failed(container, role, reason, message);
         let (services, pod) = (self.services, self.pod);
         let restart_count = self.restart_count(container);
-        let config = self.config(container, role, restart_count, &image).await;
+        let config = Box::pin(self.config(container, role, restart_count, &image)).await;
         let config = config.map_err(|error| fail("CreateContainerConfigError", error))?;
         let request = v1::CreateContainerRequest {
             pod_sandbox_id: self.sandbox_id.to_owned(),

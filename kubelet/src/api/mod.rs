@@ -1,0 +1,78 @@
+//! The kubelet's dealings with the apiserver: Pods to run, their statuses, mirror Pods, events.
+
+mod events;
+mod mirror;
+mod source;
+mod status;
+
+use std::path::Path;
+use std::time::Duration;
+
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+
+pub use events::ApiSink;
+pub use mirror::Mirrors;
+pub use source::ApiSource;
+pub use status::StatusWriter;
+
+/// Deadline of ordinary calls.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
+
+/// A kubeconfig that gives no client.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The file.
+    #[error("failed to read the kubeconfig")]
+    Read(#[from] kube::config::KubeconfigError),
+    /// The client.
+    #[error("failed to make a client")]
+    Build(#[from] kube::Error),
+}
+
+/// A client from a kubeconfig file.
+pub async fn client(path: &Path) -> Result<Client, ClientError> {
+    let file = Kubeconfig::read_from(path)?;
+    let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
+    config.connect_timeout = Some(DEADLINE);
+    Ok(Client::try_from(config)?)
+}
+
+/// A call within the deadline; running out of time reads like the service being unavailable.
+pub(crate) async fn limited<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
+    match tokio::time::timeout(DEADLINE, call).await {
+        Ok(result) => result.map_err(CallError::Api),
+        Err(_) => Err(CallError::Timeout),
+    }
+}
+
+/// A call that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The API said no, or could not be reached.
+    #[error(transparent)]
+    Api(kube::Error),
+    /// No answer in time.
+    #[error("context deadline exceeded")]
+    Timeout,
+}
+
+impl CallError {
+    /// The HTTP code of an answer.
+    pub fn code(&self) -> Option<u16> {
+        match self {
+            Self::Api(kube::Error::Api(status)) => Some(status.code),
+            _ => None,
+        }
+    }
+
+    /// 404.
+    pub fn is_not_found(&self) -> bool {
+        self.code() == Some(404)
+    }
+
+    /// 409.
+    pub fn is_conflict(&self) -> bool {
+        self.code() == Some(409)
+    }
+}

@@ -1,0 +1,300 @@
+//! The Node object: registration and keeping its status.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, NodeSpec, NodeStatus, Taint};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use rand::Rng;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::status::{self, Pressure, StatusInput};
+use crate::api::{CallError, Mirrors, limited};
+use crate::events::EventType;
+use crate::services::Services;
+
+const TRIES: u32 = 5;
+const REGISTER_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(7));
+/// While the node comes up its readiness is looked at more often.
+const STARTUP: Duration = Duration::from_secs(120);
+const STARTUP_CHECK: Duration = Duration::from_millis(100);
+const ATTACH_ANNOTATION: &str = "volumes.kubernetes.io/controller-managed-attach-detach";
+const ADDRESS_ANNOTATION: &str = "alpha.kubernetes.io/provided-node-ip";
+
+/// Registers the node and keeps its status.
+pub struct NodeLoop {
+    /// Client.
+    pub client: Client,
+    /// Parts of the kubelet.
+    pub services: Arc<Services>,
+    /// `containerd://1.6.20`
+    pub runtime_version: String,
+    /// Labels asked for.
+    pub labels: BTreeMap<String, String>,
+    /// A cloud provider finishes the node.
+    pub external_cloud: bool,
+    /// Told when the Node may be another one.
+    pub mirrors: Arc<Mirrors>,
+}
+
+impl NodeLoop {
+    /// Runs until stopped.
+    pub async fn run(self, stop: CancellationToken) {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.work() => {}
+        }
+    }
+
+    async fn work(&self) {
+        if self.services.config.register_node {
+            self.register().await;
+        }
+        self.services.events.node(EventType::Normal, "Starting", "Starting kubelet.");
+        let began = Instant::now();
+        let config = &self.services.config;
+        let (update, report) = (config.node_status_update_frequency.0, config.node_status_report_frequency.0);
+        let mut reported = Instant::now();
+        let mut report_after = report;
+        let mut pod_cidr = String::new();
+        loop {
+            let mut result = Ok(None);
+            for attempt in 0..TRIES {
+                result = self.update(reported.elapsed() >= report_after).await;
+                match &result {
+                    Ok(_) => break,
+                    Err(error) => tracing::warn!(attempt, %error, "error updating node status, will retry"),
+                }
+            }
+            if let Ok(Some(node)) = result {
+                reported = Instant::now();
+                report_after = report.mul_f64(rand::rng().random_range(0.5..1.5));
+                self.tell_pod_cidr(&node, &mut pod_cidr).await;
+            }
+            self.wait(update, began).await;
+        }
+    }
+
+    /// Waits for the next round; readiness that changes while the node comes up ends the wait.
+    async fn wait(&self, update: Duration, began: Instant) {
+        let until = Instant::now() + update.mul_f64(rand::rng().random_range(1.0..1.04));
+        let ready = self.errors().is_empty();
+        while Instant::now() < until {
+            if began.elapsed() < STARTUP {
+                tokio::time::sleep(STARTUP_CHECK).await;
+                if self.errors().is_empty() != ready {
+                    return;
+                }
+            } else {
+                tokio::time::sleep(until.saturating_duration_since(Instant::now())).await;
+            }
+        }
+    }
+
+    fn errors(&self) -> Vec<String> {
+        let mut errors = self.services.health.runtime_errors();
+        errors.extend(self.services.health.network_error());
+        errors
+    }
+
+    fn name(&self) -> String {
+        self.services.facts.get().name.clone()
+    }
+
+    async fn compute(&self, previous: &NodeStatus) -> NodeStatus {
+        let facts = self.services.facts.get();
+        let config = &self.services.config;
+        let images = match self.services.cri.list_images().await {
+            Ok(all) => status::images(all, config.node_status_max_images),
+            Err(_) => previous.images.clone().unwrap_or_default(),
+        };
+        status::compute(StatusInput {
+            facts: &facts,
+            previous,
+            errors: &self.errors(),
+            pressure: Pressure::default(),
+            runtime_version: &self.runtime_version,
+            images,
+            runtime: self.services.health.features(),
+            port: config.port,
+            external_cloud: self.external_cloud,
+            now: Timestamp::now(),
+        })
+    }
+
+    fn default_labels(&self) -> BTreeMap<String, String> {
+        let arch = status::architecture();
+        [
+            ("kubernetes.io/hostname", self.name().as_str()),
+            ("kubernetes.io/os", "linux"),
+            ("kubernetes.io/arch", arch),
+            ("beta.kubernetes.io/os", "linux"),
+            ("beta.kubernetes.io/arch", arch),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into()
+    }
+
+    async fn initial(&self) -> Node {
+        let mut labels = self.default_labels();
+        labels.extend(self.labels.clone());
+        let mut annotations = BTreeMap::new();
+        if self.services.config.enable_controller_attach_detach {
+            annotations.insert(ATTACH_ANNOTATION.to_owned(), "true".to_owned());
+        }
+        let mut taints: Vec<Taint> = self.services.config.register_with_taints.clone();
+        if self.external_cloud {
+            let ips: Vec<String> = self.services.facts.get().addresses.iter().map(ToString::to_string).collect();
+            annotations.insert(ADDRESS_ANNOTATION.to_owned(), ips.join(","));
+            taints.push(Taint {
+                key: "node.cloudprovider.kubernetes.io/uninitialized".to_owned(),
+                value: Some("true".to_owned()),
+                effect: "NoSchedule".to_owned(),
+                time_added: None,
+            });
+        }
+        let provider = Some(self.services.config.provider_id.clone()).filter(|id| !id.is_empty());
+        Node {
+            metadata: ObjectMeta {
+                name: Some(self.name()),
+                labels: Some(labels),
+                annotations: Some(annotations),
+                ..ObjectMeta::default()
+            },
+            spec: Some(NodeSpec {
+                taints: (!taints.is_empty()).then_some(taints),
+                provider_id: provider,
+                ..NodeSpec::default()
+            }),
+            status: Some(self.compute(&NodeStatus::default()).await),
+        }
+    }
+
+    async fn register(&self) {
+        let mut delay = REGISTER_BACKOFF.0;
+        loop {
+            match self.try_register().await {
+                Ok(()) => return tracing::info!(node = self.name(), "successfully registered node"),
+                Err(error) => tracing::warn!(node = self.name(), %error, "unable to register node with API server"),
+            }
+            tokio::time::sleep(delay).await;
+            delay = (delay * 2).min(REGISTER_BACKOFF.1);
+        }
+    }
+
+    async fn try_register(&self) -> Result<(), CallError> {
+        let api: Api<Node> = Api::all(self.client.clone());
+        let wanted = self.initial().await;
+        match limited(api.create(&PostParams::default(), &wanted)).await {
+            Ok(_) => Ok(()),
+            Err(error) if matches!(error.code(), Some(403 | 409)) => {
+                let Some(existing) = limited(api.get_opt(&self.name())).await? else { return Err(error) };
+                self.correct(&api, &existing).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Default labels and annotations of a Node that was there before; taints and other labels are left alone.
+    async fn correct(&self, api: &Api<Node>, existing: &Node) -> Result<(), CallError> {
+        self.mirrors.forget_node();
+        let have = existing.metadata.labels.clone().unwrap_or_default();
+        let labels: BTreeMap<String, String> =
+            self.default_labels().into_iter().filter(|(key, value)| have.get(key) != Some(value)).collect();
+        let wanted = self.services.config.enable_controller_attach_detach.then_some("true");
+        let annotation = existing.metadata.annotations.as_ref().and_then(|map| map.get(ATTACH_ANNOTATION));
+        if labels.is_empty() && annotation.map(String::as_str) == wanted {
+            return Ok(());
+        }
+        let patch = json!({ "metadata": { "labels": labels, "annotations": { ATTACH_ANNOTATION: wanted } } });
+        limited(api.patch(&self.name(), &PatchParams::default(), &Patch::Strategic(&patch))).await.map(drop)
+    }
+
+    /// Writes the status if it changed or is due; answers the Node if it was read.
+    async fn update(&self, due: bool) -> Result<Option<Node>, CallError> {
+        let api: Api<Node> = Api::all(self.client.clone());
+        let Some(node) = limited(api.get_opt(&self.name())).await? else {
+            self.mirrors.forget_node();
+            if self.services.config.register_node {
+                self.try_register().await?;
+            }
+            return Ok(None);
+        };
+        let before = node.status.clone().unwrap_or_default();
+        let after = self.compute(&before).await;
+        if !status::differs(&before, &after) && !due {
+            return Ok(None);
+        }
+        self.tell_conditions(&before, &after);
+        let patch = json!({ "status": difference(&before, &after) });
+        let written = limited(api.patch_status(&self.name(), &PatchParams::default(), &Patch::Strategic(&patch))).await?;
+        Ok(Some(written))
+    }
+
+    fn tell_conditions(&self, before: &NodeStatus, after: &NodeStatus) {
+        for condition in after.conditions.iter().flatten() {
+            let old = before.conditions.iter().flatten().find(|old| old.type_ == condition.type_);
+            if old.is_some_and(|old| old.status == condition.status) {
+                continue;
+            }
+            let reason = match (condition.type_.as_str(), condition.status.as_str()) {
+                ("Ready", "True") => "NodeReady",
+                ("Ready", _) => "NodeNotReady",
+                ("MemoryPressure", "True") => "NodeHasInsufficientMemory",
+                ("MemoryPressure", _) => "NodeHasSufficientMemory",
+                ("DiskPressure", "True") => "NodeHasDiskPressure",
+                ("DiskPressure", _) => "NodeHasNoDiskPressure",
+                ("PIDPressure", "True") => "NodeHasInsufficientPID",
+                ("PIDPressure", _) => "NodeHasSufficientPID",
+                _ => continue,
+            };
+            let text = format!("Node {} status is now: {reason}", self.name());
+            self.services.events.node(EventType::Normal, reason, text);
+        }
+    }
+
+    async fn tell_pod_cidr(&self, node: &Node, known: &mut String) {
+        let spec = node.spec.as_ref();
+        let ranges = spec.and_then(|spec| spec.pod_cidrs.clone()).unwrap_or_default();
+        let cidr = ranges.join(",");
+        if cidr.is_empty() || cidr == *known {
+            return;
+        }
+        match self.services.cri.update_runtime_config(&cidr).await {
+            Ok(()) => *known = cidr,
+            Err(error) => tracing::warn!(%error, "pod CIDR"),
+        }
+    }
+}
+
+/// Fields that changed, with conditions whole: they merge by type.
+fn difference(before: &NodeStatus, after: &NodeStatus) -> serde_json::Value {
+    let value = |status: &NodeStatus| serde_json::to_value(status).unwrap_or_default();
+    let (before, after) = (value(before), value(after));
+    let mut patch = serde_json::Map::new();
+    for (key, new) in after.as_object().into_iter().flatten() {
+        let old = before.get(key);
+        if old == Some(new) {
+            continue;
+        }
+        let gone = |old: &serde_json::Value| {
+            let list = old.as_array().cloned().unwrap_or_default();
+            let still = |item: &serde_json::Value| new.as_array().is_some_and(|new| new.iter().any(|n| n["type"] == item["type"] && n["address"] == item["address"]));
+            list.into_iter().filter(|item| !still(item)).collect::<Vec<_>>()
+        };
+        if key == "addresses" && old.is_some_and(|old| !gone(old).is_empty()) {
+            // Addresses merge by type, which loses entries of equal types: the list is replaced.
+            let mut list = vec![json!({ "$patch": "replace" })];
+            list.extend(new.as_array().cloned().unwrap_or_default());
+            patch.insert(key.clone(), serde_json::Value::Array(list));
+        } else {
+            patch.insert(key.clone(), new.clone());
+        }
+    }
+    serde_json::Value::Object(patch)
+}
