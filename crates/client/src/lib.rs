@@ -1,1 +1,26 @@
 //! Thin layer over kube: kubeconfig and in-cluster set-up, discovery, dynamic access.
+//!
+//! No HTTP is written here: requests go through `kube::Client`, to which [`connect`] adds a user agent, a rate limit, a
+//! deadline for everything but watches and upgrades, and the `rest_client_*` metrics.
+
+mod connect;
+mod discovery;
+mod dynamic;
+mod error;
+mod metrics;
+mod transport;
+mod write;
+
+pub use connect::{ClientError, Connection, connect, connect_with};
+pub use discovery::{DiscoveredResource, Discovery, Snapshot};
+pub use dynamic::{api_for, api_resource, typed_api};
+pub use error::{ApiErrorExt, CallError};
+pub use metrics::ClientMetrics;
+pub use transport::{RateLimit, Transport, TransportLayer};
+pub use write::{
+    RETRY, Scope, apply, apply_status, merge_patch, modify, modify_status, object_name, retry_on_conflict,
+    strategic_patch,
+};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,158 @@
+//! The layer around every request: rate limit, deadline, metrics.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::future::BoxFuture;
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use hyper::body::Body as _;
+use kube::client::Body;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use tower::{BoxError, Layer, Service};
+
+use crate::metrics::ClientMetrics;
+
+/// Time the server has to begin its answer.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// Waiting that is worth a log line.
+const SLOW_LIMITER: Duration = Duration::from_secs(1);
+
+/// A token bucket: `qps` tokens a second, `burst` at most. `qps` of zero or less means no limit.
+#[derive(Debug)]
+pub struct RateLimit {
+    qps: f64,
+    burst: f64,
+    state: Mutex<(f64, Instant)>,
+}
+
+impl RateLimit {
+    /// A full bucket.
+    pub fn new(qps: f32, burst: i32) -> Arc<Self> {
+        let burst = f64::from(burst.max(1));
+        Arc::new(Self { qps: f64::from(qps), burst, state: Mutex::new((burst, Instant::now())) })
+    }
+
+    /// Takes a token now and says how long to wait before using it.
+    fn reserve(&self) -> Duration {
+        if self.qps <= 0.0 {
+            return Duration::ZERO;
+        }
+        let mut state = self.state.lock();
+        let now = Instant::now();
+        let gained = now.duration_since(state.1).as_secs_f64() * self.qps;
+        *state = ((state.0 + gained).min(self.burst) - 1.0, now);
+        if state.0 >= 0.0 { Duration::ZERO } else { Duration::from_secs_f64(-state.0 / self.qps) }
+    }
+}
+
+/// Adds [`Transport`] to a client.
+#[derive(Clone)]
+pub struct TransportLayer {
+    /// Limit shared by clones of the client.
+    pub limit: Arc<RateLimit>,
+    /// Where requests are counted.
+    pub metrics: Option<ClientMetrics>,
+    /// `host:port` of the server, for metrics.
+    pub host: Arc<str>,
+}
+
+impl<S> Layer<S> for TransportLayer {
+    type Service = Transport<S>;
+
+    fn layer(&self, inner: S) -> Transport<S> {
+        Transport { inner, layer: self.clone() }
+    }
+}
+
+/// The service that [`TransportLayer`] makes.
+pub struct Transport<S> {
+    inner: S,
+    layer: TransportLayer,
+}
+
+/// The server did not answer in time.
+#[derive(Debug, thiserror::Error)]
+#[error("no answer within {}s", DEADLINE.as_secs())]
+struct DeadlineExceeded;
+
+impl<S, B> Service<Request<Body>> for Transport<S>
+where
+    S: Service<Request<Body>, Response = Response<B>, Error = BoxError>,
+    S::Future: Send + 'static,
+    B: http_body::Body<Data = bytes::Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<http_body_util::combinators::UnsyncBoxBody<bytes::Bytes, BoxError>>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let verb = request.method().as_str().to_owned();
+        let long = is_long_running(&request);
+        let sent = request.body().size_hint().exact();
+        let layer = self.layer.clone();
+        // The inner service does nothing before its future is polled.
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let wait = layer.limit.reserve();
+            if !wait.is_zero() {
+                tokio::time::sleep(wait).await;
+            }
+            if let Some(metrics) = &layer.metrics {
+                metrics.waited(&verb, &layer.host, wait);
+            }
+            if wait >= SLOW_LIMITER {
+                tracing::info!(v = 3, verb, delay = ?wait, "Waited before sending request");
+            }
+            let start = Instant::now();
+            let outcome = match tokio::time::timeout(DEADLINE, answer).await {
+                Ok(outcome) => outcome,
+                Err(_) => Err(DeadlineExceeded.into()),
+            };
+            if let Some(metrics) = &layer.metrics {
+                let code = outcome.as_ref().map_or("<error>".to_owned(), |r| r.status().as_u16().to_string());
+                metrics.finished(&verb, &layer.host, &code, start.elapsed());
+                let received = outcome.as_ref().ok().and_then(|r| r.body().size_hint().exact());
+                metrics.sizes(&verb, &layer.host, sent, received.filter(|_| !long));
+            }
+            Ok(outcome?.map(|body| bounded(body, long)))
+        })
+    }
+}
+
+/// A body that has to arrive as a whole before the deadline, unless it is of a watch or an upgrade.
+fn bounded<B>(body: B, long: bool) -> http_body_util::combinators::UnsyncBoxBody<bytes::Bytes, BoxError>
+where
+    B: http_body::Body<Data = bytes::Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    let body = body.map_err(Into::into);
+    if long {
+        return body.boxed_unsync();
+    }
+    let end = Instant::now() + DEADLINE;
+    let stream = futures::stream::try_unfold(body, move |mut body| async move {
+        match tokio::time::timeout_at(end, body.frame()).await {
+            Err(_) => Err(BoxError::from(DeadlineExceeded)),
+            Ok(None) => Ok(None),
+            Ok(Some(frame)) => Ok(Some((frame?, body))),
+        }
+    });
+    http_body_util::StreamBody::new(stream).boxed_unsync()
+}
+
+/// Watches, followed logs and upgrades last as long as they last.
+fn is_long_running(request: &Request<Body>) -> bool {
+    let query = request.uri().query().unwrap_or_default();
+    request.headers().contains_key(http::header::UPGRADE)
+        || query.split('&').any(|p| matches!(p, "watch=true" | "watch=1" | "watch" | "follow=true"))
+}
