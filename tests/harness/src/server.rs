@@ -85,6 +85,11 @@ impl ApiServer {
         self.process = None;
     }
 
+    /// Process id of the server.
+    pub fn id(&self) -> u32 {
+        self.process.as_ref().map_or(0, Process::id)
+    }
+
     /// Base URL.
     pub fn url(&self) -> String {
         format!("https://127.0.0.1:{}", self.port)

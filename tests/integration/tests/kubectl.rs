@@ -2,7 +2,7 @@
 //!
 //! Runs every binary that `STOCK_KUBECTL` lists; the test command finds or fetches at least one.
 
-use harness::{ApiServer, Kubectl, server::ADMIN_TOKEN};
+use harness::{ApiServer, Kubectl, process::binary, server::ADMIN_TOKEN};
 
 const DEPLOYMENT: &str = "
 apiVersion: apps/v1
@@ -75,4 +75,55 @@ async fn generators_explain_and_errors() {
         assert!(kubectl.ok("cluster-info").contains("is running at"));
     })
     .await;
+}
+
+/// Invocations whose output is compared with the newest stock kubectl, ages aside.
+const SAME: [&str; 14] = [
+    "get ns --no-headers",
+    "get ns -o name",
+    "get svc -o wide",
+    "get svc,deploy",
+    "get deploy -A",
+    "get deploy web -o json",
+    "get deploy -o json",
+    "get deploy --show-labels",
+    "get pods",
+    "get pod nothing",
+    "get nope",
+    "get deploy -l app=none",
+    "api-resources",
+    "api-versions",
+];
+
+/// Blanks and ages (`5s`, `2m`) made one.
+fn without_ages(text: &str) -> String {
+    let is_age = |word: &str| {
+        word.len() > 1 && word.starts_with(|c: char| c.is_ascii_digit()) && word.ends_with(['s', 'm', 'h'])
+    };
+    let line =
+        |line: &str| line.split_whitespace().map(|w| if is_age(w) { "AGE" } else { w }).collect::<Vec<_>>().join(" ");
+    text.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ours_prints_what_the_stock_one_prints() {
+    let server = ApiServer::start().await;
+    let kubeconfig = server.kubeconfig_file(ADMIN_TOKEN);
+    let stock = Kubectl::new(Kubectl::stock().pop().expect("STOCK_KUBECTL names a kubectl"), &kubeconfig);
+    let ours = Kubectl::new(binary("kubectl"), &kubeconfig);
+    tokio::task::block_in_place(|| {
+        let applied = ours.run_with("apply --server-side -f -", DEPLOYMENT);
+        assert_eq!(applied.out, "deployment.apps/web serverside-applied\n", "{}", applied.err);
+        for invocation in SAME {
+            let (a, b) = (ours.run(invocation), stock.run(invocation));
+            assert_eq!(without_ages(&a.out), without_ages(&b.out), "standard output of {invocation}");
+            assert_eq!(without_ages(&a.err), without_ages(&b.err), "standard error of {invocation}");
+            assert_eq!(a.code, b.code, "exit code of {invocation}");
+        }
+        assert_eq!(ours.ok("scale deploy/web --replicas=2"), "deployment.apps/web scaled\n");
+        assert_eq!(ours.ok("label deploy web tier=front"), "deployment.apps/web labeled\n");
+        let again = ours.run("label deploy web tier=back");
+        assert_eq!(again.err, "error: 'tier' already has a value (front), and --overwrite is false\n");
+        assert_eq!(ours.ok("delete deploy web"), "deployment.apps \"web\" deleted from default namespace\n");
+    });
 }
