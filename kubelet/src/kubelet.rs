@@ -30,6 +30,7 @@ use crate::pods;
 use crate::pods::resources::Qos;
 use crate::probes::{Probes, Runner};
 use crate::runtime_health::RuntimeHealth;
+use crate::server::{self, Access, Heartbeat, Server, ServerError};
 use crate::services::Services;
 use crate::sources::{FileSource, Snapshot, SourceName, UrlSource};
 use crate::spec::{Settings, qos_limits};
@@ -51,6 +52,9 @@ pub enum KubeletError {
     /// Client.
     #[error(transparent)]
     Client(#[from] api::ClientError),
+    /// Server.
+    #[error(transparent)]
+    Server(#[from] ServerError),
     /// The runtime refused.
     #[error("failed to get the container runtime's {what}")]
     Runtime {
@@ -140,6 +144,8 @@ impl Kubelet {
                 (Arc::clone(&services), Arc::clone(&workers), Arc::clone(&pleg), stop.clone());
             async move { pleg.run(&services.cri, &workers, &services.health, stop).await }
         };
+        let heartbeat = Arc::new(Heartbeat::default());
+        let server = serve(&flags, &services, &workers, client.as_ref(), &heartbeat, &stop)?;
         let groups = qos_loop(Arc::clone(&services), Arc::clone(&workers), stop.clone());
         let sync = async {
             let mut merged = MergedConfig::new(expected);
@@ -152,18 +158,21 @@ impl Kubelet {
                         None => stop.cancelled().await,
                     },
                     _ = housekeeping.tick() => {
+                        heartbeat.beat();
                         housekeep(&merged, &services, &workers, &pleg).await;
                         if let Some(mirrors) = mirrors.as_ref().filter(|_| merged.is_complete()) {
                             let copies = merged.sources.get(&SourceName::Api).cloned().unwrap_or_default();
-                            mirrors.reconcile(&merged.static_pods(), &copies).await;
+                            for uid in mirrors.reconcile(&merged.static_pods(), &copies).await {
+                                services.statuses.refresh(&uid);
+                            }
                         }
                     }
                 }
             }
         };
-        tokio::join!(health, relist, groups, sync);
+        let served = tokio::join!(health, relist, groups, sync, server).4;
         drop(deliveries);
-        Ok(())
+        Ok(served?)
     }
 }
 
@@ -326,6 +335,33 @@ fn start_sources(
     }
     tracing::info!(standalone = flags.kubeconfig.is_none(), sources = ?expected, "pod sources");
     expected
+}
+
+/// The servers, as a future that ends with them; a server that fails stops the kubelet.
+fn serve(
+    flags: &KubeletFlags,
+    services: &Arc<Services>,
+    workers: &Arc<Workers>,
+    client: Option<&Client>,
+    heartbeat: &Arc<Heartbeat>,
+    stop: &CancellationToken,
+) -> Result<impl Future<Output = Result<(), ServerError>> + use<>, KubeletError> {
+    let access = Access::new(&services.config, client).map_err(ServerError::from)?;
+    let certificate = server::certificate(services, &flags.cert_dir)?;
+    let server = Arc::new(Server {
+        services: Arc::clone(services),
+        workers: Arc::clone(workers),
+        access,
+        heartbeat: Arc::clone(heartbeat),
+    });
+    let stop = stop.clone();
+    Ok(async move {
+        let result = server.run(certificate, stop.clone()).await;
+        if result.is_err() {
+            stop.cancel();
+        }
+        result
+    })
 }
 
 /// Starts everything that needs an apiserver.

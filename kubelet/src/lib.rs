@@ -23,6 +23,7 @@ pub mod pleg;
 pub mod pods;
 pub mod probes;
 pub mod runtime_health;
+pub mod server;
 pub mod services;
 pub mod sources;
 pub mod spec;

@@ -25,14 +25,18 @@ impl Mirrors {
         Arc::new(Self { client, node: node.to_owned(), node_uid: Mutex::default() })
     }
 
-    /// Makes the mirrors of the API match the static Pods: `mirrors` are those the API has for this node.
-    pub async fn reconcile(&self, wanted: &[Arc<Pod>], mirrors: &BTreeMap<String, Arc<Pod>>) {
+    /// Makes the mirrors of the API match the static Pods: `mirrors` are those the API has for this node. Answers the
+    /// UIDs of static Pods whose mirror is new, and so has no status yet.
+    pub async fn reconcile(&self, wanted: &[Arc<Pod>], mirrors: &BTreeMap<String, Arc<Pod>>) -> Vec<String> {
+        let mut fresh = Vec::new();
         let by_name: BTreeMap<String, &Arc<Pod>> =
             mirrors.values().filter(|pod| pods::is_mirror(pod)).map(|pod| (pods::full_name(pod), pod)).collect();
         for pod in wanted {
             let mirror = by_name.get(&pods::full_name(pod));
-            if let Err(error) = self.one(pod, mirror.map(|mirror| &***mirror)).await {
-                tracing::warn!(pod = pods::describe(pod), %error, "mirror pod");
+            match self.one(pod, mirror.map(|mirror| &***mirror)).await {
+                Ok(true) => fresh.push(pods::uid(pod).to_owned()),
+                Ok(false) => {}
+                Err(error) => tracing::warn!(pod = pods::describe(pod), %error, "mirror pod"),
             }
         }
         let names: Vec<String> = wanted.iter().map(|pod| pods::full_name(pod)).collect();
@@ -41,21 +45,23 @@ impl Mirrors {
                 tracing::warn!(pod = pods::describe(mirror), %error, "orphaned mirror pod");
             }
         }
+        fresh
     }
 
-    async fn one(&self, pod: &Pod, mirror: Option<&Pod>) -> Result<(), CallError> {
+    /// Answers whether a mirror was made.
+    async fn one(&self, pod: &Pod, mirror: Option<&Pod>) -> Result<bool, CallError> {
         let hash = pods::annotation(pod, pods::CONFIG_HASH);
         if let Some(mirror) = mirror {
             if pods::annotation(mirror, pods::CONFIG_MIRROR) == hash && !pods::is_deleting(mirror) {
-                return Ok(());
+                return Ok(false);
             }
             self.delete(mirror).await?;
         }
         self.create(pod).await
     }
 
-    async fn create(&self, pod: &Pod) -> Result<(), CallError> {
-        let Some(node_uid) = self.node_uid().await? else { return Ok(()) };
+    async fn create(&self, pod: &Pod) -> Result<bool, CallError> {
+        let Some(node_uid) = self.node_uid().await? else { return Ok(false) };
         let mut copy = pod.clone();
         copy.metadata.uid = None;
         copy.metadata.resource_version = None;
@@ -75,9 +81,9 @@ impl Mirrors {
             Err(error) if error.is_conflict() => {
                 let existing = limited(api.get(pods::name(pod))).await?;
                 let same = pods::annotation(&existing, pods::CONFIG_MIRROR) == Some(hash.as_str());
-                if same { Ok(()) } else { Err(error) }
+                if same { Ok(false) } else { Err(error) }
             }
-            other => other.map(drop),
+            other => other.map(|_| true),
         }
     }
 

@@ -128,6 +128,20 @@ fn difference(before: &PodStatus, after: &PodStatus) -> Option<Value> {
     if let (Some(Value::Array(old)), Some(Value::Array(new))) = (before.get("conditions"), patch.get_mut("conditions")) {
         let types = |list: &[Value]| list.iter().filter_map(|c| c.get("type").cloned()).collect::<Vec<_>>();
         let kept = types(new);
+        // Entries merge by type: fields that went must be named.
+        for condition in new.iter_mut() {
+            let before = old.iter().find(|before| before["type"] == condition["type"]);
+            let gone: Vec<String> = before
+                .and_then(Value::as_object)
+                .into_iter()
+                .flat_map(|before| before.keys())
+                .filter(|key| condition.get(*key).is_none())
+                .cloned()
+                .collect();
+            for key in gone {
+                condition[key] = Value::Null;
+            }
+        }
         new.extend(types(old).into_iter().filter(|type_| !kept.contains(type_)).map(|type_| json!({ "$patch": "delete", "type": type_ })));
         let mut order = kept;
         patch.insert("$setElementOrder/conditions".to_owned(), order.drain(..).map(|type_| json!({ "type": type_ })).collect());
@@ -163,5 +177,8 @@ mod tests {
         assert_eq!(patch["phase"], "Running");
         assert_eq!(patch["reason"], Value::Null);
         assert_eq!(patch["conditions"][1], json!({ "$patch": "delete", "type": "A" }));
+        let before = status(json!({ "conditions": [{ "type": "A", "status": "False", "reason": "R" }] }));
+        let after = status(json!({ "conditions": [{ "type": "A", "status": "True" }] }));
+        assert_eq!(difference(&before, &after).unwrap()["conditions"][0]["reason"], Value::Null);
     }
 }

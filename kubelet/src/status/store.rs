@@ -104,6 +104,12 @@ impl StatusStore {
         self.inner.lock().entries.values().cloned().collect()
     }
 
+    /// Has a Pod's status compared with the API's copy now.
+    pub fn refresh(&self, uid: &str) {
+        self.retry(uid);
+        self.wake.notify_one();
+    }
+
     /// Marks a Pod for another try.
     pub fn retry(&self, uid: &str) {
         let mut inner = self.inner.lock();

@@ -193,7 +193,11 @@ impl Volumes {
             atomic::write(&dir, &payload, |fresh| match group {
                 Some((group, _)) => ownership::apply(fresh, group, true, ChangePolicy::Always),
                 None => Ok(()),
-            })
+            })?;
+            match group {
+                Some((group, _)) => ownership::apply_root(&dir, group),
+                None => Ok(()),
+            }
         })
         .await?;
         Ok(Ready::Path { path, read_only: true })

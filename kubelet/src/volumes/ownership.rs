@@ -39,6 +39,13 @@ pub fn apply(root: &Path, group: u32, read_only: bool, policy: ChangePolicy) -> 
     Ok(())
 }
 
+/// Gives only the top directory to a group; what is below has been handled.
+pub fn apply_root(root: &Path, group: u32) -> io::Result<()> {
+    let mode = fs::metadata(root)?.mode() & 0o7777;
+    chown(root, None, Some(group))?;
+    fs::set_permissions(root, fs::Permissions::from_mode(mode | mask(true, true)))
+}
+
 fn mask(is_dir: bool, read_only: bool) -> u32 {
     let base = if read_only { 0o440 } else { 0o660 };
     if is_dir { base | 0o110 | SETGID } else { base }
