@@ -29,7 +29,6 @@ use crate::pleg::Pleg;
 use crate::pods;
 use crate::pods::resources::Qos;
 use crate::probes::{Probes, Runner};
-use crate::runtime_health::RuntimeHealth;
 use crate::server::{self, Access, Heartbeat, Server, ServerError};
 use crate::services::Services;
 use crate::sources::{FileSource, Snapshot, SourceName, UrlSource};
@@ -211,7 +210,9 @@ fn check_machine(config: &KubeletConfiguration, platform: &dyn Platform) -> Resu
     }
     let swaps = std::fs::read_to_string("/proc/swaps").unwrap_or_default();
     if config.fail_swap_on && swaps.lines().count() > 1 {
-        let text = format!("running with swap on is not supported, please disable swap or set --fail-swap-on flag to false. /proc/swaps contents: {swaps:?}");
+        let text = format!(
+            "running with swap on is not supported, please disable swap or set --fail-swap-on flag to false. /proc/swaps contents: {swaps:?}"
+        );
         return Err(KubeletError::Machine(text));
     }
     Ok(())
@@ -449,7 +450,8 @@ async fn housekeep(merged: &MergedConfig, services: &Services, workers: &Workers
         }
         // The list may be older than the Pod's end: what counts is what runs now.
         let view = PodView::read(&services.cri, &uid).await;
-        if let Some(view) = view.ok().filter(|view| view.running().next().is_some() || view.active_sandbox().is_some()) {
+        if let Some(view) = view.ok().filter(|view| view.running().next().is_some() || view.active_sandbox().is_some())
+        {
             METRICS.orphaned_pods.inc();
             tracing::info!(uid, pod = pod.name, namespace = pod.namespace, "stopping a pod that nobody wants");
             let lost = LostPod::restore(&uid, &pod.name, &pod.namespace, &view);

@@ -15,7 +15,11 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let logging = LoggingArgs { logging_format: flags.logging_format.clone(), verbosity: flags.verbosity, ..LoggingArgs::default() };
+    let logging = LoggingArgs {
+        logging_format: flags.logging_format.clone(),
+        verbosity: flags.verbosity,
+        ..LoggingArgs::default()
+    };
     process::run(&logging, |stop| async move {
         let kubelet = Kubelet::build(flags, stop.clone()).await?;
         kubelet.run(stop).await?;

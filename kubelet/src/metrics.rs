@@ -203,7 +203,8 @@ impl Metrics {
                 "The number of pods the kubelet is being instructed to run.",
                 &["static"],
             ),
-            mirror_pods: make.int_gauge("kubelet_mirror_pods", "The number of mirror pods the kubelet will try to create"),
+            mirror_pods: make
+                .int_gauge("kubelet_mirror_pods", "The number of mirror pods the kubelet will try to create"),
             node_name: make.int_gauges("kubelet_node_name", "The node's name. The count is always 1.", &["node"]),
             started_pods: make.counter("kubelet_started_pods_total", "Cumulative number of pods started"),
             started_pods_errors: make

@@ -234,7 +234,8 @@ pub fn read(matches: &ArgMatches) -> Result<KubeletFlags, OptionError> {
         value.parse().map_err(|_| wrong(name, &value, "not a number"))
     };
     let ttl = text("minimum-container-ttl-duration").unwrap_or_default();
-    let ttl = crate::config::Span::parse(&ttl).map_err(|problem| wrong("minimum-container-ttl-duration", &ttl, &problem))?;
+    let ttl =
+        crate::config::Span::parse(&ttl).map_err(|problem| wrong("minimum-container-ttl-duration", &ttl, &problem))?;
     let labels = text("node-labels").unwrap_or_default();
     let mut flags = KubeletFlags {
         config: path("config"),
@@ -326,7 +327,14 @@ fn convert(flag: &str, form: Form, values: &[String]) -> Result<Value, OptionErr
             Ok(_) => Value::from(last),
             Err(error) => return fail(&error.to_string()),
         },
-        List => Value::from(values.iter().flat_map(|value| value.split(',')).filter(|v| !v.is_empty()).map(str::to_owned).collect::<Vec<_>>()),
+        List => Value::from(
+            values
+                .iter()
+                .flat_map(|value| value.split(','))
+                .filter(|v| !v.is_empty())
+                .map(str::to_owned)
+                .collect::<Vec<_>>(),
+        ),
         Form::Map => serde_json::json!(pairs(flag, &values.join(","), '=')?),
         Thresholds => serde_json::json!(pairs(flag, &values.join(","), '<')?),
         BoolMap => {
@@ -343,7 +351,9 @@ fn convert(flag: &str, form: Form, values: &[String]) -> Result<Value, OptionErr
         Headers => {
             let mut headers: BTreeMap<String, Vec<String>> = BTreeMap::new();
             for value in values {
-                let Some((name, content)) = value.split_once(':') else { return fail("malformed pair, expect string:string") };
+                let Some((name, content)) = value.split_once(':') else {
+                    return fail("malformed pair, expect string:string");
+                };
                 headers.entry(name.to_owned()).or_default().push(content.to_owned());
             }
             serde_json::json!(headers)

@@ -176,8 +176,10 @@ mod tests {
 
     #[test]
     fn only_pods_that_differ_are_named() {
-        let known = HashMap::from([("a".into(), pod(&[("1", 1)])), ("b".into(), pod(&[("2", 1)])), ("c".into(), pod(&[]))]);
-        let fresh = HashMap::from([("a".into(), pod(&[("1", 1)])), ("b".into(), pod(&[("2", 2)])), ("d".into(), pod(&[]))]);
+        let known =
+            HashMap::from([("a".into(), pod(&[("1", 1)])), ("b".into(), pod(&[("2", 1)])), ("c".into(), pod(&[]))]);
+        let fresh =
+            HashMap::from([("a".into(), pod(&[("1", 1)])), ("b".into(), pod(&[("2", 2)])), ("d".into(), pod(&[]))]);
         let mut names = differing(&known, &fresh);
         names.sort();
         assert_eq!(names, ["b", "c", "d"]);

@@ -49,8 +49,10 @@ impl RuntimeHealth {
         match answer {
             Ok(answer) => {
                 let conditions = answer.status.map(|status| status.conditions).unwrap_or_default();
-                state.runtime = trouble(&conditions, "RuntimeReady").map(|text| format!("container runtime not ready: {text}"));
-                state.network = trouble(&conditions, "NetworkReady").map(|text| format!("container runtime network not ready: {text}"));
+                state.runtime =
+                    trouble(&conditions, "RuntimeReady").map(|text| format!("container runtime not ready: {text}"));
+                state.network = trouble(&conditions, "NetworkReady")
+                    .map(|text| format!("container runtime network not ready: {text}"));
                 if state.runtime.is_none() {
                     state.runtime_seen = Some(Instant::now());
                 }

@@ -69,7 +69,8 @@ impl Writer {
     }
 
     async fn write(&mut self, event: Event) {
-        let namespace = event.object.namespace.clone().filter(|ns| !ns.is_empty()).unwrap_or_else(|| "default".to_owned());
+        let namespace =
+            event.object.namespace.clone().filter(|ns| !ns.is_empty()).unwrap_or_else(|| "default".to_owned());
         let api: Api<ApiEvent> = Api::namespaced(self.client.clone(), &namespace);
         let key = key(&event);
         let now = Time(Timestamp::now());

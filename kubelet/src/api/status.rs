@@ -106,9 +106,11 @@ impl StatusWriter {
 /// A container that may yet be running keeps the Pod from looking ended.
 fn may_still_run(status: &PodStatus) -> bool {
     let lists = [&status.container_statuses, &status.init_container_statuses];
-    lists.into_iter().flatten().flatten().any(|container| {
-        container.state.as_ref().is_some_and(|state| state.running.is_some())
-    })
+    lists
+        .into_iter()
+        .flatten()
+        .flatten()
+        .any(|container| container.state.as_ref().is_some_and(|state| state.running.is_some()))
 }
 
 /// A strategic merge patch of the status: changed fields, nulls for those that went. Lists are given whole, which for
@@ -125,7 +127,8 @@ fn difference(before: &PodStatus, after: &PodStatus) -> Option<Value> {
     for key in before.keys().filter(|key| !after.contains_key(*key)) {
         patch.insert(key.clone(), Value::Null);
     }
-    if let (Some(Value::Array(old)), Some(Value::Array(new))) = (before.get("conditions"), patch.get_mut("conditions")) {
+    if let (Some(Value::Array(old)), Some(Value::Array(new))) = (before.get("conditions"), patch.get_mut("conditions"))
+    {
         let types = |list: &[Value]| list.iter().filter_map(|c| c.get("type").cloned()).collect::<Vec<_>>();
         let kept = types(new);
         // Entries merge by type: fields that went must be named.
@@ -142,9 +145,17 @@ fn difference(before: &PodStatus, after: &PodStatus) -> Option<Value> {
                 condition[key] = Value::Null;
             }
         }
-        new.extend(types(old).into_iter().filter(|type_| !kept.contains(type_)).map(|type_| json!({ "$patch": "delete", "type": type_ })));
+        new.extend(
+            types(old)
+                .into_iter()
+                .filter(|type_| !kept.contains(type_))
+                .map(|type_| json!({ "$patch": "delete", "type": type_ })),
+        );
         let mut order = kept;
-        patch.insert("$setElementOrder/conditions".to_owned(), order.drain(..).map(|type_| json!({ "type": type_ })).collect());
+        patch.insert(
+            "$setElementOrder/conditions".to_owned(),
+            order.drain(..).map(|type_| json!({ "type": type_ })).collect(),
+        );
     }
     if let (Some(Value::Array(old)), Some(Value::Array(new))) = (before.get("podIPs"), patch.get_mut("podIPs")) {
         let gone: Vec<Value> = old.iter().filter(|ip| !new.contains(ip)).cloned().collect();
@@ -170,7 +181,8 @@ mod tests {
 
     #[test]
     fn only_changes_are_sent() {
-        let before = status(json!({ "phase": "Pending", "reason": "x", "conditions": [{ "type": "A", "status": "True" }] }));
+        let before =
+            status(json!({ "phase": "Pending", "reason": "x", "conditions": [{ "type": "A", "status": "True" }] }));
         assert_eq!(difference(&before, &before), None);
         let after = status(json!({ "phase": "Running", "conditions": [{ "type": "B", "status": "True" }] }));
         let patch = difference(&before, &after).unwrap();

@@ -94,8 +94,8 @@ fn document(path: &Path) -> Result<Value, ConfigError> {
 fn drop_ins(directory: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     let mut found = Vec::new();
     for entry in walkdir::WalkDir::new(directory).sort_by_file_name() {
-        let entry = entry
-            .map_err(|error| ConfigError::Read { path: directory.to_owned(), error: error.to_string() })?;
+        let entry =
+            entry.map_err(|error| ConfigError::Read { path: directory.to_owned(), error: error.to_string() })?;
         if entry.file_type().is_file() && entry.path().extension().is_some_and(|extension| extension == "conf") {
             found.push(entry.into_path());
         }
@@ -166,16 +166,12 @@ fn validate(config: &KubeletConfiguration) -> Result<(), ConfigError> {
     );
     check(
         percent(low) && low < high,
-        format!("imageGCLowThresholdPercent (--image-gc-low-threshold) {low} must be less than imageGCHighThresholdPercent (--image-gc-high-threshold) {high}"),
+        format!(
+            "imageGCLowThresholdPercent (--image-gc-low-threshold) {low} must be less than imageGCHighThresholdPercent (--image-gc-high-threshold) {high}"
+        ),
     );
-    check(
-        config.max_pods >= 0,
-        format!("maxPods (--max-pods) {} must not be a negative number", config.max_pods),
-    );
-    check(
-        config.node_lease_duration_seconds > 0,
-        "nodeLeaseDurationSeconds must be greater than 0".to_owned(),
-    );
+    check(config.max_pods >= 0, format!("maxPods (--max-pods) {} must not be a negative number", config.max_pods));
+    check(config.node_lease_duration_seconds > 0, "nodeLeaseDurationSeconds must be greater than 0".to_owned());
     check(
         matches!(config.cgroup_driver.as_str(), "cgroupfs" | "systemd"),
         format!("cgroupDriver (--cgroup-driver) {:?} must be cgroupfs or systemd", config.cgroup_driver),
@@ -200,4 +196,3 @@ fn validate(config: &KubeletConfiguration) -> Result<(), ConfigError> {
     );
     if problems.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(problems.join(", "))) }
 }
-

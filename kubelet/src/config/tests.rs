@@ -11,10 +11,15 @@ fn drop_ins_merge_and_flags_win() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("config.yaml");
     let head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
-    fs::write(&file, format!("{head}maxPods: 50\nstaticPodPath: manifests\nfeatureGates: {{A: true}}\nodd: 1\n")).unwrap();
+    fs::write(&file, format!("{head}maxPods: 50\nstaticPodPath: manifests\nfeatureGates: {{A: true}}\nodd: 1\n"))
+        .unwrap();
     let conf = dir.path().join("d");
     fs::create_dir_all(conf.join("sub")).unwrap();
-    fs::write(conf.join("10-a.conf"), format!("{head}maxPods: 60\nclusterDNS: [10.0.0.1]\nfeatureGates: {{B: false}}\n")).unwrap();
+    fs::write(
+        conf.join("10-a.conf"),
+        format!("{head}maxPods: 60\nclusterDNS: [10.0.0.1]\nfeatureGates: {{B: false}}\n"),
+    )
+    .unwrap();
     fs::write(conf.join("sub/20.conf"), format!("{head}clusterDNS: [10.0.0.2]\n")).unwrap();
     fs::write(conf.join("ignored.yaml"), "x").unwrap();
     let loaded = load(Some(&file), Some(&conf), json!({ "port": 1234 })).unwrap();

@@ -8,9 +8,9 @@ use hyper_util::rt::TokioIo;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Response, Status};
 
+use super::v1;
 use super::v1::image_service_client::ImageServiceClient;
 use super::v1::runtime_service_client::RuntimeServiceClient;
-use super::v1;
 use crate::metrics;
 
 const MAX_MESSAGE: usize = 16 * 1024 * 1024;
@@ -126,8 +126,7 @@ impl Cri {
     pub async fn update_runtime_config(&self, pod_cidr: &str) -> Result<(), CriError> {
         let mut client = self.runtime.clone();
         let network_config = Some(v1::NetworkConfig { pod_cidr: pod_cidr.to_owned() });
-        let request =
-            v1::UpdateRuntimeConfigRequest { runtime_config: Some(v1::RuntimeConfig { network_config }) };
+        let request = v1::UpdateRuntimeConfigRequest { runtime_config: Some(v1::RuntimeConfig { network_config }) };
         call("update_runtime_config", self.timeout, Box::pin(client.update_runtime_config(request))).await.map(drop)
     }
 
@@ -164,7 +163,10 @@ impl Cri {
     }
 
     /// Sandboxes that match.
-    pub async fn list_pod_sandbox(&self, filter: Option<v1::PodSandboxFilter>) -> Result<Vec<v1::PodSandbox>, CriError> {
+    pub async fn list_pod_sandbox(
+        &self,
+        filter: Option<v1::PodSandboxFilter>,
+    ) -> Result<Vec<v1::PodSandbox>, CriError> {
         let mut client = self.runtime.clone();
         let request = v1::ListPodSandboxRequest { filter };
         Ok(call("list_podsandbox", self.timeout, Box::pin(client.list_pod_sandbox(request))).await?.items)
@@ -264,7 +266,7 @@ impl Cri {
         let seconds = i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX);
         let request = v1::ExecSyncRequest { container_id: id.to_owned(), cmd, timeout: seconds };
         if timeout.is_zero() {
-            return Ok(unlimited("exec_sync", Box::pin(client.exec_sync(request))).await?);
+            return unlimited("exec_sync", Box::pin(client.exec_sync(request))).await;
         }
         call("exec_sync", timeout + self.timeout, Box::pin(client.exec_sync(request))).await
     }
@@ -309,7 +311,7 @@ impl Cri {
     /// The stream of container events, where the runtime has one.
     pub async fn container_events(&self) -> Result<tonic::Streaming<v1::ContainerEventResponse>, CriError> {
         let mut client = self.runtime.clone();
-        Ok(unlimited("get_container_events", Box::pin(client.get_container_events(v1::GetEventsRequest {}))).await?)
+        unlimited("get_container_events", Box::pin(client.get_container_events(v1::GetEventsRequest {}))).await
     }
 
     /// All images.
@@ -346,7 +348,9 @@ impl Cri {
     pub async fn remove_image(&self, image: &str) -> Result<(), CriError> {
         let mut client = self.images.clone();
         let image = Some(v1::ImageSpec { image: image.to_owned(), ..Default::default() });
-        gone_is_fine(call("remove_image", self.timeout, Box::pin(client.remove_image(v1::RemoveImageRequest { image }))).await)
+        gone_is_fine(
+            call("remove_image", self.timeout, Box::pin(client.remove_image(v1::RemoveImageRequest { image }))).await,
+        )
     }
 
     /// Usage of the file systems that hold images.
@@ -397,4 +401,3 @@ fn gone_is_fine<T>(result: Result<T, CriError>) -> Result<(), CriError> {
         other => other.map(drop),
     }
 }
-

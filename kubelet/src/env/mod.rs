@@ -71,7 +71,11 @@ pub struct Inputs<'a> {
 }
 
 /// Variables by name: Services, then `envFrom`, then `env`, later ones winning.
-pub async fn build(pod: &Pod, container: &Container, inputs: &Inputs<'_>) -> Result<BTreeMap<String, String>, EnvError> {
+pub async fn build(
+    pod: &Pod,
+    container: &Container,
+    inputs: &Inputs<'_>,
+) -> Result<BTreeMap<String, String>, EnvError> {
     let mut result = from_objects(pod, container, inputs.objects).await?;
     let services = service_variables(pod, inputs.objects)?;
     for variable in container.env.iter().flatten() {
@@ -198,8 +202,7 @@ fn from_file(dir: &Path, path: &str, key: &str, optional: bool) -> Result<Option
         .map(str::trim)
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
         .filter_map(|line| line.split_once('='))
-        .filter(|(name, _)| name.trim() == key)
-        .last();
+        .rfind(|(name, _)| name.trim() == key);
     match found {
         Some((_, value)) => Ok(Some(unquote(value.trim()).to_owned())),
         None if optional => Ok(None),

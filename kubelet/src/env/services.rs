@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 
 /// Variables of the Services a Pod sees: its namespace's if links are on, and always `default/kubernetes`.
-pub fn variables<'a>(
+pub(super) fn variables<'a>(
     services: impl Iterator<Item = &'a Service> + Clone,
     namespace: &str,
     links: bool,
@@ -40,8 +40,7 @@ fn cluster_ip(service: &Service) -> Option<&str> {
 
 fn add(out: &mut BTreeMap<String, String>, name: &str, service: &Service) {
     let Some(ip) = cluster_ip(service) else { return };
-    let ports: &[ServicePort] =
-        service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
+    let ports: &[ServicePort] = service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
     let prefix = upper(name);
     let Some(first) = ports.first() else { return };
     out.insert(format!("{prefix}_SERVICE_HOST"), ip.to_owned());

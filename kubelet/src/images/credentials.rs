@@ -138,7 +138,11 @@ impl Keyring {
 fn pattern(registry: &str) -> String {
     let bare = registry.trim_start_matches("https://").trim_start_matches("http://");
     let (host, path) = bare.split_once('/').unwrap_or((bare, ""));
-    let path = path.strip_prefix("v1").or_else(|| path.strip_prefix("v2")).filter(|rest| rest.is_empty() || rest.starts_with('/')).unwrap_or(path);
+    let path = path
+        .strip_prefix("v1")
+        .or_else(|| path.strip_prefix("v2"))
+        .filter(|rest| rest.is_empty() || rest.starts_with('/'))
+        .unwrap_or(path);
     let path = path.trim_matches('/');
     if path.is_empty() { host.to_owned() } else { format!("{host}/{path}") }
 }

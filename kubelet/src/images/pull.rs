@@ -150,7 +150,8 @@ impl Images {
         if policy != PullPolicy::Always {
             match self.present(&reference.normalized).await {
                 Ok(Some(pulled)) => {
-                    let text = format!("Container image {image:?} already present on machine and can be accessed by the pod");
+                    let text =
+                        format!("Container image {image:?} already present on machine and can be accessed by the pod");
                     self.events.container(pod, container, EventType::Normal, "Pulled", text);
                     return Ok(pulled);
                 }

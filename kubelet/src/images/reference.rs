@@ -86,7 +86,8 @@ fn is_component(component: &str) -> bool {
     let mut separators = String::new();
     for byte in bytes {
         if alnum(byte) {
-            let fine = matches!(separators.as_str(), "" | "." | "_" | "__") || separators.bytes().all(|byte| byte == b'-');
+            let fine =
+                matches!(separators.as_str(), "" | "." | "_" | "__") || separators.bytes().all(|byte| byte == b'-');
             if !fine {
                 return false;
             }

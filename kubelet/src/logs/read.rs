@@ -237,7 +237,10 @@ mod tests {
         assert_eq!(read(LOG, LogOptions { tail: Some(0), ..default.clone() }).await, "");
         assert_eq!(read(LOG, LogOptions { limit_bytes: Some(5), ..default.clone() }).await, "one\nt");
         let since = Some("2026-01-01T00:00:03Z".parse().unwrap());
-        assert_eq!(read(LOG, LogOptions { since, timestamps: true, ..default }).await, "2026-01-01T00:00:03.000000000Z three\n");
+        assert_eq!(
+            read(LOG, LogOptions { since, timestamps: true, ..default }).await,
+            "2026-01-01T00:00:03.000000000Z three\n"
+        );
     }
 
     #[tokio::test]

@@ -142,7 +142,8 @@ mod tests {
     use super::*;
 
     fn pod(spec: serde_json::Value) -> Pod {
-        serde_json::from_value(serde_json::json!({ "metadata": { "name": "p", "namespace": "ns" }, "spec": spec })).unwrap()
+        serde_json::from_value(serde_json::json!({ "metadata": { "name": "p", "namespace": "ns" }, "spec": spec }))
+            .unwrap()
     }
 
     fn cluster() -> ClusterDns {
@@ -162,7 +163,10 @@ mod tests {
         let none = pod(serde_json::json!({ "containers": [], "dnsPolicy": "None", "dnsConfig": {
             "nameservers": ["8.8.8.8"], "options": [{ "name": "ndots", "value": "2" }, { "name": "edns0" }] } }));
         let config = of_pod(&none, Some(&host), &cluster()).0;
-        assert_eq!((config.servers, config.options), (vec!["8.8.8.8".to_owned()], vec!["ndots:2".into(), "edns0".into()]));
+        assert_eq!(
+            (config.servers, config.options),
+            (vec!["8.8.8.8".to_owned()], vec!["ndots:2".into(), "edns0".into()])
+        );
         let missing = of_pod(&pod(serde_json::json!({ "containers": [] })), Some(&host), &ClusterDns::default());
         assert_eq!(missing.1[0].reason, "MissingClusterDNS");
     }
@@ -170,7 +174,8 @@ mod tests {
     #[test]
     fn limits() {
         let many: Vec<String> = (0..5).map(|n| format!("10.0.0.{n}")).collect();
-        let pod = pod(serde_json::json!({ "containers": [], "dnsPolicy": "None", "dnsConfig": { "nameservers": many } }));
+        let pod =
+            pod(serde_json::json!({ "containers": [], "dnsPolicy": "None", "dnsConfig": { "nameservers": many } }));
         let (config, warnings) = of_pod(&pod, None, &ClusterDns::default());
         assert_eq!(config.servers.len(), 3);
         assert!(warnings[0].message.ends_with("the applied nameserver line is: 10.0.0.0 10.0.0.1 10.0.0.2"));

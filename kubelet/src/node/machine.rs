@@ -19,7 +19,8 @@ pub fn node_name(asked: Option<&str>) -> String {
 
 /// Addresses: those asked for, else what the name resolves to, else that of the default route.
 pub fn addresses(asked: Option<&str>, name: &str) -> Vec<IpAddr> {
-    let asked: Vec<IpAddr> = asked.iter().flat_map(|text| text.split(',')).filter_map(|ip| ip.trim().parse().ok()).collect();
+    let asked: Vec<IpAddr> =
+        asked.iter().flat_map(|text| text.split(',')).filter_map(|ip| ip.trim().parse().ok()).collect();
     let given: Vec<IpAddr> = asked.iter().copied().filter(|ip| !ip.is_unspecified()).collect();
     if !given.is_empty() {
         return given;
@@ -116,8 +117,11 @@ fn reserved(config: &KubeletConfiguration, name: &str) -> i64 {
 /// What is left for Pods after reservations and hard eviction limits.
 pub fn allocatable(config: &KubeletConfiguration, capacity: &Amounts) -> Amounts {
     let mut out = Amounts::new();
-    let huge: i64 =
-        capacity.iter().filter(|(name, _)| name.starts_with("hugepages-")).map(|(_, amount)| quantity::value(amount)).sum();
+    let huge: i64 = capacity
+        .iter()
+        .filter(|(name, _)| name.starts_with("hugepages-"))
+        .map(|(_, amount)| quantity::value(amount))
+        .sum();
     for (name, amount) in capacity {
         let all = resources::number(name, amount);
         let mut left = all - reserved(config, name);

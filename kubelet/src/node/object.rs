@@ -232,7 +232,8 @@ impl NodeLoop {
         }
         self.tell_conditions(&before, &after);
         let patch = json!({ "status": difference(&before, &after) });
-        let written = limited(api.patch_status(&self.name(), &PatchParams::default(), &Patch::Strategic(&patch))).await?;
+        let written =
+            limited(api.patch_status(&self.name(), &PatchParams::default(), &Patch::Strategic(&patch))).await?;
         Ok(Some(written))
     }
 
@@ -284,7 +285,10 @@ fn difference(before: &NodeStatus, after: &NodeStatus) -> serde_json::Value {
         }
         let gone = |old: &serde_json::Value| {
             let list = old.as_array().cloned().unwrap_or_default();
-            let still = |item: &serde_json::Value| new.as_array().is_some_and(|new| new.iter().any(|n| n["type"] == item["type"] && n["address"] == item["address"]));
+            let still = |item: &serde_json::Value| {
+                new.as_array()
+                    .is_some_and(|new| new.iter().any(|n| n["type"] == item["type"] && n["address"] == item["address"]))
+            };
             list.into_iter().filter(|item| !still(item)).collect::<Vec<_>>()
         };
         if key == "addresses" && old.is_some_and(|old| !gone(old).is_empty()) {

@@ -67,16 +67,14 @@ pub fn compute(input: StatusInput<'_>) -> NodeStatus {
     capacity.extend(keep);
     status.capacity = Some(capacity);
     status.allocatable = Some(input.facts.allocatable.clone());
-    status.daemon_endpoints = Some(NodeDaemonEndpoints {
-        kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(input.port) }),
-    });
+    status.daemon_endpoints =
+        Some(NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(input.port) }) });
     status.node_info = Some(system_info(input.runtime_version));
     status.images = (!input.images.is_empty()).then_some(input.images);
     let (handlers, features) = input.runtime;
     status.runtime_handlers = (!handlers.is_empty()).then(|| runtime_handlers(handlers));
-    status.features = features.map(|features| NodeFeatures {
-        supplemental_groups_policy: Some(features.supplemental_groups_policy),
-    });
+    status.features =
+        features.map(|features| NodeFeatures { supplemental_groups_policy: Some(features.supplemental_groups_policy) });
     status.declared_features = Some(DECLARED_FEATURES.map(str::to_owned).to_vec());
     let conditions = conditions(input.previous, input.errors, input.pressure, input.now);
     status.conditions = Some(conditions);
@@ -100,7 +98,8 @@ fn runtime_handlers(handlers: Vec<v1::RuntimeHandler>) -> Vec<NodeRuntimeHandler
 
 /// Internal addresses, the host name last.
 pub fn addresses(facts: &NodeFacts) -> Vec<NodeAddress> {
-    let internal = facts.addresses.iter().map(|ip| NodeAddress { type_: "InternalIP".to_owned(), address: ip.to_string() });
+    let internal =
+        facts.addresses.iter().map(|ip| NodeAddress { type_: "InternalIP".to_owned(), address: ip.to_string() });
     let host = NodeAddress { type_: "Hostname".to_owned(), address: facts.name.clone() };
     internal.chain([host]).collect()
 }
@@ -236,7 +235,8 @@ mod tests {
     use super::*;
 
     fn status(previous: &NodeStatus, errors: &[String], at: i64) -> NodeStatus {
-        let facts = NodeFacts { name: "n".into(), addresses: vec!["10.0.0.1".parse().unwrap()], ..NodeFacts::default() };
+        let facts =
+            NodeFacts { name: "n".into(), addresses: vec!["10.0.0.1".parse().unwrap()], ..NodeFacts::default() };
         compute(StatusInput {
             facts: &facts,
             previous,

@@ -109,7 +109,12 @@ where
                 let read = latest.wait_for(Option::is_some);
                 match tokio::time::timeout(READ_DEADLINE, read).await {
                     Ok(Ok(value)) => (*value).clone().flatten(),
-                    _ => return Err(ObjectError::Other(format!("failed to sync {} cache: timed out waiting for the condition", self.resource))),
+                    _ => {
+                        return Err(ObjectError::Other(format!(
+                            "failed to sync {} cache: timed out waiting for the condition",
+                            self.resource
+                        )));
+                    }
                 }
             }
             None => {

@@ -15,7 +15,9 @@ pub(super) fn tmpfs(target: &Path, size: Option<u64>) -> io::Result<()> {
     let with_noswap = size.as_ref().map_or("noswap".to_owned(), |size| format!("{size},noswap"));
     let flags = MsFlags::empty();
     match mount(Some("tmpfs"), target, Some("tmpfs"), flags, Some(with_noswap.as_str())) {
-        Err(Errno::EINVAL) => mount(Some("tmpfs"), target, Some("tmpfs"), flags, size.as_deref()).map_err(io::Error::from),
+        Err(Errno::EINVAL) => {
+            mount(Some("tmpfs"), target, Some("tmpfs"), flags, size.as_deref()).map_err(io::Error::from)
+        }
         other => other.map_err(io::Error::from),
     }
 }
@@ -147,7 +149,11 @@ pub(super) fn bind_beneath(root: &Path, path: &Path, target: &Path) -> io::Resul
     if let Some(parent) = target.parent() {
         fs::create_dir_all(parent)?;
     }
-    if is_dir { fs::create_dir(target)? } else { drop(fs::File::create_new(target)?) }
+    if is_dir {
+        fs::create_dir(target)?
+    } else {
+        drop(fs::File::create_new(target)?)
+    }
     let none: Option<&str> = None;
     Ok(mount(Some(&fd_path(&source)), target, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)?)
 }

@@ -21,7 +21,12 @@ impl CgroupName {
 
     /// Parses `/a/b`.
     pub fn parse(path: &str) -> Self {
-        Self(path.split('/').filter(|part| !part.is_empty() && *part != "." && *part != "..").map(str::to_owned).collect())
+        Self(
+            path.split('/')
+                .filter(|part| !part.is_empty() && *part != "." && *part != "..")
+                .map(str::to_owned)
+                .collect(),
+        )
     }
 
     /// A child group.

@@ -34,7 +34,11 @@ impl DirWatch {
             | AddWatchFlags::IN_DELETE
             | AddWatchFlags::IN_DELETE_SELF;
         inotify.add_watch(dir, flags)?;
-        Ok(Self { fd: AsyncFd::new(Queue(inotify))? })
+        // SAFETY: the queue owns its descriptor, always answers with the same one, and is closed only after the
+        // registration ends, since `AsyncFd` drops it last.
+        #[allow(unsafe_code)]
+        let fd = unsafe { AsyncFd::register(Queue(inotify)) };
+        Ok(Self { fd: fd.map_err(io::Error::from)? })
     }
 
     /// Returns after at least one change since the last call.

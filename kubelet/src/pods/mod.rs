@@ -140,10 +140,7 @@ pub fn restart_policy(pod: &Pod) -> &str {
 
 /// Grace for stopping when nobody shortened it.
 pub fn termination_grace(pod: &Pod) -> i64 {
-    pod.metadata
-        .deletion_grace_period_seconds
-        .or(spec(pod).termination_grace_period_seconds)
-        .unwrap_or(30)
+    pod.metadata.deletion_grace_period_seconds.or(spec(pod).termination_grace_period_seconds).unwrap_or(30)
 }
 
 /// Whether an init container is a sidecar.
@@ -219,9 +216,7 @@ pub fn as_container(from: &EphemeralContainer) -> Container {
 /// Hash of the fields that, when changed, make a running container start again.
 pub fn container_hash(container: &Container) -> String {
     let text = serde_json::json!({ "image": container.image.as_deref().unwrap_or_default(), "name": container.name });
-    let hash = text
-        .to_string()
-        .bytes()
-        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let hash =
+        text.to_string().bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     format!("{hash:x}")
 }

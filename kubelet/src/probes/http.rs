@@ -36,7 +36,11 @@ pub struct Target {
 
 impl Target {
     fn authority(&self) -> String {
-        if self.host.contains(':') { format!("[{}]:{}", self.host, self.port) } else { format!("{}:{}", self.host, self.port) }
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
     }
 
     fn url(&self) -> String {
@@ -238,7 +242,8 @@ mod tests {
     #[test]
     fn default_headers_give_way() {
         let own = |name: &str, value: &str| HTTPHeader { name: name.into(), value: value.into() };
-        let map = headers(&[own("user-agent", "x"), own("accept", ""), own("X-A", "1"), own("x-a", "2")], "kube-probe/1.36");
+        let map =
+            headers(&[own("user-agent", "x"), own("accept", ""), own("X-A", "1"), own("x-a", "2")], "kube-probe/1.36");
         assert_eq!(map[USER_AGENT], "x");
         assert!(!map.contains_key(ACCEPT));
         assert_eq!(map.get_all("x-a").iter().count(), 2);

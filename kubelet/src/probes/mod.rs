@@ -107,13 +107,7 @@ pub struct Probes {
 impl Probes {
     /// Probes run by `runner`; `started` is when the kubelet began.
     pub fn new(runner: Runner, wake: Wake, started: Timestamp) -> Arc<Self> {
-        Arc::new(Self {
-            runner: Arc::new(runner),
-            wake,
-            started,
-            slots: Mutex::default(),
-            results: Mutex::default(),
-        })
+        Arc::new(Self { runner: Arc::new(runner), wake, started, slots: Mutex::default(), results: Mutex::default() })
     }
 
     /// Starts the tasks of a Pod that are not yet there.
@@ -142,7 +136,7 @@ impl Probes {
         if let Some(view) = view {
             let mut results = self.results.lock();
             for record in &view.containers {
-                KINDS.iter().for_each(|kind| drop(results.remove(&(record.id.clone(), *kind))));
+                results.retain(|(id, _), _| *id != record.id);
             }
         }
     }
@@ -161,7 +155,7 @@ impl Probes {
 
     fn forget_result(&self, id: &str) {
         let mut results = self.results.lock();
-        KINDS.iter().for_each(|kind| drop(results.remove(&(id.to_owned(), *kind))));
+        results.retain(|(owner, _), _| owner != id);
     }
 
     /// Asks for a probe now.
@@ -196,7 +190,12 @@ impl PodProbes<'_> {
     }
 
     /// What the API said before this kubelet started, for containers older than that.
-    fn before_restart(&self, name: &str, id: &str, read: impl Fn(&k8s_openapi::api::core::v1::ContainerStatus) -> bool) -> bool {
+    fn before_restart(
+        &self,
+        name: &str,
+        id: &str,
+        read: impl Fn(&k8s_openapi::api::core::v1::ContainerStatus) -> bool,
+    ) -> bool {
         let Some(record) = self.view.containers.iter().find(|record| record.id == id) else { return false };
         let limit = self.probes.started.as_nanosecond() - 10_000_000_000;
         if i128::from(record.started_at) > limit {
@@ -205,7 +204,9 @@ impl PodProbes<'_> {
         let status = self.pod.status.as_ref();
         let lists = status.map(|status| [&status.container_statuses, &status.init_container_statuses]);
         let mut all = lists.into_iter().flatten().flatten().flatten();
-        all.any(|found| found.name == name && found.container_id.as_deref().is_some_and(|full| full.ends_with(id)) && read(found))
+        all.any(|found| {
+            found.name == name && found.container_id.as_deref().is_some_and(|full| full.ends_with(id)) && read(found)
+        })
     }
 }
 
@@ -239,7 +240,7 @@ impl Readiness for PodProbes<'_> {
     }
 
     fn ready(&self, name: &str, id: &str) -> bool {
-        if !self.container(name).is_some_and(|container| container.readiness_probe.is_some()) {
+        if self.container(name).is_none_or(|container| container.readiness_probe.is_none()) {
             return true;
         }
         match self.probes.result(id, Kind::Readiness) {

@@ -21,7 +21,7 @@ pub(super) const MAX_OUTPUT: usize = 10 * 1024;
 
 /// What a prober saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Report {
+pub(super) enum Report {
     /// Good.
     Success,
     /// Good, with something to tell.

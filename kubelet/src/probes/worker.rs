@@ -108,7 +108,10 @@ impl Worker {
             self.on_hold = false;
             self.last = kind.initial();
             self.run = 0;
-            if record.state == RecordState::Running && probes.result(&record.id, kind).is_none() && !self.is_old(&probes, record.started_at) {
+            if record.state == RecordState::Running
+                && probes.result(&record.id, kind).is_none()
+                && !self.is_old(&probes, record.started_at)
+            {
                 probes.set(&uid, &record.id, kind, kind.initial());
             }
         }
@@ -129,8 +132,7 @@ impl Worker {
         if age < i64::from(probe.initial_delay_seconds.unwrap_or(0)) {
             return true;
         }
-        let started = container.startup_probe.is_none()
-            || probes.of(&state.pod, &state.view).is_started(&record.id);
+        let started = container.startup_probe.is_none() || probes.of(&state.pod, &state.view).is_started(&record.id);
         if started == (kind == Kind::Startup) {
             return true;
         }

@@ -38,7 +38,8 @@ impl Server {
         };
         let path = PathBuf::from(&record.log_path);
         if !is_log_path(&self.services.paths, &path) || !path.exists() {
-            let message = format!("failed to try resolving symlinks in path {:?}: no such file or directory", path.display());
+            let message =
+                format!("failed to try resolving symlinks in path {:?}: no such file or directory", path.display());
             return text(StatusCode::INTERNAL_SERVER_ERROR, message);
         }
         let (sender, receiver) = mpsc::channel::<Bytes>(CHUNKS);

@@ -155,7 +155,8 @@ impl Server {
         let path = request.uri().path().to_owned();
         let parts: Vec<&str> = path.split('/').skip(1).collect();
         let head = parts.first().copied().unwrap_or_default();
-        let debug = matches!(head, "run" | "exec" | "attach" | "portForward" | "containerLogs" | "runningpods" | "logs");
+        let debug =
+            matches!(head, "run" | "exec" | "attach" | "portForward" | "containerLogs" | "runningpods" | "logs");
         if debug && !self.services.config.enable_debugging_handlers {
             return text(StatusCode::METHOD_NOT_ALLOWED, "Debug endpoints are disabled.\n");
         }
@@ -213,7 +214,8 @@ impl Server {
                 Err(_) => format!("[-]{name} failed: reason withheld\n"),
             });
         }
-        let (status, end) = if failed { (StatusCode::INTERNAL_SERVER_ERROR, "failed") } else { (StatusCode::OK, "passed") };
+        let (status, end) =
+            if failed { (StatusCode::INTERNAL_SERVER_ERROR, "failed") } else { (StatusCode::OK, "passed") };
         text(status, format!("{out}healthz check {end}\n"))
     }
 
@@ -238,7 +240,8 @@ impl Server {
         let items: Vec<_> = running
             .map(|summary| {
                 let containers = pods::containers(&summary.pod);
-                let containers: Vec<_> = containers.iter().map(|c| json!({ "name": c.name, "image": c.image, "resources": {} })).collect();
+                let containers: Vec<_> =
+                    containers.iter().map(|c| json!({ "name": c.name, "image": c.image, "resources": {} })).collect();
                 json!({ "metadata": { "name": pods::name(&summary.pod), "namespace": pods::namespace(&summary.pod),
                     "uid": pods::uid(&summary.pod) }, "spec": { "containers": containers }, "status": {} })
             })

@@ -138,7 +138,8 @@ async fn pass_through(mut request: Request<Body>, url: &str) -> Response<Body> {
 }
 
 fn is_upgrade(headers: &HeaderMap) -> bool {
-    let mut tokens = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
+    let mut tokens =
+        headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
     headers.contains_key(UPGRADE) && tokens.any(|token| token.trim().eq_ignore_ascii_case("upgrade"))
 }
 
@@ -172,7 +173,10 @@ async fn upgrade(method: Method, headers: &HeaderMap, url: &str) -> Result<Respo
 async fn refused(answer: Response<hyper::body::Incoming>) -> Response<Body> {
     let status = answer.status();
     if status.is_redirection() {
-        return text(StatusCode::BAD_GATEWAY, "the backend attempted to redirect this request, which is not permitted\n");
+        return text(
+            StatusCode::BAD_GATEWAY,
+            "the backend attempted to redirect this request, which is not permitted\n",
+        );
     }
     let body = Limited::new(answer.into_body(), MAX_ERROR_BODY).collect().await;
     let body = body.map(|collected| collected.to_bytes()).unwrap_or_default();

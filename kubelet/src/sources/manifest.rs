@@ -51,7 +51,8 @@ pub fn decode(bytes: &[u8], lists: bool) -> Result<Vec<Value>, ManifestError> {
 pub fn prepare(value: &Value, origin: &Origin<'_>) -> Result<Pod, ManifestError> {
     let mut value = value.clone();
     default_pod(&mut value);
-    let mut pod: Pod = serde_json::from_value(value.clone()).map_err(|error| ManifestError::Decode(error.to_string()))?;
+    let mut pod: Pod =
+        serde_json::from_value(value.clone()).map_err(|error| ManifestError::Decode(error.to_string()))?;
     check(&pod)?;
     let node = origin.node.to_lowercase();
     let hash = fingerprint(&value, &node, origin.place);

@@ -13,7 +13,7 @@ use crate::volumes::subpath::{SubPath, SubPathStep};
 use crate::volumes::{Mounted, Ready, Volumes};
 
 /// What mounts are made from.
-pub struct MountInputs<'a> {
+pub(super) struct MountInputs<'a> {
     /// Ready volumes.
     pub mounted: &'a Mounted,
     /// For parts of volumes.
@@ -27,7 +27,11 @@ pub struct MountInputs<'a> {
 }
 
 /// Mounts in the order of the spec.
-pub async fn volume_mounts(pod: &Pod, container: &Container, inputs: &MountInputs<'_>) -> Result<Vec<v1::Mount>, SpecError> {
+pub(super) async fn volume_mounts(
+    pod: &Pod,
+    container: &Container,
+    inputs: &MountInputs<'_>,
+) -> Result<Vec<v1::Mount>, SpecError> {
     let mut out = Vec::new();
     for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
         out.push(one(pod, container, (index, mount), inputs).await?);
@@ -41,7 +45,8 @@ async fn one(
     (index, mount): (usize, &VolumeMount),
     inputs: &MountInputs<'_>,
 ) -> Result<v1::Mount, SpecError> {
-    let missing = || SpecError::new(format!("cannot find volume {:?} to mount into container {:?}", mount.name, container.name));
+    let missing =
+        || SpecError::new(format!("cannot find volume {:?} to mount into container {:?}", mount.name, container.name));
     let ready = inputs.mounted.get(&mount.name).ok_or_else(missing)?;
     let sub_path = sub_path(mount, inputs.env)?;
     let container_path = absolute(&mount.mount_path);
@@ -140,15 +145,24 @@ fn recursive_read_only(mount: &VolumeMount, supported: bool) -> Result<bool, Spe
         None | Some("" | "Disabled") => Ok(false),
         Some(mode @ ("Enabled" | "IfPossible")) => {
             if mount.read_only != Some(true) {
-                return Err(SpecError::new(format!("volume {:?} requested recursive read-only mode, but it is not read-only", mount.name)));
+                return Err(SpecError::new(format!(
+                    "volume {:?} requested recursive read-only mode, but it is not read-only",
+                    mount.name
+                )));
             }
             if propagation(mount) != v1::MountPropagation::PropagationPrivate {
-                return Err(SpecError::new(format!("volume {:?} requested recursive read-only mode, but it is not compatible with propagation", mount.name)));
+                return Err(SpecError::new(format!(
+                    "volume {:?} requested recursive read-only mode, but it is not compatible with propagation",
+                    mount.name
+                )));
             }
             match (supported, mode) {
                 (true, _) => Ok(true),
                 (false, "IfPossible") => Ok(false),
-                _ => Err(SpecError::new(format!("volume {:?} requested recursive read-only mode, but it is not supported by the runtime", mount.name))),
+                _ => Err(SpecError::new(format!(
+                    "volume {:?} requested recursive read-only mode, but it is not supported by the runtime",
+                    mount.name
+                ))),
             }
         }
         Some(other) => Err(SpecError::new(format!("unknown recursive read-only mode {other:?}"))),

@@ -62,7 +62,8 @@ fn swap_bytes(pod: &Pod, container: &Container, node: &NodeFacts, settings: &Set
 }
 
 fn hugepages(settings: &Settings, amount: impl Fn(&str) -> i64) -> Vec<(String, i64)> {
-    let resource = |size: &str| format!("hugepages-{}", size.replace("KB", "Ki").replace("MB", "Mi").replace("GB", "Gi"));
+    let resource =
+        |size: &str| format!("hugepages-{}", size.replace("KB", "Ki").replace("MB", "Mi").replace("GB", "Gi"));
     settings.huge_pages.iter().map(|size| (size.clone(), amount(&resource(size)))).collect()
 }
 

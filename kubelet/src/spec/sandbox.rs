@@ -100,7 +100,9 @@ fn linux(pod: &Pod, settings: &Settings) -> Result<v1::LinuxPodSandboxConfig, Sp
 /// Every port of every regular container, each once.
 fn port_mappings(pod: &Pod) -> Vec<v1::PortMapping> {
     let mut out = Vec::new();
-    for container in pods::containers(pod).iter().chain(pods::init_containers(pod).iter().filter(|c| pods::is_sidecar(c))) {
+    for container in
+        pods::containers(pod).iter().chain(pods::init_containers(pod).iter().filter(|c| pods::is_sidecar(c)))
+    {
         let mut seen = BTreeSet::new();
         for port in container.ports.iter().flatten() {
             let protocol = match port.protocol.as_deref() {

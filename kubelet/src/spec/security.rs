@@ -227,7 +227,9 @@ fn apparmor(
     use v1::security_profile::ProfileType;
     let annotation = pods::annotation(pod, &format!("{APPARMOR_ANNOTATION}{}", container.name)).map(from_annotation);
     let shared = pod_context(pod).and_then(|context| context.app_armor_profile.clone());
-    let Some(wanted) = own.app_armor_profile.clone().or(annotation).or(shared) else { return Ok((None, String::new())) };
+    let Some(wanted) = own.app_armor_profile.clone().or(annotation).or(shared) else {
+        return Ok((None, String::new()));
+    };
     Ok(match wanted.type_.as_str() {
         "RuntimeDefault" => (Some(profile(ProfileType::RuntimeDefault, "")), "runtime/default".to_owned()),
         "Unconfined" => (Some(profile(ProfileType::Unconfined, "")), "unconfined".to_owned()),

@@ -54,7 +54,8 @@ fn pod_limits_need_every_container_to_have_one() {
         { "name": "a", "resources": { "limits": { "cpu": "1", "memory": "64Mi" } } }, { "name": "b", "resources": { "requests": { "cpu": "500m" } } }] }));
     let limits = pod_limits(&half, &settings());
     assert_eq!((limits.cpu_shares, limits.cpu_quota, limits.memory), (Some(1536), Some(-1), Some(-1)));
-    let full = pod(json!({ "containers": [{ "name": "a", "resources": { "limits": { "cpu": "1", "memory": "64Mi" } } }] }));
+    let full =
+        pod(json!({ "containers": [{ "name": "a", "resources": { "limits": { "cpu": "1", "memory": "64Mi" } } }] }));
     let limits = pod_limits(&full, &settings());
     assert_eq!((limits.cpu_quota, limits.memory), (Some(100_000), Some(64 << 20)));
     assert_eq!(qos_limits(Qos::Burstable, [&half].into_iter()).cpu_shares, Some(1536));
@@ -62,7 +63,9 @@ fn pod_limits_need_every_container_to_have_one() {
 
 #[test]
 fn containers_are_limited_and_without_swap() {
-    let pod = pod(json!({ "containers": [{ "name": "a", "resources": { "limits": { "cpu": "250m", "memory": "1Gi" }, "requests": { "cpu": "100m" } } }] }));
+    let pod = pod(
+        json!({ "containers": [{ "name": "a", "resources": { "limits": { "cpu": "250m", "memory": "1Gi" }, "requests": { "cpu": "100m" } } }] }),
+    );
     let node = NodeFacts::default();
     let out = container_resources(&pod, &pod.spec.as_ref().unwrap().containers[0], &node, &settings());
     assert_eq!((out.cpu_shares, out.cpu_quota, out.memory_limit_in_bytes), (102, 25_000, 1 << 30));
@@ -76,7 +79,12 @@ fn root_is_refused_where_forbidden() {
     let container = &pod.spec.as_ref().unwrap().containers[0];
     let check = |image: ImageUser| security::container(&pod, container, &image, Path::new("/x"), &settings());
     let named = check(ImageUser { uid: None, name: "www".into() }).unwrap_err();
-    assert_eq!(named.0, "container has runAsNonRoot and image has non-numeric user (www), cannot verify user is non-root (pod: \"p_n(u-1)\", container: a)");
-    assert!(check(ImageUser::default()).unwrap_err().0.starts_with("container has runAsNonRoot and image will run as root"));
+    assert_eq!(
+        named.0,
+        "container has runAsNonRoot and image has non-numeric user (www), cannot verify user is non-root (pod: \"p_n(u-1)\", container: a)"
+    );
+    assert!(
+        check(ImageUser::default()).unwrap_err().0.starts_with("container has runAsNonRoot and image will run as root")
+    );
     assert_eq!(check(ImageUser { uid: Some(5), name: String::new() }).unwrap().run_as_user.unwrap().value, 5);
 }

@@ -160,5 +160,9 @@ fn ready(input: &StatusInput<'_>, containers: &Wanted) -> Wanted {
             Some(_) => {}
         }
     }
-    if messages.is_empty() { Wanted::yes(TYPE) } else { Wanted::no(TYPE, "ReadinessGatesNotReady", messages.join(", ")) }
+    if messages.is_empty() {
+        Wanted::yes(TYPE)
+    } else {
+        Wanted::no(TYPE, "ReadinessGatesNotReady", messages.join(", "))
+    }
 }

@@ -14,7 +14,8 @@ use crate::workers::plan;
 
 const LOST_EXIT_CODE: i32 = 137;
 const LOST: &str = "The container could not be located when the pod was terminated";
-const LOST_RUNNING: &str = "The container could not be located when the pod was deleted.  The container used to be Running";
+const LOST_RUNNING: &str =
+    "The container could not be located when the pod was deleted.  The container used to be Running";
 const INIT_GONE: &str = "Unable to get init container status from container runtime and pod has been initialized, treat it as exited normally";
 
 /// Init containers in spec order.
@@ -244,7 +245,9 @@ fn set_started_and_ready(
     };
     status.started = Some(started && !input.terminal);
     status.ready = match role {
-        Role::Init => status.state.as_ref().and_then(|state| state.terminated.as_ref()).is_some_and(|t| t.exit_code == 0),
+        Role::Init => {
+            status.state.as_ref().and_then(|state| state.terminated.as_ref()).is_some_and(|t| t.exit_code == 0)
+        }
         Role::Ephemeral => false,
         Role::Sidecar | Role::Regular => {
             started && running.is_some_and(|record| input.readiness.ready(&container.name, &record.id))

@@ -119,7 +119,7 @@ fn init_pending(input: &StatusInput<'_>, status: &PodStatus) -> bool {
             return !initialized && found.started != Some(true);
         }
         let ended = found.state.as_ref().and_then(|state| state.terminated.as_ref());
-        !ended.is_some_and(|terminated| terminated.exit_code == 0)
+        ended.is_none_or(|terminated| terminated.exit_code != 0)
     })
 }
 
@@ -138,7 +138,10 @@ fn init_failed(input: &StatusInput<'_>, status: &PodStatus) -> bool {
 fn mark_lost(input: &StatusInput<'_>, status: &mut PodStatus) {
     let initialized = pods::init_containers(input.pod).iter().filter(|c| !pods::is_sidecar(c)).all(|container| {
         let found = find(status.init_container_statuses.as_deref(), &container.name);
-        found.and_then(|found| found.state.as_ref()).and_then(|s| s.terminated.as_ref()).is_some_and(|t| t.exit_code == 0)
+        found
+            .and_then(|found| found.state.as_ref())
+            .and_then(|s| s.terminated.as_ref())
+            .is_some_and(|t| t.exit_code == 0)
     });
     if !initialized {
         return;
@@ -154,6 +157,7 @@ fn mark_lost(input: &StatusInput<'_>, status: &mut PodStatus) {
             message: Some("The container could not be located when the pod was terminated".to_owned()),
             ..Default::default()
         };
-        found.state = Some(k8s_openapi::api::core::v1::ContainerState { terminated: Some(ended), ..Default::default() });
+        found.state =
+            Some(k8s_openapi::api::core::v1::ContainerState { terminated: Some(ended), ..Default::default() });
     }
 }

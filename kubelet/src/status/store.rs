@@ -41,7 +41,10 @@ impl StatusStore {
         let mut inner = self.inner.lock();
         if let Some(entry) = inner.entries.get_mut(&uid) {
             if !may_follow(pod, &entry.status, &status) {
-                tracing::error!(pod = pods::describe(pod), "status update aborted: terminated containers went back to life");
+                tracing::error!(
+                    pod = pods::describe(pod),
+                    "status update aborted: terminated containers went back to life"
+                );
                 return false;
             }
             entry.pod = Arc::clone(pod);
@@ -124,7 +127,8 @@ fn may_follow(pod: &Pod, old: &PodStatus, new: &PodStatus) -> bool {
     if pods::restart_policy(pod) == "Always" {
         return true;
     }
-    let ended = |status: &ContainerStatus| status.state.as_ref().and_then(|s| s.terminated.as_ref()).map(|t| t.exit_code);
+    let ended =
+        |status: &ContainerStatus| status.state.as_ref().and_then(|s| s.terminated.as_ref()).map(|t| t.exit_code);
     old.container_statuses.iter().flatten().all(|before| {
         let Some(code) = ended(before) else { return true };
         let container = pods::containers(pod).iter().find(|container| container.name == before.name);

@@ -89,7 +89,10 @@ fn condition<'a>(status: &'a PodStatus, type_: &str) -> (&'a str, &'a str, &'a s
 fn initializing() {
     let got = status(&pod("Always"), vec![record("i", RecordState::Running, 0)], false, &HashMap::new());
     assert_eq!(got.phase.as_deref(), Some("Pending"));
-    assert_eq!(condition(&got, "Initialized"), ("False", "ContainersNotInitialized", "containers with incomplete status: [i]"));
+    assert_eq!(
+        condition(&got, "Initialized"),
+        ("False", "ContainersNotInitialized", "containers with incomplete status: [i]")
+    );
     assert_eq!(condition(&got, "Ready"), ("False", "ContainersNotReady", "containers with unready status: [c]"));
     assert_eq!(condition(&got, "PodReadyToStartContainers").0, "True");
     let waiting = got.container_statuses.unwrap()[0].state.clone().unwrap().waiting.unwrap();
@@ -124,7 +127,8 @@ fn ends() {
 
 #[test]
 fn crash_loops_show_why_and_what_was() {
-    let waiting = HashMap::from([("c".to_owned(), Waiting { reason: "CrashLoopBackOff".into(), message: "back-off".into() })]);
+    let waiting =
+        HashMap::from([("c".to_owned(), Waiting { reason: "CrashLoopBackOff".into(), message: "back-off".into() })]);
     let records = vec![record("c", RecordState::Exited, 1), record("i", RecordState::Exited, 0)];
     let got = status(&pod("Always"), records, false, &waiting);
     assert_eq!(got.phase.as_deref(), Some("Running"));
@@ -146,8 +150,16 @@ fn a_failed_init_container_fails_a_pod_that_never_restarts() {
 #[test]
 fn merging_keeps_what_others_own() {
     let mut api = PodStatus { phase: Some("Running".into()), ..PodStatus::default() };
-    api.conditions = serde_json::from_value(json!([{ "type": "example.com/gate", "status": "True" }, { "type": "Ready", "status": "True" }])).unwrap();
-    let own = status(&pod("Never"), vec![record("c", RecordState::Exited, 0), record("i", RecordState::Exited, 0)], true, &HashMap::new());
+    api.conditions = serde_json::from_value(
+        json!([{ "type": "example.com/gate", "status": "True" }, { "type": "Ready", "status": "True" }]),
+    )
+    .unwrap();
+    let own = status(
+        &pod("Never"),
+        vec![record("c", RecordState::Exited, 0), record("i", RecordState::Exited, 0)],
+        true,
+        &HashMap::new(),
+    );
     let sent = merge(&api, &own, false);
     assert_eq!(sent.phase.as_deref(), Some("Succeeded"));
     assert!(sent.conditions.as_ref().unwrap().iter().any(|condition| condition.type_ == "example.com/gate"));

@@ -22,7 +22,7 @@ const MAX_PATH: usize = 4096;
 
 /// One file to be.
 #[derive(Clone, PartialEq, Eq)]
-pub struct File {
+pub(super) struct File {
     /// Content.
     pub data: Vec<u8>,
     /// Permission bits.
@@ -32,10 +32,14 @@ pub struct File {
 }
 
 /// Files by relative path.
-pub type Payload = BTreeMap<String, File>;
+pub(super) type Payload = BTreeMap<String, File>;
 
 /// Makes `target` hold exactly the payload. `prepare` sees the new directory before it becomes visible.
-pub fn write(target: &Path, payload: &Payload, prepare: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<bool> {
+pub(super) fn write(
+    target: &Path,
+    payload: &Payload,
+    prepare: impl FnOnce(&Path) -> io::Result<()>,
+) -> io::Result<bool> {
     for path in payload.keys() {
         check(path)?;
     }
@@ -85,7 +89,11 @@ fn list(root: &Path, relative: &Path, out: &mut BTreeSet<PathBuf>) -> io::Result
     for entry in fs::read_dir(root.join(relative))? {
         let entry = entry?;
         let path = relative.join(entry.file_name());
-        if entry.file_type()?.is_dir() { list(root, &path, out)? } else { drop(out.insert(path)) }
+        if entry.file_type()?.is_dir() {
+            list(root, &path, out)?;
+        } else {
+            out.insert(path);
+        }
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 
 /// Checks, and for the `OrCreate` kinds makes, what a hostPath names.
-pub fn prepare(path: &Path, kind: &str) -> Result<(), String> {
+pub(super) fn prepare(path: &Path, kind: &str) -> Result<(), String> {
     let shown = path.display();
     let fail = |what: &str| Err(format!("hostPath type check failed: {shown} is not {what}"));
     let file_type = fs::metadata(path).map(|meta| meta.file_type());

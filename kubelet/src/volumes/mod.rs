@@ -303,7 +303,8 @@ fn nested_mount_points(pod: &Pod, name: &str) -> Vec<PathBuf> {
     for (container, _) in pods::all_containers(pod) {
         let mounts = container.volume_mounts.as_deref().unwrap_or_default();
         let has_no_subpath = |path: &Option<String>| path.as_deref().is_none_or(str::is_empty);
-        let own = mounts.iter().filter(|m| m.name == name && has_no_subpath(&m.sub_path) && has_no_subpath(&m.sub_path_expr));
+        let own =
+            mounts.iter().filter(|m| m.name == name && has_no_subpath(&m.sub_path) && has_no_subpath(&m.sub_path_expr));
         for outer in own {
             for inner in mounts.iter().filter(|inner| inner.name != name) {
                 let below = Path::new(&inner.mount_path).strip_prefix(&outer.mount_path);

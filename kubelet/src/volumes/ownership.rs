@@ -17,7 +17,7 @@ pub enum ChangePolicy {
 }
 
 /// Gives a tree to a group.
-pub fn apply(root: &Path, group: u32, read_only: bool, policy: ChangePolicy) -> io::Result<()> {
+pub(super) fn apply(root: &Path, group: u32, read_only: bool, policy: ChangePolicy) -> io::Result<()> {
     if policy == ChangePolicy::OnRootMismatch {
         let meta = fs::symlink_metadata(root)?;
         let wanted = mask(true, read_only);
@@ -40,7 +40,7 @@ pub fn apply(root: &Path, group: u32, read_only: bool, policy: ChangePolicy) -> 
 }
 
 /// Gives only the top directory to a group; what is below has been handled.
-pub fn apply_root(root: &Path, group: u32) -> io::Result<()> {
+pub(super) fn apply_root(root: &Path, group: u32) -> io::Result<()> {
     let mode = fs::metadata(root)?.mode() & 0o7777;
     chown(root, None, Some(group))?;
     fs::set_permissions(root, fs::Permissions::from_mode(mode | mask(true, true)))

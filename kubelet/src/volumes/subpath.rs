@@ -34,12 +34,8 @@ pub enum SubPathStep {
 impl Volumes {
     /// Binds a part of a volume to a place of its own and returns it.
     pub async fn bind_subpath(&self, wanted: SubPath<'_>) -> Result<PathBuf, SubPathStep> {
-        let target = self
-            .paths
-            .subpaths(wanted.uid)
-            .join(wanted.volume)
-            .join(wanted.container)
-            .join(wanted.index.to_string());
+        let target =
+            self.paths.subpaths(wanted.uid).join(wanted.volume).join(wanted.container).join(wanted.index.to_string());
         let (root, path) = (wanted.root.to_owned(), PathBuf::from(wanted.path));
         if !is_inside(&path) {
             return Err(SubPathStep::Prepare);

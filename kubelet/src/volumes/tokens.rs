@@ -32,13 +32,13 @@ struct Token {
 
 /// Tokens by Pod and request.
 #[derive(Default)]
-pub struct Tokens {
+pub(super) struct Tokens {
     cache: Mutex<HashMap<Key, Token>>,
 }
 
 impl Tokens {
     /// A token that is not yet due for renewal.
-    pub async fn get(
+    pub(super) async fn get(
         &self,
         pod: &Pod,
         projection: &ServiceAccountTokenProjection,
@@ -64,7 +64,13 @@ impl Tokens {
         }
     }
 
-    async fn request(&self, pod: &Pod, key: &Key, objects: &dyn Objects, now: Timestamp) -> Result<String, ObjectError> {
+    async fn request(
+        &self,
+        pod: &Pod,
+        key: &Key,
+        objects: &dyn Objects,
+        now: Timestamp,
+    ) -> Result<String, ObjectError> {
         let bound = BoundObjectReference {
             api_version: Some("v1".to_owned()),
             kind: Some("Pod".to_owned()),
@@ -88,7 +94,7 @@ impl Tokens {
     }
 
     /// Forgets a Pod's tokens.
-    pub fn forget(&self, uid: &str) {
+    pub(super) fn forget(&self, uid: &str) {
         self.cache.lock().retain(|key, _| key.uid != uid);
     }
 }

@@ -75,12 +75,7 @@ pub(super) struct Actor {
 }
 
 impl Actor {
-    pub(super) fn new(
-        services: Arc<Services>,
-        inbox: Arc<Inbox>,
-        stage: watch::Sender<Stage>,
-        pod: Arc<Pod>,
-    ) -> Self {
+    pub(super) fn new(services: Arc<Services>, inbox: Arc<Inbox>, stage: watch::Sender<Stage>, pod: Arc<Pod>) -> Self {
         Self {
             services,
             inbox,
@@ -317,7 +312,8 @@ impl Actor {
             self.kill_unwanted(plan, &view).await?;
             self.prune_init(&view, false).await?;
         }
-        let sandbox = services.sandbox(&pod, plan.attempt).await.map_err(|error| self.sandbox_failed(&error.to_string()))?;
+        let sandbox =
+            services.sandbox(&pod, plan.attempt).await.map_err(|error| self.sandbox_failed(&error.to_string()))?;
         let sandbox_id = if plan.create_sandbox {
             let created = services.create_sandbox(&pod, &sandbox).await;
             let id = created.map_err(|error| self.sandbox_failed(&error))?;
@@ -367,7 +363,13 @@ impl Actor {
     }
 
     /// Starts one; of several errors the one with the earliest retry is kept.
-    async fn start(&mut self, round: &Round<'_>, container: &Container, role: Role, kept: &mut Option<StartError>) -> bool {
+    async fn start(
+        &mut self,
+        round: &Round<'_>,
+        container: &Container,
+        role: Role,
+        kept: &mut Option<StartError>,
+    ) -> bool {
         match Box::pin(round.start(container, role)).await {
             Ok(()) => {
                 self.waiting.remove(&container.name);
@@ -412,7 +414,8 @@ impl Actor {
     async fn prune_init(&self, view: &PodView, all: bool) -> Result<(), CriError> {
         for container in pods::init_containers(&self.pod) {
             let ended = view.records(&container.name).filter(|record| {
-                matches!(record.state, RecordState::Exited | RecordState::Unknown) || (all && record.state != RecordState::Created)
+                matches!(record.state, RecordState::Exited | RecordState::Unknown)
+                    || (all && record.state != RecordState::Created)
             });
             for record in ended.skip(usize::from(!all)) {
                 self.services.cri.remove_container(&record.id).await?;
@@ -478,14 +481,17 @@ impl Actor {
         let Some(wanted) = record.annotations.get(labels::TERMINATION_PATH) else { return String::new() };
         let mount = record.mounts.iter().find(|mount| mount.container_path == *wanted);
         let dir = self.services.paths.container(self.uid(), &record.name);
-        if let Some(path) = mount.map(|mount| std::path::PathBuf::from(&mount.host_path)).filter(|path| path.starts_with(&dir)) {
+        if let Some(path) =
+            mount.map(|mount| std::path::PathBuf::from(&mount.host_path)).filter(|path| path.starts_with(&dir))
+        {
             let read = tokio::task::spawn_blocking(move || read_end(&path));
             match read.await {
                 Ok(Ok(text)) if !text.is_empty() => return text,
                 _ => {}
             }
         }
-        let fallback = record.annotations.get(labels::TERMINATION_POLICY).is_some_and(|policy| policy == "FallbackToLogsOnError");
+        let fallback =
+            record.annotations.get(labels::TERMINATION_POLICY).is_some_and(|policy| policy == "FallbackToLogsOnError");
         if !fallback || record.exit_code == 0 || record.reason == "ContainerCannotRun" || record.log_path.is_empty() {
             return String::new();
         }

@@ -162,7 +162,9 @@ fn plan_new_sandbox(pod: &Pod, view: &PodView, plan: &mut PodPlan) {
     }
     let succeeded = |container: &Container| {
         let record = view.newest(&container.name);
-        record.is_some_and(|record| record.state == RecordState::Exited && !restarts_after(pod, container, record.exit_code))
+        record.is_some_and(|record| {
+            record.state == RecordState::Exited && !restarts_after(pod, container, record.exit_code)
+        })
     };
     let start: Vec<usize> =
         (0..pods::containers(pod).len()).filter(|index| !succeeded(&pods::containers(pod)[*index])).collect();

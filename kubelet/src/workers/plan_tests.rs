@@ -178,10 +178,9 @@ fn container_rules_come_first() {
     let mut pod = pod("Never", &[], &["a"]);
     let container = &mut pod.spec.as_mut().unwrap().containers[0];
     container.restart_policy = Some("Never".into());
-    container.restart_policy_rules = serde_json::from_value(
-        json!([{ "action": "Restart", "exitCodes": { "operator": "In", "values": [42] } }]),
-    )
-    .unwrap();
+    container.restart_policy_rules =
+        serde_json::from_value(json!([{ "action": "Restart", "exitCodes": { "operator": "In", "values": [42] } }]))
+            .unwrap();
     let container = pod.spec.as_ref().unwrap().containers[0].clone();
     assert!(restarts_after(&pod, &container, 42));
     assert!(!restarts_after(&pod, &container, 1));

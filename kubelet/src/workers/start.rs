@@ -69,9 +69,11 @@ impl Services {
         make_dir(&logs).map_err(|error| error.to_string())?;
         let handler = match pods::spec(pod).runtime_class_name.as_deref().filter(|class| !class.is_empty()) {
             None => String::new(),
-            Some(class) => self.objects.runtime_handler(class).await.map_err(|error| {
-                format!("Failed to create sandbox for pod {:?}: {error}", pods::describe(pod))
-            })?,
+            Some(class) => self
+                .objects
+                .runtime_handler(class)
+                .await
+                .map_err(|error| format!("Failed to create sandbox for pod {:?}: {error}", pods::describe(pod)))?,
         };
         self.cri.run_pod_sandbox(config.clone(), &handler).await.map_err(|error| error.to_string())
     }
@@ -118,10 +120,7 @@ impl Round<'_> {
             let delay = crate::config::Span(delay);
             let message =
                 format!("back-off {delay} restarting failed container={} pod={}", container.name, pods::describe(pod));
-            return Err(StartError {
-                retry_after: Some(left),
-                ..self.error(container, "CrashLoopBackOff", message)
-            });
+            return Err(StartError { retry_after: Some(left), ..self.error(container, "CrashLoopBackOff", message) });
         }
         self.services.restarts.next(key, finished, now);
         Ok(())
@@ -193,15 +192,16 @@ impl Round<'_> {
         let (services, pod) = (self.services, self.pod);
         let node = services.facts.get();
         let empty_dirs = services.volumes.empty_dirs(pods::uid(pod));
-        let inputs =
-            env::Inputs { objects: &*services.objects, node: &node, ips: self.ips, empty_dirs: &empty_dirs };
+        let inputs = env::Inputs { objects: &*services.objects, node: &node, ips: self.ips, empty_dirs: &empty_dirs };
         let env = env::build(pod, container, &inputs).await.map_err(|error| error.to_string())?;
         let target_id = self.target(container, role)?;
         let image_volumes = self.image_volumes(container, role).await?;
         let etc_hosts = self.write_hosts(container).await.map_err(|error| error.to_string())?;
         let termination_log = self.termination_log(container).map_err(|error| error.to_string())?;
         let logs = services.paths.logs_of(pod).join(&container.name);
-        make_dir(&logs).map_err(|error| format!("create container log directory for container {} failed: {error}", container.name))?;
+        make_dir(&logs).map_err(|error| {
+            format!("create container log directory for container {} failed: {error}", container.name)
+        })?;
         let handlers = services.health.features().0;
         let recursive = handlers.iter().any(|handler| {
             handler.name.is_empty() && handler.features.is_some_and(|features| features.recursive_read_only_mounts)
@@ -231,7 +231,8 @@ impl Round<'_> {
             return Ok(None);
         }
         let own = pods::ephemeral_containers(self.pod).iter().find(|own| own.name == container.name);
-        let Some(name) = own.and_then(|own| own.target_container_name.as_deref()).filter(|name| !name.is_empty()) else {
+        let Some(name) = own.and_then(|own| own.target_container_name.as_deref()).filter(|name| !name.is_empty())
+        else {
             return Ok(None);
         };
         match self.view.newest(name) {
@@ -240,7 +241,11 @@ impl Round<'_> {
         }
     }
 
-    async fn image_volumes(&self, container: &Container, role: Role) -> Result<BTreeMap<String, v1::ImageSpec>, String> {
+    async fn image_volumes(
+        &self,
+        container: &Container,
+        role: Role,
+    ) -> Result<BTreeMap<String, v1::ImageSpec>, String> {
         let mut out = BTreeMap::new();
         for volume in pods::spec(self.pod).volumes.iter().flatten() {
             let used = container.volume_mounts.iter().flatten().any(|mount| mount.name == volume.name);
@@ -309,7 +314,13 @@ impl Round<'_> {
         };
         let Err(message) = self.services.hooks.run(self.pod, container, id, hook).await else { return Ok(()) };
         let about = (container.name.as_str(), role);
-        self.services.events.container(self.pod, about, EventType::Warning, "FailedPostStartHook", "PostStartHook failed");
+        self.services.events.container(
+            self.pod,
+            about,
+            EventType::Warning,
+            "FailedPostStartHook",
+            "PostStartHook failed",
+        );
         if let Err(error) = self.kill_by_id(container, id).await {
             tracing::warn!(pod = pods::describe(self.pod), container = container.name, %error, "stop after a failed hook");
         }

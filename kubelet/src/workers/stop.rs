@@ -126,7 +126,8 @@ impl Services {
 
 /// Running containers with what each waits for.
 fn order<'a>(pod: &Pod, view: &'a PodView) -> Vec<Stopping<'a>> {
-    let alive = view.containers.iter().filter(|record| matches!(record.state, RecordState::Running | RecordState::Unknown));
+    let alive =
+        view.containers.iter().filter(|record| matches!(record.state, RecordState::Running | RecordState::Unknown));
     let mut all: Vec<Stopping<'a>> = alive
         .map(|record| Stopping {
             record,
@@ -142,9 +143,7 @@ fn order<'a>(pod: &Pod, view: &'a PodView) -> Vec<Stopping<'a>> {
         all.iter().map(|stopping| (stopping.record.name.clone(), stopping.done.subscribe())).collect();
     for stopping in all.iter_mut().filter(|stopping| is_sidecar(&stopping.record.name)) {
         let own = position.get(stopping.record.name.as_str());
-        let earlier = signals.iter().filter(|(name, _)| {
-            !is_sidecar(name) || position.get(name.as_str()) > own
-        });
+        let earlier = signals.iter().filter(|(name, _)| !is_sidecar(name) || position.get(name.as_str()) > own);
         stopping.after = earlier.map(|(_, signal)| signal.clone()).collect();
     }
     all
@@ -183,8 +182,10 @@ mod tests {
             mounts: Vec::new(),
         };
         let view = PodView { sandboxes: Vec::new(), containers: ["s1", "a", "s2", "b"].map(record).to_vec() };
-        let waits: HashMap<String, usize> =
-            order(&pod, &view).into_iter().map(|stopping| (stopping.record.name.clone(), stopping.after.len())).collect();
+        let waits: HashMap<String, usize> = order(&pod, &view)
+            .into_iter()
+            .map(|stopping| (stopping.record.name.clone(), stopping.after.len()))
+            .collect();
         assert_eq!((waits["a"], waits["b"], waits["s2"], waits["s1"]), (0, 0, 2, 3));
     }
 }
