@@ -11,6 +11,8 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+type OnRequest = Box<dyn FnMut(&str) + Send>;
+
 #[derive(Default)]
 pub(crate) struct Server {
     pub(crate) revision: u64,
@@ -27,7 +29,7 @@ pub(crate) struct Server {
     /// Answers all requests with this code.
     pub(crate) failing: Option<u16>,
     /// Called with every request before it is served.
-    pub(crate) on_request: Option<Box<dyn FnMut(&str) + Send>>,
+    pub(crate) on_request: Option<OnRequest>,
 }
 
 pub(crate) type Shared = Arc<Mutex<Server>>;

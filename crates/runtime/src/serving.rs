@@ -1,30 +1,46 @@
 //! Serving HTTP/1.1 and HTTP/2 over TLS, with deadlines, limits and a graceful end.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+mod secure;
+#[cfg(test)]
+mod tests;
 
-use axum::body::Body;
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{Router, body::Body};
 use http::{Request, Response};
 use hyper::service::service_fn;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
+    server::{
+        conn::auto,
+        graceful::{GracefulShutdown, Watcher},
+    },
 };
+use parking_lot::Mutex;
 use rustls::{ServerConfig, pki_types::CertificateDer};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
 };
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt;
+
+pub use secure::{SecureServing, ServingError, bind};
 
 /// Time a client has for the TLS handshake, and for its request headers.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(32);
 /// Connections at once.
 const MAX_CONNECTIONS: usize = 20_000;
-/// Streams of one HTTP/2 connection, and bytes of its headers.
-const MAX_STREAMS: u32 = 250;
-const MAX_HEADER_BYTES: u32 = 1 << 20;
+/// Handshakes at once from one address: each costs a signature.
+const MAX_HANDSHAKES_PER_ADDRESS: usize = 256;
 /// Resets that a client may cause before its connection is closed (CVE-2023-44487).
 const MAX_RESETS: usize = 100;
 /// Pause after a failed accept (out of file descriptors).
@@ -39,6 +55,21 @@ pub struct Connection {
     pub certificates: Arc<[CertificateDer<'static>]>,
 }
 
+/// Bounds of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Streams of an HTTP/2 connection.
+    pub max_streams: u32,
+    /// Bytes of request headers.
+    pub max_header_bytes: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_streams: 250, max_header_bytes: 1 << 20 }
+    }
+}
+
 /// Serves connections until `stop`, then lets running requests end for `grace`.
 pub async fn serve<H, F>(
     listener: TcpListener,
@@ -50,9 +81,52 @@ pub async fn serve<H, F>(
     H: Fn(Request<Body>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
+    serve_with(listener, tls, handler, stop, grace, Limits::default()).await;
+}
+
+/// [`serve`] for a router.
+pub async fn serve_router(
+    listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+    router: Router,
+    stop: CancellationToken,
+    grace: Duration,
+) {
+    serve_with(listener, tls, handler_of(router), stop, grace, Limits::default()).await;
+}
+
+/// A handler that asks a router.
+pub(crate) fn handler_of(
+    router: Router,
+) -> impl Fn(Request<Body>) -> futures::future::BoxFuture<'static, Response<Body>> + Clone + Send + Sync + 'static {
+    move |request| {
+        let router = router.clone();
+        Box::pin(async move {
+            match router.oneshot(request).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            }
+        })
+    }
+}
+
+/// [`serve`] with other bounds.
+pub async fn serve_with<H, F>(
+    listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+    handler: H,
+    stop: CancellationToken,
+    grace: Duration,
+    limits: Limits,
+) where
+    H: Fn(Request<Body>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
     let acceptor = tls.map(TlsAcceptor::from);
-    let graceful = Arc::new(GracefulShutdown::new());
+    let graceful = GracefulShutdown::new();
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let handshakes = Handshakes::default();
+    let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
@@ -66,50 +140,105 @@ pub async fn serve<H, F>(
                 continue;
             }
         };
-        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
-        let (acceptor, handler, graceful) = (acceptor.clone(), handler.clone(), Arc::clone(&graceful));
-        tokio::spawn(async move {
-            connection(stream, peer, acceptor, handler, graceful).await;
+        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+            tracing::debug!(%peer, "too many connections, refused");
+            continue;
+        };
+        let Some(shaking) = handshakes.begin(peer.ip()) else {
+            tracing::debug!(%peer, "too many handshakes from one address, refused");
+            continue;
+        };
+        let (acceptor, handler, stop, watcher) = (acceptor.clone(), handler.clone(), stop.clone(), graceful.watcher());
+        connections.spawn(async move {
+            if let Some((about, io)) = stop.run_until_cancelled(open(stream, peer, acceptor, shaking)).await.flatten() {
+                match io {
+                    Io::Plain(io) => http(io, about, handler, watcher, limits).await,
+                    Io::Tls(io) => http(*io, about, handler, watcher, limits).await,
+                }
+            }
             drop(slot);
         });
     }
     drop(listener);
-    // Connections still in their handshake hold a reference; they have no request to wait for.
-    if let Some(graceful) = Arc::into_inner(graceful) {
-        if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {
-            tracing::warn!("requests still running at the end of the grace period were cut");
+    connections.close();
+    if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {
+        tracing::warn!(
+            connections = connections.len(),
+            "requests still running at the end of the grace period were cut"
+        );
+    }
+}
+
+enum Io {
+    Plain(TokioIo<TcpStream>),
+    Tls(Box<TokioIo<tokio_rustls::server::TlsStream<TcpStream>>>),
+}
+
+/// Handshakes under way by address.
+#[derive(Clone, Default)]
+struct Handshakes(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+impl Handshakes {
+    fn begin(&self, from: IpAddr) -> Option<Shaking> {
+        let mut running = self.0.lock();
+        let count = running.entry(from).or_default();
+        if *count >= MAX_HANDSHAKES_PER_ADDRESS {
+            return None;
+        }
+        *count += 1;
+        Some(Shaking { all: self.clone(), from })
+    }
+}
+
+/// One handshake; ends when dropped.
+struct Shaking {
+    all: Handshakes,
+    from: IpAddr,
+}
+
+impl Drop for Shaking {
+    fn drop(&mut self) {
+        let mut running = self.all.0.lock();
+        if let Some(count) = running.get_mut(&self.from) {
+            *count -= 1;
+            if *count == 0 {
+                running.remove(&self.from);
+            }
         }
     }
 }
 
-async fn connection<H, F>(
+async fn open(
     stream: TcpStream,
     peer: SocketAddr,
     acceptor: Option<TlsAcceptor>,
-    handler: H,
-    graceful: Arc<GracefulShutdown>,
-) where
-    H: Fn(Request<Body>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response<Body>> + Send + 'static,
-{
+    shaking: Shaking,
+) -> Option<(Connection, Io)> {
     // A connection without the option works, only slower.
     let _slower = stream.set_nodelay(true).is_err();
     let Some(acceptor) = acceptor else {
-        let about = Connection { peer, certificates: Arc::from(Vec::new()) };
-        return http(TokioIo::new(stream), about, handler, graceful).await;
+        return Some((Connection { peer, certificates: Arc::from(Vec::new()) }, Io::Plain(TokioIo::new(stream))));
     };
-    match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+    let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
+    drop(shaking);
+    match shaken {
         Ok(Ok(stream)) => {
             let presented = stream.get_ref().1.peer_certificates().unwrap_or_default();
             let certificates = presented.iter().map(|c| c.clone().into_owned()).collect();
-            http(TokioIo::new(stream), Connection { peer, certificates }, handler, graceful).await;
+            Some((Connection { peer, certificates }, Io::Tls(Box::new(TokioIo::new(stream)))))
         }
-        Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake error"),
-        Err(_) => tracing::debug!(%peer, "TLS handshake timed out"),
+        Ok(Err(error)) => {
+            tracing::debug!(%peer, %error, "TLS handshake error");
+            None
+        }
+        Err(_) => {
+            tracing::debug!(%peer, "TLS handshake timed out");
+            None
+        }
     }
 }
 
-async fn http<I, H, F>(io: I, about: Connection, handler: H, graceful: Arc<GracefulShutdown>)
+async fn http<I, H, F>(io: I, about: Connection, handler: H, watcher: Watcher, limits: Limits)
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
     H: Fn(Request<Body>) -> F + Clone + Send + Sync + 'static,
@@ -123,24 +252,18 @@ where
         async move { Ok::<_, Infallible>(answer.await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(MAX_HEADER_BYTES as usize);
+    let header_bytes = usize::try_from(limits.max_header_bytes).unwrap_or(usize::MAX);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(header_bytes);
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(MAX_HEADER_BYTES)
+        .max_concurrent_streams(limits.max_streams)
+        .max_header_list_size(limits.max_header_bytes)
         .max_pending_accept_reset_streams(MAX_RESETS)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(15));
     let connection = builder.serve_connection_with_upgrades(io, service).into_owned();
-    let watched = graceful.watch(connection);
-    // From here on the end of the server is known to the connection itself.
-    drop(graceful);
-    if let Err(error) = watched.await {
+    if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(%peer, %error, "connection ended");
     }
 }

@@ -151,9 +151,8 @@ fn quote(text: &str) -> String {
 pub(super) fn json(metadata: &Metadata<'_>, fields: &Fields, now: SystemTime) -> String {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut object = Map::new();
-    let millis = u32::try_from(since.subsec_micros()).unwrap_or(0);
     let whole = i64::try_from(since.as_secs()).unwrap_or(i64::MAX).saturating_mul(1000);
-    object.insert("ts".into(), Value::from(whole as f64 + f64::from(millis) / 1000.0));
+    object.insert("ts".into(), Value::from(whole as f64 + f64::from(since.subsec_micros()) / 1000.0));
     object.insert("caller".into(), Value::String(location(metadata)));
     object.insert("msg".into(), Value::String(fields.message.clone()));
     let v = fields.v.unwrap_or(match *metadata.level() {

@@ -22,7 +22,7 @@ use crate::flags::LoggingArgs;
 /// Verbosity from which `debug!` and `trace!` are written.
 const DEBUG_FROM: i32 = 4;
 const TRACE_FROM: i32 = 6;
-/// How much more verbosity the transport libraries need.
+/// How much more verbosity libraries need.
 const LIBRARY_OFFSET: i32 = 4;
 /// Crates whose chatter is of interest to their own developers only.
 const LIBRARIES: [&str; 8] = ["hyper", "h2", "rustls", "tower", "tonic", "kube", "mio", "tokio"];
@@ -129,14 +129,15 @@ impl Output {
     }
 
     fn wanted(&self, metadata: &Metadata<'_>) -> bool {
-        let from = match *metadata.level() {
-            Level::ERROR | Level::WARN | Level::INFO => return true,
-            Level::DEBUG => DEBUG_FROM,
-            Level::TRACE => TRACE_FROM,
-        };
         let krate = metadata.target().split("::").next().unwrap_or_default();
         let library =
             LIBRARIES.iter().any(|l| krate.strip_prefix(l).is_some_and(|r| r.is_empty() || r.starts_with('_')));
+        let from = match *metadata.level() {
+            // What goes wrong in a library is reported by the one who called it.
+            Level::ERROR | Level::WARN | Level::INFO => 0,
+            Level::DEBUG => DEBUG_FROM,
+            Level::TRACE => TRACE_FROM,
+        };
         self.verbosity_for(metadata) >= if library { from + LIBRARY_OFFSET } else { from }
     }
 }

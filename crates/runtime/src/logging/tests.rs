@@ -15,8 +15,7 @@ fn logged(format: Format, work: impl FnOnce()) -> String {
     let lines = Arc::new(Lines::default());
     let output = Output { format, modules: Box::new([]), sink: lines.clone() };
     tracing::subscriber::with_default(tracing_subscriber::registry().with(output), work);
-    let text = lines.0.lock().clone();
-    text
+    lines.0.lock().clone()
 }
 
 #[test]

@@ -1,5 +1,12 @@
 //! Certificates and keys: loading, self-signing, reloading while serving.
 
+mod authorities;
+mod files;
+mod sni;
+mod suites;
+#[cfg(test)]
+mod tests;
+
 use std::{
     net::IpAddr,
     path::{Path, PathBuf},
@@ -7,7 +14,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose, SanType};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose, SanType};
 use rustls::{
     ServerConfig,
     crypto::CryptoProvider,
@@ -18,6 +25,11 @@ use rustls::{
     },
     sign::CertifiedKey,
 };
+
+pub use authorities::{Authorities, ClientIdentity};
+pub use files::{WatchedFile, watch_bundle, watch_pair};
+pub use sni::{CertificateSet, SniCertificate};
+pub use suites::{KnownSuite, curve_group, known_suites, min_version, provider_for};
 
 /// A certificate, key or CA bundle that is not usable.
 #[derive(Debug, thiserror::Error)]
@@ -69,22 +81,33 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// A serving certificate for `names` and `addresses`, signed by itself, valid one year: certificate and key as PEM.
+/// A serving certificate for `names` and `addresses`, valid one year, and the authority that signed it, made for it
+/// alone: chain and key as PEM.
 pub fn self_signed(common_name: &str, names: &[String], addresses: &[IpAddr]) -> Result<(String, String), TlsError> {
     let fail = |e: rcgen::Error| content("self-signed certificate", e);
-    let mut params = CertificateParams::new(names.to_vec()).map_err(fail)?;
-    params.distinguished_name.push(DnType::CommonName, common_name);
-    params.subject_alt_names.extend(addresses.iter().map(|a| SanType::IpAddress(*a)));
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages =
-        vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment, KeyUsagePurpose::KeyCertSign];
-    params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
     let now = time::OffsetDateTime::now_utc();
-    params.not_before = now - time::Duration::hours(1);
-    params.not_after = now + time::Duration::days(365);
+    let params = |names: Vec<String>, common_name: String| -> Result<CertificateParams, rcgen::Error> {
+        let mut params = CertificateParams::new(names)?;
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        params.not_before = now - time::Duration::hours(1);
+        params.not_after = now + time::Duration::days(365);
+        Ok(params)
+    };
+    let stamp = now.unix_timestamp();
+    let mut authority = params(Vec::new(), format!("{common_name}-ca@{stamp}")).map_err(fail)?;
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    authority.key_usages =
+        vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment, KeyUsagePurpose::KeyCertSign];
+    let authority_key = KeyPair::generate().map_err(fail)?;
+    let authority = CertifiedIssuer::self_signed(authority, authority_key).map_err(fail)?;
+
+    let mut leaf = params(names.to_vec(), format!("{common_name}@{stamp}")).map_err(fail)?;
+    leaf.subject_alt_names.extend(addresses.iter().map(|a| SanType::IpAddress(*a)));
+    leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+    leaf.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
     let key = KeyPair::generate().map_err(fail)?;
-    let certificate = params.self_signed(&key).map_err(fail)?;
-    Ok((certificate.pem(), key.serialize_pem()))
+    let certificate = leaf.signed_by(&key, &authority).map_err(fail)?;
+    Ok((format!("{}{}", certificate.pem(), authority.pem()), key.serialize_pem()))
 }
 
 /// Writes a file that only its owner can read.
@@ -109,9 +132,14 @@ impl ServingCertificate {
         Ok(Self(ArcSwap::from_pointee(Self::load(certificate, key)?)))
     }
 
-    fn load(certificate: &[u8], key: &[u8]) -> Result<CertifiedKey, TlsError> {
+    pub(crate) fn load(certificate: &[u8], key: &[u8]) -> Result<CertifiedKey, TlsError> {
         let chain = certificates(certificate)?;
         CertifiedKey::from_der(chain, private_key(key)?, &provider()).map_err(|e| content("serving certificate", e))
+    }
+
+    /// What is served now.
+    pub(crate) fn current(&self) -> Arc<CertifiedKey> {
+        self.0.load_full()
     }
 
     /// Serves another certificate from now on.
@@ -123,7 +151,7 @@ impl ServingCertificate {
 
 impl ResolvesServerCert for ServingCertificate {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.load_full())
+        Some(self.current())
     }
 }
 
@@ -173,14 +201,62 @@ impl ClientCertVerifier for AskForCertificate {
     }
 }
 
+/// What a server offers.
+#[derive(Clone, Debug, Default)]
+pub struct ServerOptions {
+    /// IANA names of the TLS 1.2 suites; empty for the strong ones.
+    pub cipher_suites: Vec<String>,
+    /// `VersionTLS12`, `VersionTLS13`, …; empty for TLS 1.2.
+    pub min_version: String,
+    /// Numbers of key exchange groups, most preferred first; empty for the default.
+    pub curves: Vec<u16>,
+    /// Whether only HTTP/1.1 is offered.
+    pub no_http2: bool,
+}
+
 /// TLS 1.2 and 1.3 with the strong suites, HTTP/2 and HTTP/1.1; client certificates are asked for.
 pub fn server_config(certificate: Arc<ServingCertificate>) -> Result<Arc<ServerConfig>, TlsError> {
-    let provider = provider();
+    server_config_with(&ServerOptions::default(), certificate)
+}
+
+/// A configuration with other certificates or another offer.
+pub fn server_config_with(
+    options: &ServerOptions,
+    certificates: Arc<dyn ResolvesServerCert>,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let provider = Arc::new(provider_for(&options.cipher_suites, &options.curves)?);
+    let versions: &[&rustls::SupportedProtocolVersion] = match min_version(&options.min_version)? {
+        rustls::ProtocolVersion::TLSv1_3 => &[&rustls::version::TLS13],
+        // A list of suites that has none for TLS 1.2 leaves TLS 1.3.
+        _ if !provider.cipher_suites.iter().any(|s| s.version() == &rustls::version::TLS12) => {
+            &[&rustls::version::TLS13]
+        }
+        _ => &[&rustls::version::TLS13, &rustls::version::TLS12],
+    };
     let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .map_err(|e| content("TLS", e))?
         .with_client_cert_verifier(Arc::new(AskForCertificate(provider)))
-        .with_cert_resolver(certificate);
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        .with_cert_resolver(certificates);
+    config.alpn_protocols =
+        if options.no_http2 { vec![b"http/1.1".to_vec()] } else { vec![b"h2".to_vec(), b"http/1.1".to_vec()] };
     Ok(Arc::new(config))
+}
+
+/// A client configuration that trusts `roots` (PEM) and shows a certificate if one is given.
+pub fn client_config(roots: &[u8], identity: Option<(&[u8], &[u8])>) -> Result<rustls::ClientConfig, TlsError> {
+    let mut store = rustls::RootCertStore::empty();
+    for certificate in certificates(roots)? {
+        store.add(certificate).map_err(|e| content("CA bundle", e))?;
+    }
+    let builder = rustls::ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|e| content("TLS", e))?
+        .with_root_certificates(store);
+    match identity {
+        None => Ok(builder.with_no_client_auth()),
+        Some((certificate, key)) => builder
+            .with_client_auth_cert(certificates(certificate)?, private_key(key)?)
+            .map_err(|e| content("client certificate", e)),
+    }
 }
