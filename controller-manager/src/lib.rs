@@ -1,9 +1,18 @@
-//! kube-controller-manager: Deployments, ReplicaSets, EndpointSlices, namespaces, garbage collection.
+//! kube-controller-manager: the built-in control loops.
 //!
-//! Each controller is a level-triggered reconciler: a pure `plan` over what the server says now, and a thin shell that
-//! carries it out. Watches only say when to look.
+//! Each controller is a directory: a pure `plan` over what is observed, and a thin shell in `mod.rs` that reads from
+//! shared informers and carries the plan out. Nothing polls: watches put keys in work queues, workers reconcile them.
+//!
+//! # Adding a controller
+//! 1. `src/<name>/mod.rs` with `pub(crate) fn start(context: &Context) -> Result<Started, StartError>`. It takes
+//!    informers from `context.informers`, registers handlers that add keys to `context.queue(..)`, and hands a
+//!    [`::controller::Reconcile`] to `context.drive(..)`, which waits for the informers first. A controller that has
+//!    nothing to do under the given flags returns [`table::Started::Skipped`].
+//! 2. A row in [`table::CONTROLLERS`]: the name that `--controllers` knows, older names, whether it is on by default.
+//! 3. Its flags in [`options::Options`], with validation in `Options::validate`.
 
 mod collector;
+mod context;
 mod deployment;
 mod endpointslice;
 mod namespace;
@@ -11,109 +20,117 @@ mod objects;
 pub mod options;
 mod replicaset;
 mod rest;
+mod serve;
+mod table;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use axum::Router;
-use kube::{
-    Client, Config,
-    config::{KubeConfigOptions, Kubeconfig},
-    runtime::controller::Action,
-};
-use runtime::health::HealthChecks;
-use tokio::net::TcpListener;
+use ::controller::{EventRecorder, InformerSet, LeaderConfig, LeaderElector, LeaderError, QueueMetrics};
+use client::{ClientMetrics, Connection};
+use runtime::{Runtime, health::Scope};
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
 
-use crate::{options::Options, rest::{Rest, RestError}};
+use crate::{
+    context::{Clients, Context},
+    options::Options,
+};
 
-/// Pause before a failed reconciliation is tried again.
-const RETRY: Duration = Duration::from_secs(1);
-/// Grace for running requests.
-const GRACE: Duration = Duration::from_secs(1);
+/// Name of the component and of its Lease.
+const COMPONENT: &str = "kube-controller-manager";
 
-/// Why the process does not run.
+/// Why the process does not run, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The credentials are unusable.
-    #[error("kubeconfig: {0}")]
-    Credentials(String),
-    /// A file cannot be read.
-    #[error("{path}: {source}")]
+    /// Flags are wrong.
+    #[error("{0}")]
+    Flags(String),
+    /// There is no client.
+    #[error(transparent)]
+    Client(#[from] client::ClientError),
+    /// A file cannot be used.
+    #[error("error reading {path}")]
     File {
         /// The file.
-        path: PathBuf,
+        path: std::path::PathBuf,
         /// Why.
         source: std::io::Error,
     },
-    /// The address cannot be listened on.
-    #[error("listen on {address}: {source}")]
-    Listen {
-        /// The address.
-        address: std::net::SocketAddr,
-        /// Why.
-        source: std::io::Error,
-    },
+    /// The server cannot be set up.
+    #[error(transparent)]
+    Serving(#[from] runtime::serving::ServingError),
     /// A metric name is taken.
-    #[error("metrics: {0}")]
+    #[error("cannot register metrics")]
     Metrics(#[from] prometheus::Error),
+    /// The host has no name.
+    #[error("cannot find out the host name")]
+    Host(#[source] std::io::Error),
+    /// Another process leads.
+    #[error(transparent)]
+    Leader(#[from] LeaderError),
 }
 
+/// Pause before a failed reconciliation is tried again.
+const RETRY: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// What happens after a failed reconciliation.
-fn retry<K, C>(_object: Arc<K>, error: &RestError, _context: Arc<C>) -> Action {
+fn retry<K, C>(_object: Arc<K>, error: &rest::RestError, _context: Arc<C>) -> kube::runtime::controller::Action {
     if !error.is_conflict() {
         tracing::warn!(%error, "reconciliation failed, trying again");
     }
-    Action::requeue(RETRY)
+    kube::runtime::controller::Action::requeue(RETRY)
 }
 
-async fn client(options: &Options) -> Result<Client, StartError> {
-    let fail = |e: &dyn std::fmt::Display| StartError::Credentials(e.to_string());
-    let config = match &options.kubeconfig {
-        Some(path) => {
-            let file = Kubeconfig::read_from(path).map_err(|e| fail(&e))?;
-            Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(|e| fail(&e))?
-        }
-        None => Config::incluster().map_err(|e| fail(&e))?,
-    };
-    Client::try_from(config).map_err(|e| fail(&e))
-}
-
-async fn serve(options: &Options, stop: &CancellationToken) -> Result<(), StartError> {
-    let address = options.healthz_bind_address;
-    let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
-    let router: Router =
-        HealthChecks::new().router().merge(runtime::metrics::router(runtime::metrics::registry()?));
-    let handler = move |request| {
-        let router = router.clone();
+/// Runs the component until it is told to stop.
+pub async fn run(options: Options, runtime: Runtime) -> Result<(), StartError> {
+    let problems = options.validate();
+    match problems.as_slice() {
+        [] => {}
+        [one] => return Err(StartError::Flags(one.clone())),
+        all => return Err(StartError::Flags(format!("[{}]", all.join(", ")))),
+    }
+    let options = Arc::new(options);
+    let metrics = ClientMetrics::new(&runtime.registry)?;
+    let clients = Clients::new(Arc::clone(&options), metrics.clone());
+    serve::start(&options, &runtime)?;
+    let queue_metrics = QueueMetrics::new(&runtime.registry)?;
+    let running = table::Running::new(&runtime.registry)?;
+    let health = runtime.health.clone();
+    let lead = |stop: CancellationToken| {
+        let runtime = runtime.clone();
+        let options = Arc::clone(&options);
         async move {
-            match router.oneshot(request).await {
-                Ok(response) => response,
-                Err(never) => match never {},
+            let tasks = runtime.tasks.child("controllers");
+            let client = clients.plain("shared-informers").await?;
+            let context = Context {
+                informers: Arc::new(InformerSet::new(client, &tasks)),
+                clients: Arc::new(clients),
+                clock: Arc::clone(&runtime.clock),
+                registry: runtime.registry.clone(),
+                queue_metrics,
+                tasks,
+                options,
+            };
+            table::start_all(&context, &running, &health, &stop).await?;
+            stop.cancelled().await;
+            let unfinished = context.tasks.stop(context.options.controller_shutdown_timeout).await;
+            if !unfinished.is_empty() {
+                tracing::info!(tasks = %unfinished.join(" "), "Controller shutdown timeout reached");
             }
+            Ok::<(), StartError>(())
         }
     };
-    tokio::spawn(runtime::serving::serve(listener, None, handler, stop.clone(), GRACE));
-    Ok(())
-}
-
-/// Runs all controllers until `stop`.
-pub async fn run(options: Options, stop: CancellationToken) -> Result<(), StartError> {
-    let root_ca = match &options.root_ca_file {
-        Some(path) => {
-            let read = std::fs::read_to_string(path);
-            Some(read.map_err(|source| StartError::File { path: path.clone(), source })?)
-        }
-        None => None,
-    };
-    let rest = Rest(client(&options).await?);
-    serve(&options, &stop).await?;
-    tokio::join!(
-        deployment::run(rest.clone(), stop.clone()),
-        replicaset::run(rest.clone(), stop.clone()),
-        endpointslice::run(rest.clone(), stop.clone()),
-        namespace::run(rest.clone(), root_ca, stop.clone()),
-        collector::run(rest, stop),
-    );
-    Ok(())
+    if !options.leader_election.leader_elect {
+        return lead(runtime.shutdown.clone()).await;
+    }
+    let connection = Connection::of(COMPONENT, "leader-election", &options.client, Some(metrics));
+    let client = client::connect(&options.client, &connection).await?;
+    let recorder = EventRecorder::new(client.clone(), COMPONENT, "", Arc::clone(&runtime.clock), &runtime.tasks);
+    let identity = runtime::env::identity().map_err(StartError::Host)?;
+    let config = LeaderConfig::of(&options.leader_election, COMPONENT, identity, false);
+    let elector =
+        LeaderElector::new(client, config, Arc::clone(&runtime.clock), recorder, Some(&runtime.registry))?;
+    elector.add_health_check(&runtime.health, Scope::HEALTHZ);
+    let mut outcome = Ok(());
+    elector.run(&runtime.shutdown, |stop| async { outcome = lead(stop).await }).await?;
+    outcome
 }

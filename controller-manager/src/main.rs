@@ -2,11 +2,14 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use kube_controller_manager::options::Options;
+use runtime::ComponentInfo;
+
+const INFO: ComponentInfo = ComponentInfo {
+    name: "kube-controller-manager",
+    about: "The Kubernetes controller manager runs the control loops that make the cluster what its objects say.",
+    deprecated: &[],
+};
 
 fn main() -> ExitCode {
-    let options = Options::parse();
-    let logging = options.logging.clone();
-    runtime::process::run(&logging, |stop| kube_controller_manager::run(options, stop))
+    runtime::run(INFO, kube_controller_manager::run)
 }

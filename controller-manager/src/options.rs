@@ -1,24 +1,230 @@
 //! Flags of kube-controller-manager.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{path::PathBuf, time::Duration};
 
-use clap::Parser;
-use runtime::process::LoggingArgs;
+use clap::Args;
+use runtime::flags::{
+    ClientArgs, DelegatedAuthArgs, LeaderElectionArgs, MetricsArgs, ProfilingArgs, SecureServingArgs, duration,
+};
+use serde_json::{Value, json};
 
-/// The Kubernetes controller manager: the control loops that make the cluster what its objects say.
-#[derive(Clone, Debug, Parser)]
-#[command(name = "kube-controller-manager", version = runtime::version::GIT_VERSION)]
+use crate::table;
+
+/// All flags.
+#[derive(Clone, Debug, Args)]
 pub struct Options {
-    /// Credentials of the API.
-    #[arg(long)]
-    pub kubeconfig: Option<PathBuf>,
-    /// CA bundle that every namespace gets as kube-root-ca.crt.
+    /// API client.
+    #[command(flatten)]
+    pub client: ClientArgs,
+    /// Serving.
+    #[command(flatten)]
+    pub serving: SecureServingArgs,
+    /// Who may read what is served.
+    #[command(flatten)]
+    pub auth: DelegatedAuthArgs,
+    /// Election.
+    #[command(flatten)]
+    pub leader_election: LeaderElectionArgs,
+    /// Metrics.
+    #[command(flatten)]
+    pub metrics: MetricsArgs,
+    /// Profiling.
+    #[command(flatten)]
+    pub profiling: ProfilingArgs,
+    /// Which controllers run.
+    #[command(flatten)]
+    pub generic: GenericOptions,
+    /// How many workers each controller has.
+    #[command(flatten)]
+    pub workers: WorkerOptions,
+    /// Endpoints and EndpointSlices.
+    #[command(flatten)]
+    pub endpoints: EndpointOptions,
+    /// Service accounts.
+    #[command(flatten)]
+    pub accounts: AccountOptions,
+    /// Garbage collection.
+    #[command(flatten)]
+    pub collection: CollectionOptions,
+    /// Time to wait for controllers to end before the process does.
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    pub controller_shutdown_timeout: Duration,
+}
+
+/// Which controllers run.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Generic flags")]
+pub struct GenericOptions {
+    /// A list of controllers to enable. '*' enables all on-by-default controllers, 'foo' enables the controller named
+    /// 'foo', '-foo' disables the controller named 'foo'.
+    #[arg(long, value_delimiter = ',', default_value = "*", allow_hyphen_values = true)]
+    pub controllers: Vec<String>,
+    /// Interval between starting controllers.
+    #[arg(long, default_value = "0", value_parser = duration)]
+    pub controller_start_interval: Duration,
+    /// The instance prefix for the cluster; only cloud providers read it.
+    #[arg(long, default_value = "kubernetes")]
+    pub cluster_name: String,
+}
+
+/// Workers.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Worker flags")]
+pub struct WorkerOptions {
+    /// The number of deployments that are allowed to sync concurrently.
+    #[arg(long, default_value_t = 5)]
+    pub concurrent_deployment_syncs: usize,
+    /// The number of replica sets that are allowed to sync concurrently.
+    #[arg(long, default_value_t = 5)]
+    pub concurrent_replicaset_syncs: usize,
+    /// The number of replication controllers that are allowed to sync concurrently.
+    #[arg(long, default_value_t = 5)]
+    pub concurrent_rc_syncs: usize,
+    /// The number of statefulsets that are allowed to sync concurrently.
+    #[arg(long, default_value_t = 5)]
+    pub concurrent_statefulset_syncs: usize,
+    /// The number of daemonsets that are allowed to sync concurrently.
+    #[arg(long, default_value_t = 2)]
+    pub concurrent_daemonset_syncs: usize,
+    /// The number of jobs that are allowed to sync concurrently.
+    #[arg(long, default_value_t = 5)]
+    pub concurrent_job_syncs: usize,
+    /// The number of cron jobs that are allowed to sync concurrently.
+    #[arg(long, default_value_t = 5)]
+    pub concurrent_cron_job_syncs: usize,
+    /// The number of TTL-after-finished controller workers that are allowed to sync concurrently.
+    #[arg(long, default_value_t = 5)]
+    pub concurrent_ttl_after_finished_syncs: usize,
+    /// The number of namespaces that are allowed to sync concurrently.
+    #[arg(long, default_value_t = 10)]
+    pub concurrent_namespace_syncs: usize,
+    /// The period for syncing namespace life-cycle updates.
+    #[arg(long, default_value = "5m", value_parser = duration)]
+    pub namespace_sync_period: Duration,
+}
+
+/// Endpoints and EndpointSlices.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Endpoint flags")]
+pub struct EndpointOptions {
+    /// The number of endpoint syncing operations that will be done concurrently.
+    #[arg(long, default_value_t = 5)]
+    pub concurrent_endpoint_syncs: usize,
+    /// The length of endpoint updates batching period: 0 for none.
+    #[arg(long, default_value = "0", value_parser = duration)]
+    pub endpoint_updates_batch_period: Duration,
+    /// The number of service endpoint syncing operations that will be done concurrently.
+    #[arg(long, default_value_t = 5)]
+    pub concurrent_service_endpoint_syncs: usize,
+    /// The maximum number of endpoints that will be added to an EndpointSlice.
+    #[arg(long, default_value_t = 100)]
+    pub max_endpoints_per_slice: usize,
+    /// The length of endpoint slice updates batching period: 0 for none.
+    #[arg(long, default_value = "0", value_parser = duration)]
+    pub endpointslice_updates_batch_period: Duration,
+    /// The number of service endpoint mirroring operations that will be done concurrently.
+    #[arg(long, default_value_t = 5)]
+    pub mirroring_concurrent_service_endpoint_syncs: usize,
+    /// The maximum number of endpoints that will be mirrored from a subset.
+    #[arg(long, default_value_t = 1000)]
+    pub mirroring_max_endpoints_per_subset: usize,
+    /// The length of EndpointSlice updates batching period for the mirroring controller: 0 for none.
+    #[arg(long, default_value = "0", value_parser = duration)]
+    pub mirroring_endpointslice_updates_batch_period: Duration,
+}
+
+/// Service accounts.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Service account flags")]
+pub struct AccountOptions {
+    /// File with the root certificate authority that every namespace gets as kube-root-ca.crt.
     #[arg(long)]
     pub root_ca_file: Option<PathBuf>,
-    /// Address of the health and metrics server.
-    #[arg(long, default_value = "127.0.0.1:10252")]
-    pub healthz_bind_address: SocketAddr,
-    /// Logs.
-    #[command(flatten)]
-    pub logging: LoggingArgs,
+}
+
+/// Garbage collection.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Garbage collection flags")]
+pub struct CollectionOptions {
+    /// Enables the garbage collector; must agree with the API server's flag of that name.
+    #[arg(long, default_value_t = true)]
+    pub enable_garbage_collector: bool,
+    /// The number of garbage collector workers that are allowed to sync concurrently.
+    #[arg(long, default_value_t = 20)]
+    pub concurrent_gc_syncs: usize,
+}
+
+impl Options {
+    /// All that is wrong.
+    pub fn validate(&self) -> Vec<String> {
+        let mut problems = self.leader_election.validate();
+        problems.extend(self.metrics.validate());
+        problems.extend(table::unknown(&self.generic.controllers));
+        let bounded = [
+            ("--max-endpoints-per-slice", self.endpoints.max_endpoints_per_slice),
+            ("--mirroring-max-endpoints-per-subset", self.endpoints.mirroring_max_endpoints_per_subset),
+        ];
+        for (flag, value) in bounded {
+            if !(1..=1000).contains(&value) {
+                problems.push(format!("{flag} must be between 1 and 1000, got {value}"));
+            }
+        }
+        problems
+    }
+
+    /// The configuration as `/configz` shows it.
+    pub(crate) fn document(&self) -> Value {
+        let seconds = runtime::flags::format_duration;
+        json!({
+            "kind": "KubeControllerManagerConfiguration",
+            "apiVersion": "kubecontrollermanager.config.k8s.io/v1alpha1",
+            "Generic": {
+                "Address": self.serving.bind_address.to_string(),
+                "Port": self.serving.secure_port,
+                "Controllers": self.generic.controllers,
+                "ControllerStartInterval": seconds(self.generic.controller_start_interval),
+                "ControllerShutdownTimeout": seconds(self.controller_shutdown_timeout),
+                "ClientConnection": {
+                    "kubeconfig": self.client.kubeconfig,
+                    "contentType": self.client.kube_api_content_type,
+                    "qps": self.client.kube_api_qps,
+                    "burst": self.client.kube_api_burst,
+                },
+                "LeaderElection": {
+                    "leaderElect": self.leader_election.leader_elect,
+                    "leaseDuration": seconds(self.leader_election.leader_elect_lease_duration),
+                    "renewDeadline": seconds(self.leader_election.leader_elect_renew_deadline),
+                    "retryPeriod": seconds(self.leader_election.leader_elect_retry_period),
+                    "resourceLock": self.leader_election.leader_elect_resource_lock,
+                    "resourceNamespace": self.leader_election.leader_elect_resource_namespace,
+                },
+                "Debugging": {
+                    "enableProfiling": self.profiling.profiling,
+                    "enableContentionProfiling": self.profiling.contention_profiling,
+                },
+            },
+            "DeploymentController": {"ConcurrentDeploymentSyncs": self.workers.concurrent_deployment_syncs},
+            "ReplicaSetController": {"ConcurrentRSSyncs": self.workers.concurrent_replicaset_syncs},
+            "ReplicationController": {"ConcurrentRCSyncs": self.workers.concurrent_rc_syncs},
+            "StatefulSetController": {"ConcurrentStatefulSetSyncs": self.workers.concurrent_statefulset_syncs},
+            "DaemonSetController": {"ConcurrentDaemonSetSyncs": self.workers.concurrent_daemonset_syncs},
+            "JobController": {"ConcurrentJobSyncs": self.workers.concurrent_job_syncs},
+            "CronJobController": {"ConcurrentCronJobSyncs": self.workers.concurrent_cron_job_syncs},
+            "TTLAfterFinishedController": {"ConcurrentTTLSyncs": self.workers.concurrent_ttl_after_finished_syncs},
+            "NamespaceController": {
+                "ConcurrentNamespaceSyncs": self.workers.concurrent_namespace_syncs,
+                "NamespaceSyncPeriod": seconds(self.workers.namespace_sync_period),
+            },
+            "EndpointController": {"ConcurrentEndpointSyncs": self.endpoints.concurrent_endpoint_syncs},
+            "EndpointSliceController": {
+                "ConcurrentServiceEndpointSyncs": self.endpoints.concurrent_service_endpoint_syncs,
+                "MaxEndpointsPerSlice": self.endpoints.max_endpoints_per_slice,
+            },
+            "SAController": {"RootCAFile": self.accounts.root_ca_file},
+            "GarbageCollectorController": {
+                "EnableGarbageCollector": self.collection.enable_garbage_collector,
+                "ConcurrentGCSyncs": self.collection.concurrent_gc_syncs,
+            },
+        })
+    }
 }

@@ -1,0 +1,222 @@
+//! The table of controllers and which of them run.
+
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use prometheus::{IntGaugeVec, Registry};
+use runtime::{
+    health::{HealthChecks, Scope},
+    metrics::{self, Stability},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{StartError, context::Context};
+
+/// Whether a controller was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Started {
+    /// It runs.
+    Running,
+    /// The flags leave it nothing to do.
+    Skipped,
+}
+
+type Start = for<'a> fn(&'a Context) -> BoxFuture<'a, Result<Started, StartError>>;
+
+/// A row of the table.
+pub(crate) struct Controller {
+    /// The name of `--controllers`, of the health check and of the user agent.
+    pub(crate) name: &'static str,
+    /// The name before 1.28, which `--controllers` still takes; empty if there is none.
+    pub(crate) alias: &'static str,
+    /// Whether `*` means it too.
+    pub(crate) by_default: bool,
+    /// Starts it.
+    pub(crate) start: Start,
+}
+
+/// Makes a row of [`CONTROLLERS`] from `name (alias), default, start function`.
+macro_rules! controllers {
+    ($($name:literal $alias:literal $default:ident $start:path;)*) => {
+        &[$(Controller {
+            name: $name,
+            alias: $alias,
+            by_default: controllers!(@ $default),
+            start: |context| Box::pin($start(context)),
+        }),*]
+    };
+    (@ on) => { true };
+    (@ off) => { false };
+}
+
+/// All controllers, in the order they are started.
+pub(crate) const CONTROLLERS: &[Controller] = controllers! {
+    "namespace-controller" "namespace" on namespace_controller;
+    "endpointslice-controller" "endpointslice" on endpointslice_controller;
+    "deployment-controller" "deployment" on deployment_controller;
+    "replicaset-controller" "replicaset" on replicaset_controller;
+    "garbage-collector-controller" "garbagecollector" on collector;
+};
+
+async fn namespace_controller(context: &Context) -> Result<Started, StartError> {
+    let root_ca = match &context.options.accounts.root_ca_file {
+        Some(path) => {
+            let read = std::fs::read_to_string(path);
+            Some(read.map_err(|source| StartError::File { path: path.clone(), source })?)
+        }
+        None => None,
+    };
+    let rest = crate::rest::Rest(context.client("namespace-controller").await?);
+    let stop = context.tasks.token().clone();
+    context.tasks.spawn("namespace", crate::namespace::run(rest, root_ca, stop));
+    Ok(Started::Running)
+}
+
+async fn endpointslice_controller(context: &Context) -> Result<Started, StartError> {
+    let rest = crate::rest::Rest(context.client("endpointslice-controller").await?);
+    context.tasks.spawn("endpointslice", crate::endpointslice::run(rest, context.tasks.token().clone()));
+    Ok(Started::Running)
+}
+
+async fn deployment_controller(context: &Context) -> Result<Started, StartError> {
+    let rest = crate::rest::Rest(context.client("deployment-controller").await?);
+    context.tasks.spawn("deployment", crate::deployment::run(rest, context.tasks.token().clone()));
+    Ok(Started::Running)
+}
+
+async fn replicaset_controller(context: &Context) -> Result<Started, StartError> {
+    let rest = crate::rest::Rest(context.client("replicaset-controller").await?);
+    context.tasks.spawn("replicaset", crate::replicaset::run(rest, context.tasks.token().clone()));
+    Ok(Started::Running)
+}
+
+async fn collector(context: &Context) -> Result<Started, StartError> {
+    let rest = crate::rest::Rest(context.client("generic-garbage-collector").await?);
+    context.tasks.spawn("collector", crate::collector::run(rest, context.tasks.token().clone()));
+    Ok(Started::Running)
+}
+
+
+/// Names of cloud controllers: known, because installers switch them off, and without effect.
+const INERT: &[&str] = &["service-lb-controller", "node-route-controller", "cloud-node-lifecycle-controller"];
+const INERT_ALIASES: &[&str] = &["service", "route", "cloud-node-lifecycle"];
+
+/// Complaints about names in `--controllers` that nobody has.
+pub(crate) fn unknown(list: &[String]) -> Vec<String> {
+    let known = |name: &str| {
+        name == "*"
+            || INERT.contains(&name)
+            || INERT_ALIASES.contains(&name)
+            || CONTROLLERS.iter().any(|c| c.name == name || (!c.alias.is_empty() && c.alias == name))
+    };
+    let names = list.iter().map(|n| n.strip_prefix('-').unwrap_or(n));
+    names.filter(|n| !known(n)).map(|n| format!("{n:?} is not in the list of known controllers")).collect()
+}
+
+/// Whether `--controllers` asks for a controller. Names before `*`.
+pub(crate) fn enabled(controller: &Controller, list: &[String]) -> bool {
+    let is = |name: &str| name == controller.name || (!controller.alias.is_empty() && name == controller.alias);
+    for item in list {
+        match item.strip_prefix('-') {
+            Some(name) if is(name) => return false,
+            None if is(item) => return true,
+            _ => {}
+        }
+    }
+    controller.by_default && list.iter().any(|n| n == "*")
+}
+
+/// `running_managed_controllers`.
+pub(crate) struct Running(IntGaugeVec);
+
+impl Running {
+    pub(crate) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let help = "Indicates where instances of a controller are currently running";
+        let labels = &["manager", "name"];
+        metrics::gauge_vec(registry, Stability::Beta, "running_managed_controllers", help, labels).map(Self)
+    }
+
+    fn set(&self, name: &str) {
+        self.0.with_label_values(&[crate::COMPONENT, name]).set(1);
+    }
+}
+
+/// Starts what the flags ask for.
+pub(crate) async fn start_all(
+    context: &Context,
+    running: &Running,
+    health: &HealthChecks,
+    stop: &CancellationToken,
+) -> Result<(), StartError> {
+    let generic = &context.options.generic;
+    for controller in CONTROLLERS {
+        if !enabled(controller, &generic.controllers) {
+            tracing::info!(controller = controller.name, "Warning: controller is disabled");
+            continue;
+        }
+        pause(context, generic.controller_start_interval, stop).await;
+        if stop.is_cancelled() {
+            return Ok(());
+        }
+        match (controller.start)(context).await? {
+            Started::Skipped => tracing::warn!(controller = controller.name, "Skipping controller"),
+            Started::Running => {
+                running.set(controller.name);
+                health.add_to(Scope::HEALTHZ, controller.name, || Ok(()));
+                tracing::info!(controller = controller.name, "Started controller");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Waits for the interval, and up to as much again.
+async fn pause(context: &Context, interval: Duration, stop: &CancellationToken) {
+    if !interval.is_zero() {
+        stop.run_until_cancelled(context.clock.sleep(util::jitter(interval, 1.0))).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    fn row(name: &'static str, alias: &'static str, by_default: bool) -> Controller {
+        Controller { name, alias, by_default, start: |_| async { Ok(Started::Skipped) }.boxed() }
+    }
+
+    #[test]
+    fn names_and_stars() {
+        let (on, off) = (row("deployment-controller", "deployment", true), row("token-cleaner-controller", "tokencleaner", false));
+        let cases = [
+            ("*", true, false),
+            ("*,-deployment", false, false),
+            ("-deployment-controller,*", false, false),
+            ("*,tokencleaner", true, true),
+            ("token-cleaner-controller", false, true),
+            ("deployment,-deployment", true, false),
+            ("", false, false),
+        ];
+        for (list, first, second) in cases {
+            let list: Vec<String> = list.split(',').map(str::to_owned).collect();
+            assert_eq!((enabled(&on, &list), enabled(&off, &list)), (first, second), "{list:?}");
+        }
+    }
+
+    #[test]
+    fn unknown_names_are_refused() {
+        let list = ["*".to_owned(), "-service".to_owned(), "-nonesuch".to_owned()];
+        assert_eq!(unknown(&list), ["\"nonesuch\" is not in the list of known controllers"]);
+    }
+
+    #[test]
+    fn names_are_unique() {
+        let mut names: Vec<&str> = CONTROLLERS.iter().flat_map(|c| [c.name, c.alias]).filter(|n| !n.is_empty()).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+}
