@@ -1,0 +1,160 @@
+//! Upgrades: the client's is repeated at a back end, then the two connections are joined.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
+    header::{self, CONNECTION, UPGRADE},
+};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::{
+    body::Incoming,
+    upgrade::{OnUpgrade, Upgraded},
+};
+use hyper_util::rt::TokioIo;
+
+use crate::{BackendError, Connection};
+
+/// Time for a back end to answer an upgrade.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest text of a refused upgrade that is passed on, bytes.
+const MAX_ERROR_BODY: usize = 64 * 1024;
+
+/// Whether a request asks for another protocol.
+pub fn is_upgrade(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let mut tokens = values.flat_map(|value| value.split(','));
+    headers.contains_key(UPGRADE) && tokens.any(|token| token.trim().eq_ignore_ascii_case("upgrade"))
+}
+
+/// What an upgrade is sent with.
+#[derive(Clone, Debug)]
+pub struct UpgradeRequest {
+    /// HTTP method.
+    pub method: Method,
+    /// Path and query at the back end.
+    pub target: String,
+    /// The `Host` header.
+    pub host: String,
+    /// Headers, credentials already removed.
+    pub headers: HeaderMap,
+}
+
+/// The answer to an upgrade.
+pub enum Answer {
+    /// 101 with its headers, and the connection.
+    Switched(HeaderMap, Upgraded),
+    /// Anything else; the connection is gone.
+    Refused(Refusal),
+}
+
+/// An upgrade that was not answered with 101.
+#[derive(Debug)]
+pub struct Refusal {
+    /// Status code.
+    pub status: StatusCode,
+    /// Content-Type of the body.
+    pub content_type: Option<HeaderValue>,
+    /// The body, at most 64 KiB.
+    pub body: Bytes,
+}
+
+impl Refusal {
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).trim_end().to_owned()
+    }
+
+    /// The answer for the client. Redirects are not the client's to follow.
+    pub fn into_response(self) -> Response<Body> {
+        if self.status.is_redirection() {
+            let text = "the backend attempted to redirect this request, which is not permitted\n";
+            return plain(StatusCode::BAD_GATEWAY, text);
+        }
+        let mut response = Response::new(Body::from(self.body));
+        *response.status_mut() = self.status;
+        let kind = self.content_type.unwrap_or(HeaderValue::from_static("text/plain; charset=utf-8"));
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        response
+    }
+}
+
+/// A plain text answer.
+pub(crate) fn plain(status: StatusCode, text: impl Into<Body>) -> Response<Body> {
+    let mut response = Response::new(text.into());
+    *response.status_mut() = status;
+    let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+/// Sends an upgrade over a fresh connection and waits for the answer.
+pub async fn send(connection: Connection, request: UpgradeRequest) -> Result<Answer, BackendError> {
+    tokio::time::timeout(ANSWER_TIMEOUT, exchange(connection, request)).await.map_err(|_| BackendError::Deadline)?
+}
+
+async fn exchange(connection: Connection, request: UpgradeRequest) -> Result<Answer, BackendError> {
+    let (mut sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(connection)).await?;
+    tokio::spawn(async move {
+        if let Err(error) = driver.with_upgrades().await {
+            tracing::debug!(%error, "connection of an upgrade");
+        }
+    });
+    let mut outgoing = Request::builder().method(request.method).uri(request.target).body(Empty::<Bytes>::new())?;
+    for (name, value) in &request.headers {
+        let names_request = *name == header::HOST || *name == header::CONTENT_LENGTH;
+        if !names_request && *name != header::TRANSFER_ENCODING {
+            outgoing.headers_mut().append(name.clone(), value.clone());
+        }
+    }
+    outgoing.headers_mut().insert(header::HOST, HeaderValue::from_str(&request.host).map_err(http::Error::from)?);
+    let mut answer = sender.send_request(outgoing).await?;
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let headers = answer.headers().clone();
+        let upgraded = hyper::upgrade::on(&mut answer).await?;
+        return Ok(Answer::Switched(headers, upgraded));
+    }
+    Ok(Answer::Refused(refusal(answer).await))
+}
+
+async fn refusal(answer: Response<Incoming>) -> Refusal {
+    let (parts, body) = answer.into_parts();
+    let collected = Limited::new(body, MAX_ERROR_BODY).collect().await;
+    Refusal {
+        status: parts.status,
+        content_type: parts.headers.get(header::CONTENT_TYPE).cloned(),
+        body: collected.map(|c| c.to_bytes()).unwrap_or_default(),
+    }
+}
+
+/// Repeats the client's upgrade at a back end; when it agrees, joins the two connections until either ends.
+pub async fn pass_through(
+    mut client: Request<Body>,
+    connection: Connection,
+    request: UpgradeRequest,
+) -> Result<Response<Body>, BackendError> {
+    let switched = hyper::upgrade::on(&mut client);
+    match send(connection, request).await? {
+        Answer::Refused(refusal) => Ok(refusal.into_response()),
+        Answer::Switched(headers, backend) => {
+            tokio::spawn(join(switched, backend));
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            *response.headers_mut() = headers;
+            Ok(response)
+        }
+    }
+}
+
+async fn join(client: OnUpgrade, backend: Upgraded) {
+    let client = match client.await {
+        Ok(client) => client,
+        Err(error) => return tracing::debug!(%error, "upgrade of a client"),
+    };
+    let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
+    if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut backend).await {
+        tracing::debug!(%error, "joined streams ended");
+    }
+}
