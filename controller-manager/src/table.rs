@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use k8s_openapi::api::{apps::v1::ReplicaSet, core::v1::ReplicationController};
 use prometheus::{IntGaugeVec, Registry};
 use runtime::{
     health::{HealthChecks, Scope},
@@ -54,7 +55,8 @@ pub(crate) const CONTROLLERS: &[Controller] = controllers! {
     "namespace-controller" "namespace" on namespace_controller;
     "endpointslice-controller" "endpointslice" on endpointslice_controller;
     "deployment-controller" "deployment" on deployment_controller;
-    "replicaset-controller" "replicaset" on replicaset_controller;
+    "replicaset-controller" "replicaset" on crate::replicaset::start::<ReplicaSet>;
+    "replicationcontroller-controller" "replicationcontroller" on crate::replicaset::start::<ReplicationController>;
     "garbage-collector-controller" "garbagecollector" on collector;
 };
 
@@ -81,12 +83,6 @@ async fn endpointslice_controller(context: &Context) -> Result<Started, StartErr
 async fn deployment_controller(context: &Context) -> Result<Started, StartError> {
     let rest = crate::rest::Rest(context.client("deployment-controller").await?);
     context.tasks.spawn("deployment", crate::deployment::run(rest, context.tasks.token().clone()));
-    Ok(Started::Running)
-}
-
-async fn replicaset_controller(context: &Context) -> Result<Started, StartError> {
-    let rest = crate::rest::Rest(context.client("replicaset-controller").await?);
-    context.tasks.spawn("replicaset", crate::replicaset::run(rest, context.tasks.token().clone()));
     Ok(Started::Running)
 }
 

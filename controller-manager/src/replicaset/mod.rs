@@ -1,165 +1,178 @@
-//! ReplicaSets: as many Pods as wanted.
+//! ReplicaSets and ReplicationControllers: as many Pods of a template as asked for.
 
+mod kind;
 mod plan;
+mod sync;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use futures::StreamExt;
-use k8s_openapi::api::{apps::v1::ReplicaSet, core::v1::Pod};
-use kube::{Api, ResourceExt, runtime::{Controller, controller::Action, watcher}};
-use machinery::{meta, selector::LabelSelector};
-use serde_json::{Value, json};
-use time::OffsetDateTime;
-use tokio_util::sync::CancellationToken;
+use ::controller::{Cached, Change, Index, Informer, ObjectKey, OwnWrites, Queue, UidExpectations, Viewed};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::ResourceExt;
+
+pub(crate) use kind::ReplicaKind;
 
 use crate::{
-    objects::{Event, controller_of, controller_reference, is_active, now, record, selects, text},
-    rest::{Rest, RestError},
-    retry,
+    StartError,
+    children::{self, PodControl},
+    context::Context,
+    table::Started,
+    views::{self, PodView},
 };
 
-const COMPONENT: &str = "replicaset-controller";
+/// A whole ReplicaSet or ReplicationController.
+#[derive(Clone, Debug)]
+pub(crate) struct SetView<K>(pub(crate) K);
 
-/// Runs the controller until `stop`.
-pub async fn run(rest: Rest, stop: CancellationToken) {
-    let client = rest.0.clone();
-    Controller::new(Api::<ReplicaSet>::all(client.clone()), watcher::Config::default())
-        .owns(Api::<Pod>::all(client), watcher::Config::default())
-        .graceful_shutdown_on(stop.cancelled_owned())
-        .run(|set, rest| async move { reconcile(&set, &rest).await }, retry, Arc::new(rest))
-        .for_each(|_| async {})
-        .await;
-}
+impl<K> std::ops::Deref for SetView<K> {
+    type Target = K;
 
-fn path(namespace: &str, name: &str) -> String {
-    format!("/apis/apps/v1/namespaces/{namespace}/replicasets/{name}")
-}
-
-async fn reconcile(set: &ReplicaSet, rest: &Rest) -> Result<Action, RestError> {
-    let namespace = set.namespace().unwrap_or_default();
-    let set = match rest.get(&path(&namespace, &set.name_any())).await {
-        Err(error) if error.is_not_found() => return Ok(Action::await_change()),
-        set => set?,
-    };
-    let Ok(selector) = LabelSelector::from_object(&set["spec"]["selector"]) else { return Ok(Action::await_change()) };
-    let pods = claim(rest, &set, &namespace, &selector).await?;
-    let plan = plan::plan(&set, &pods);
-    let failure = create(rest, &set, &namespace, plan.create).await?;
-    for name in &plan.delete {
-        delete(rest, &set, &namespace, name).await?;
-    }
-    let pods = if plan.create > 0 || !plan.delete.is_empty() {
-        claim(rest, &set, &namespace, &selector).await?
-    } else {
-        pods
-    };
-    let (status, next) = plan::status(&set, &pods, failure.as_deref(), &now(), OffsetDateTime::now_utc());
-    write_status(rest, &set, &namespace, status).await?;
-    Ok(next.map_or_else(Action::await_change, |seconds| Action::requeue(Duration::from_secs(seconds))))
-}
-
-/// The Pods of the set: its own, and matching orphans, which it adopts. Own Pods that no longer match are released.
-async fn claim(rest: &Rest, set: &Value, namespace: &str, selector: &LabelSelector) -> Result<Vec<Value>, RestError> {
-    let collection = format!("/api/v1/namespaces/{namespace}/pods");
-    let mut claimed = Vec::new();
-    for pod in rest.list(&collection, "v1", "Pod").await? {
-        let (owner, matches) = (controller_of(&pod), selects(selector, &pod));
-        let item = format!("{collection}/{}", meta::name(&pod));
-        if owner == meta::uid(set) {
-            if matches || meta::is_deleting(set) {
-                claimed.push(pod);
-            } else {
-                let others = pod.pointer("/metadata/ownerReferences").and_then(Value::as_array).cloned().unwrap_or_default();
-                let others: Vec<Value> = others.into_iter().filter(|o| text(o, "/uid") != meta::uid(set)).collect();
-                patch_owners(rest, &item, &pod, &others).await?;
-            }
-        } else if owner.is_empty() && matches && is_active(&pod) && !meta::is_deleting(set) {
-            let mut owners = pod.pointer("/metadata/ownerReferences").and_then(Value::as_array).cloned().unwrap_or_default();
-            owners.push(controller_reference(set));
-            if patch_owners(rest, &item, &pod, &owners).await? {
-                claimed.push(pod);
-            }
-        }
-    }
-    Ok(claimed)
-}
-
-/// Replaces the owners of the very Pod that was seen. False if it is gone or another one by now.
-async fn patch_owners(rest: &Rest, item: &str, pod: &Value, owners: &[Value]) -> Result<bool, RestError> {
-    let patch = json!({"metadata": {
-        "uid": meta::uid(pod), "resourceVersion": meta::resource_version(pod), "ownerReferences": owners}});
-    match rest.merge(item, &patch).await {
-        Ok(_) => Ok(true),
-        Err(error) if error.is_not_found() || error.is_conflict() => Ok(false),
-        Err(error) => Err(error),
+    fn deref(&self) -> &K {
+        &self.0
     }
 }
 
-fn pod_of(set: &Value) -> Value {
-    let template = &set["spec"]["template"];
-    let mut metadata = json!({
-        "generateName": format!("{}-", meta::name(set)),
-        "namespace": meta::namespace(set),
-        "ownerReferences": [controller_reference(set)],
+fn by_controller<K: ReplicaKind>(set: &Cached<SetView<K>>) -> Vec<String> {
+    views::meta_by_controller(set.meta())
+}
+
+impl<K: ReplicaKind> Viewed for SetView<K> {
+    type Object = K;
+
+    const INDICES: &'static [Index<Self>] = &[Index { name: views::BY_CONTROLLER, keys: by_controller::<K> }];
+
+    fn project(mut object: K) -> Self {
+        object.meta_mut().managed_fields = None;
+        Self(object)
+    }
+}
+
+/// What handlers and reconciler share.
+struct Shared<K: ReplicaKind> {
+    sets: Informer<SetView<K>>,
+    pods: Informer<PodView>,
+    expectations: UidExpectations<ObjectKey>,
+    own: OwnWrites<ObjectKey>,
+    queue: Queue<ObjectKey>,
+}
+
+/// Starts the controller of a kind.
+pub(crate) async fn start<K: ReplicaKind>(context: &Context) -> Result<Started, StartError> {
+    let client = context.client(K::CONTROLLER).await?;
+    let recorder = context.recorder(&client, K::COMPONENT);
+    let shared = Arc::new(Shared::<K> {
+        sets: context.informers.get(),
+        pods: context.informers.get(),
+        expectations: UidExpectations::new(Arc::clone(&context.clock)),
+        own: OwnWrites::default(),
+        queue: context.queue(K::QUEUE),
     });
-    for field in ["labels", "annotations", "finalizers"] {
-        if let Some(value) = template.pointer(&format!("/metadata/{field}")) {
-            metadata[field] = value.clone();
-        }
-    }
-    json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]})
+    let (of_sets, of_pods) = (Arc::clone(&shared), Arc::clone(&shared));
+    shared.sets.on_change(move |change| of_sets.set_changed(change));
+    shared.pods.on_change(move |change| of_pods.pod_changed(change));
+    let reconciler = sync::Reconciler {
+        shared: Arc::clone(&shared),
+        control: PodControl::new(client.clone(), recorder),
+        client,
+        clock: Arc::clone(&context.clock),
+    };
+    let (queue, workers) = (shared.queue.clone(), K::workers(&context.options));
+    context.drive(K::QUEUE, queue, workers, reconciler, &[&shared.sets, &shared.pods]);
+    Ok(Started::Running)
 }
 
-/// Creates Pods in batches of 1, 2, 4...; the first failure ends it and is answered.
-async fn create(rest: &Rest, set: &Value, namespace: &str, count: usize) -> Result<Option<String>, RestError> {
-    let collection = format!("/api/v1/namespaces/{namespace}/pods");
-    let (mut left, mut batch) = (count, 1);
-    while left > 0 {
-        let size = batch.min(left);
-        let pod = pod_of(set);
-        let outcomes = futures::future::join_all((0..size).map(|_| rest.create(&collection, &pod))).await;
-        let mut failure = None;
-        for outcome in outcomes {
-            match outcome {
-                Ok(pod) => {
-                    let message = format!("Created pod: {}", meta::name(&pod));
-                    record(rest, Event { about: set, kind: "Normal", reason: "SuccessfulCreate", message, component: COMPONENT }).await;
+impl<K: ReplicaKind> Shared<K> {
+    fn set_changed(&self, change: &Change<SetView<K>>) {
+        match change {
+            Change::Updated { old, new } if old.uid != new.uid => self.expectations.forget(&old.key),
+            Change::Deleted { old } => {
+                self.expectations.forget(&old.key);
+                self.own.forget(&old.key);
+            }
+            _ => {}
+        }
+        self.queue.add(change.object().key.clone());
+    }
+
+    fn pod_changed(&self, change: &Change<PodView>) {
+        match change {
+            Change::Added { new, .. } => self.pod_added(new),
+            Change::Updated { old, new } if old.uid != new.uid => {
+                self.pod_deleted(old);
+                self.pod_added(new);
+            }
+            Change::Updated { old, new } => self.pod_updated(old, new),
+            Change::Deleted { old } => self.pod_deleted(old),
+        }
+    }
+
+    fn pod_added(&self, pod: &Cached<PodView>) {
+        if pod.deletion.is_some() {
+            return self.pod_deleted(pod);
+        }
+        match pod.controller() {
+            Some(owner) => {
+                if let Some(set) = self.resolve(&pod.key.namespace, owner) {
+                    self.expectations.creation_observed(&set.key);
+                    self.queue.add(set.key.clone());
                 }
-                Err(error) if error.is_terminating_namespace() => return Ok(None),
-                Err(error) => failure = Some(error.to_string()),
+            }
+            None => self.wake_adopters(pod),
+        }
+    }
+
+    fn pod_updated(&self, old: &Cached<PodView>, new: &Cached<PodView>) {
+        if new.deletion.is_some() {
+            self.pod_deleted(new);
+            if new.labels != old.labels {
+                self.pod_deleted(old);
+            }
+            return;
+        }
+        let moved = old.controller() != new.controller();
+        if moved
+            && let Some(owner) = old.controller()
+            && let Some(set) = self.resolve(&old.key.namespace, owner)
+        {
+            self.queue.add(set.key.clone());
+        }
+        match new.controller() {
+            Some(owner) => {
+                if let Some(set) = self.resolve(&new.key.namespace, owner) {
+                    self.queue.add(set.key.clone());
+                }
+            }
+            None if moved || old.labels != new.labels => self.wake_adopters(new),
+            None => {}
+        }
+    }
+
+    /// A deletion is seen twice: when it begins and when it is done.
+    fn pod_deleted(&self, pod: &Cached<PodView>) {
+        if let Some(owner) = pod.controller()
+            && let Some(set) = self.resolve(&pod.key.namespace, owner)
+        {
+            self.expectations.deletion_observed(&set.key, &pod.uid);
+            self.queue.add(set.key.clone());
+        }
+    }
+
+    /// The set an owner reference means, if it still is that one.
+    fn resolve(&self, namespace: &str, owner: &OwnerReference) -> Option<Arc<Cached<SetView<K>>>> {
+        if owner.kind != K::kind(&()) {
+            return None;
+        }
+        let set = self.sets.get(&ObjectKey::new(namespace, owner.name.clone()))?;
+        (set.uid == owner.uid).then_some(set)
+    }
+
+    /// Sets that may want an orphan.
+    fn wake_adopters(&self, pod: &Cached<PodView>) {
+        for set in self.sets.in_namespace(&pod.key.namespace) {
+            let wants = set.selector().is_ok_and(|s| !s.is_everything() && children::matches(&s, &pod.labels));
+            if wants && set.meta().deletion_timestamp.is_none() {
+                self.queue.add(ObjectKey::new(pod.key.namespace.clone(), set.name_any()));
             }
         }
-        if let Some(message) = failure {
-            let text = format!("Error creating: {message}");
-            record(rest, Event { about: set, kind: "Warning", reason: "FailedCreate", message: text, component: COMPONENT }).await;
-            return Ok(Some(message));
-        }
-        left -= size;
-        batch *= 2;
-    }
-    Ok(None)
-}
-
-async fn delete(rest: &Rest, set: &Value, namespace: &str, name: &str) -> Result<(), RestError> {
-    match rest.delete(&format!("/api/v1/namespaces/{namespace}/pods/{name}"), &json!({})).await {
-        Ok(_) => {
-            let message = format!("Deleted pod: {name}");
-            record(rest, Event { about: set, kind: "Normal", reason: "SuccessfulDelete", message, component: COMPONENT }).await;
-            Ok(())
-        }
-        Err(error) if error.is_not_found() => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-async fn write_status(rest: &Rest, set: &Value, namespace: &str, status: Value) -> Result<(), RestError> {
-    if set["status"] == status {
-        return Ok(());
-    }
-    let mut new = set.clone();
-    new["status"] = status;
-    match rest.update(&format!("{}/status", path(namespace, meta::name(set))), &new).await {
-        Err(error) if error.is_not_found() => Ok(()),
-        outcome => outcome.map(drop),
     }
 }

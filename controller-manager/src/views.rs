@@ -1,0 +1,274 @@
+//! What controllers keep of Pods and Nodes, the kinds of which there are many.
+
+use std::collections::BTreeMap;
+
+use ::controller::{Cached, Index, Viewed};
+use k8s_openapi::{
+    api::core::v1::{Container, ContainerStatus, Node, Pod, Toleration},
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+    jiff::Timestamp,
+};
+
+/// Phase of a Pod.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    /// Not all containers have started.
+    #[default]
+    Pending,
+    /// The node does not tell.
+    Unknown,
+    /// On a node.
+    Running,
+    /// All containers ended well.
+    Succeeded,
+    /// A container failed for good.
+    Failed,
+}
+
+impl Phase {
+    fn of(text: Option<&str>) -> Self {
+        match text {
+            Some("Running") => Self::Running,
+            Some("Succeeded") => Self::Succeeded,
+            Some("Failed") => Self::Failed,
+            Some("Unknown") => Self::Unknown,
+            _ => Self::Pending,
+        }
+    }
+
+    /// Whether no container runs or will run.
+    pub(crate) fn is_terminal(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed)
+    }
+}
+
+/// A condition of a Pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Condition {
+    pub(crate) kind: String,
+    pub(crate) status: String,
+    pub(crate) reason: String,
+    pub(crate) message: String,
+    pub(crate) since: Option<Timestamp>,
+}
+
+/// A port a container names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PortView {
+    pub(crate) name: String,
+    pub(crate) port: i32,
+    pub(crate) protocol: String,
+}
+
+/// How a container ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ExitView {
+    pub(crate) container: String,
+    pub(crate) code: i32,
+    pub(crate) finished: Option<Timestamp>,
+}
+
+/// What controllers read of a Pod.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct PodView {
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) annotations: BTreeMap<String, String>,
+    pub(crate) owners: Vec<OwnerReference>,
+    pub(crate) finalizers: Vec<String>,
+    pub(crate) created: Option<Timestamp>,
+    pub(crate) deletion: Option<Timestamp>,
+    pub(crate) generate_name: String,
+    pub(crate) node: String,
+    pub(crate) hostname: String,
+    pub(crate) subdomain: String,
+    pub(crate) phase: Phase,
+    pub(crate) reason: String,
+    pub(crate) started: Option<Timestamp>,
+    /// Addresses, the primary first.
+    pub(crate) ips: Vec<String>,
+    pub(crate) conditions: Vec<Condition>,
+    /// Named ports of containers and of init containers that keep running.
+    pub(crate) ports: Vec<PortView>,
+    /// Containers that ended, init containers too.
+    pub(crate) exits: Vec<ExitView>,
+    /// The most restarts of a container, and of a sidecar.
+    pub(crate) restarts: (i32, i32),
+    /// Volume names and the claims they use.
+    pub(crate) claims: Vec<(String, String)>,
+    pub(crate) tolerations: Vec<Toleration>,
+    pub(crate) restart_policy: String,
+}
+
+impl PodView {
+    /// A condition.
+    pub(crate) fn condition(&self, kind: &str) -> Option<&Condition> {
+        self.conditions.iter().find(|c| c.kind == kind)
+    }
+
+    /// Since when the Pod is ready; the inner `None` if its status does not say.
+    pub(crate) fn ready_since(&self) -> Option<Option<Timestamp>> {
+        self.condition("Ready").filter(|c| c.status == "True").map(|c| c.since)
+    }
+
+    /// Whether it is ready.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready_since().is_some()
+    }
+
+    /// Whether it has been ready for long enough.
+    pub(crate) fn is_available(&self, min_ready_seconds: i32, now: Timestamp) -> bool {
+        self.available_in(min_ready_seconds, now) == Some(0)
+    }
+
+    /// Seconds until it is available if it stays ready; `None` while it is not ready.
+    pub(crate) fn available_in(&self, min_ready_seconds: i32, now: Timestamp) -> Option<i64> {
+        let since = self.ready_since()?;
+        if min_ready_seconds <= 0 {
+            return Some(0);
+        }
+        let least = i64::from(min_ready_seconds);
+        since.map(|since| (since.as_second() + least - now.as_second()).max(0))
+    }
+
+    /// Neither ended nor being deleted.
+    pub(crate) fn is_active(&self) -> bool {
+        !self.phase.is_terminal() && self.deletion.is_none()
+    }
+
+    /// Being deleted while containers may still run.
+    pub(crate) fn is_terminating(&self) -> bool {
+        !self.phase.is_terminal() && self.deletion.is_some()
+    }
+
+    /// The controlling owner.
+    pub(crate) fn controller(&self) -> Option<&OwnerReference> {
+        ::controller::claim::controller_of(Some(&self.owners))
+    }
+}
+
+/// Index of Pods by the UID of their controller; those without one are under `/<namespace>`.
+pub(crate) const BY_CONTROLLER: &str = "controller";
+
+/// Value of [`BY_CONTROLLER`] for the Pods of a namespace that have no controller.
+pub(crate) fn orphans_of(namespace: &str) -> String {
+    format!("/{namespace}")
+}
+
+/// Index of Pods by node.
+pub(crate) const BY_NODE: &str = "node";
+
+fn by_controller(pod: &Cached<PodView>) -> Vec<String> {
+    vec![pod.controller().map_or_else(|| orphans_of(&pod.key.namespace), |o| o.uid.clone())]
+}
+
+fn by_node(pod: &Cached<PodView>) -> Vec<String> {
+    if pod.node.is_empty() { Vec::new() } else { vec![pod.node.clone()] }
+}
+
+impl Viewed for PodView {
+    type Object = Pod;
+
+    const INDICES: &'static [Index<Self>] =
+        &[Index { name: BY_CONTROLLER, keys: by_controller }, Index { name: BY_NODE, keys: by_node }];
+
+    fn project(pod: Pod) -> Self {
+        let (meta, spec, status) = (pod.metadata, pod.spec.unwrap_or_default(), pod.status.unwrap_or_default());
+        let sidecars: Vec<&Container> = spec.init_containers.iter().flatten().filter(|c| keeps_running(c)).collect();
+        let statuses = |list: &Option<Vec<ContainerStatus>>| list.clone().unwrap_or_default();
+        let (init, main) = (statuses(&status.init_container_statuses), statuses(&status.container_statuses));
+        let most = |list: &mut dyn Iterator<Item = &ContainerStatus>| list.map(|s| s.restart_count).max().unwrap_or(0);
+        let restarts = (
+            most(&mut main.iter()),
+            most(&mut init.iter().filter(|s| sidecars.iter().any(|c| c.name == s.name))),
+        );
+        let ports = spec.containers.iter().chain(sidecars.iter().copied()).flat_map(named_ports).collect();
+        let exits = init.iter().chain(&main).filter_map(exit).collect();
+        let mut ips: Vec<String> = status.pod_ips.into_iter().flatten().map(|ip| ip.ip).collect();
+        if ips.is_empty() {
+            ips.extend(status.pod_ip);
+        }
+        let claims = spec.volumes.into_iter().flatten();
+        let conditions = status.conditions.into_iter().flatten().map(|c| Condition {
+            kind: c.type_,
+            status: c.status,
+            reason: c.reason.unwrap_or_default(),
+            message: c.message.unwrap_or_default(),
+            since: c.last_transition_time.map(|t| t.0),
+        });
+        Self {
+            labels: meta.labels.unwrap_or_default(),
+            annotations: meta.annotations.unwrap_or_default(),
+            owners: meta.owner_references.unwrap_or_default(),
+            finalizers: meta.finalizers.unwrap_or_default(),
+            created: meta.creation_timestamp.map(|t| t.0),
+            deletion: meta.deletion_timestamp.map(|t| t.0),
+            generate_name: meta.generate_name.unwrap_or_default(),
+            node: spec.node_name.unwrap_or_default(),
+            hostname: spec.hostname.unwrap_or_default(),
+            subdomain: spec.subdomain.unwrap_or_default(),
+            phase: Phase::of(status.phase.as_deref()),
+            reason: status.reason.unwrap_or_default(),
+            started: status.start_time.map(|t| t.0),
+            ips,
+            conditions: conditions.collect(),
+            ports,
+            exits,
+            restarts,
+            claims: claims.filter_map(|v| Some((v.name, v.persistent_volume_claim?.claim_name))).collect(),
+            tolerations: spec.tolerations.unwrap_or_default(),
+            restart_policy: spec.restart_policy.unwrap_or_default(),
+        }
+    }
+}
+
+fn keeps_running(container: &Container) -> bool {
+    container.restart_policy.as_deref() == Some("Always")
+}
+
+fn named_ports(container: &Container) -> Vec<PortView> {
+    let ports = container.ports.iter().flatten().filter(|p| p.name.as_ref().is_some_and(|n| !n.is_empty()));
+    ports
+        .map(|p| PortView {
+            name: p.name.clone().unwrap_or_default(),
+            port: p.container_port,
+            protocol: p.protocol.clone().unwrap_or_else(|| "TCP".into()),
+        })
+        .collect()
+}
+
+fn exit(status: &ContainerStatus) -> Option<ExitView> {
+    let ended = status.state.as_ref()?.terminated.as_ref()?;
+    let finished = ended.finished_at.as_ref().map(|t| t.0);
+    Some(ExitView { container: status.name.clone(), code: ended.exit_code, finished })
+}
+
+/// A Node without its list of images.
+#[derive(Clone, Debug)]
+pub(crate) struct NodeView(pub(crate) Node);
+
+impl std::ops::Deref for NodeView {
+    type Target = Node;
+
+    fn deref(&self) -> &Node {
+        &self.0
+    }
+}
+
+impl Viewed for NodeView {
+    type Object = Node;
+
+    fn project(mut node: Node) -> Self {
+        node.metadata.managed_fields = None;
+        if let Some(status) = &mut node.status {
+            status.images = None;
+        }
+        Self(node)
+    }
+}
+
+/// Index of whole objects by the UID of their controller, as [`BY_CONTROLLER`].
+pub(crate) fn meta_by_controller(meta: &ObjectMeta) -> Vec<String> {
+    let controller = ::controller::claim::controller_of(meta.owner_references.as_deref());
+    let namespace = meta.namespace.as_deref().unwrap_or_default();
+    vec![controller.map_or_else(|| orphans_of(namespace), |o| o.uid.clone())]
+}
