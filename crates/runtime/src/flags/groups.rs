@@ -4,7 +4,7 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 
-use super::{StringMap, duration};
+use super::{StringMap, duration, values::path};
 
 /// Log settings every component has.
 #[derive(Clone, Debug, Args)]
@@ -62,13 +62,13 @@ pub struct SecureServingArgs {
     #[arg(long)]
     pub secure_port: Option<u16>,
     /// The directory where the TLS certs are located; ignored if --tls-cert-file is given.
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", value_parser = path)]
     pub cert_dir: PathBuf,
     /// File containing the default x509 certificate for HTTPS (with intermediates after the server's own).
-    #[arg(long)]
+    #[arg(long, value_parser = path)]
     pub tls_cert_file: Option<PathBuf>,
     /// File containing the default x509 private key matching --tls-cert-file.
-    #[arg(long)]
+    #[arg(long, value_parser = path)]
     pub tls_private_key_file: Option<PathBuf>,
     /// Comma-separated list of cipher suites for the server.
     #[arg(long, value_delimiter = ',')]
@@ -151,7 +151,7 @@ impl LeaderElectionArgs {
 #[command(next_help_heading = "Client flags")]
 pub struct ClientArgs {
     /// Path to the kubeconfig file with authorization and master location information.
-    #[arg(long)]
+    #[arg(long, value_parser = path)]
     pub kubeconfig: Option<PathBuf>,
     /// The address of the Kubernetes API server (overrides any value in kubeconfig).
     #[arg(long)]
@@ -172,7 +172,7 @@ pub struct ClientArgs {
 #[command(next_help_heading = "Authentication flags")]
 pub struct DelegatedAuthArgs {
     /// kubeconfig file of a server with enough rights to create tokenreviews.authentication.k8s.io.
-    #[arg(long)]
+    #[arg(long, value_parser = path)]
     pub authentication_kubeconfig: Option<PathBuf>,
     /// Do not look up missing authentication configuration in the cluster.
     #[arg(long, default_value_t = false)]
@@ -184,10 +184,10 @@ pub struct DelegatedAuthArgs {
     #[arg(long, default_value = "10s", value_parser = duration)]
     pub authentication_token_webhook_cache_ttl: Duration,
     /// A client certificate signed by one of the authorities in this file is authenticated by its CommonName.
-    #[arg(long)]
+    #[arg(long, value_parser = path)]
     pub client_ca_file: Option<PathBuf>,
     /// Root certificate bundle that verifies client certificates of authenticating proxies.
-    #[arg(long)]
+    #[arg(long, value_parser = path)]
     pub requestheader_client_ca_file: Option<PathBuf>,
     /// Common names of client certificates that may name users in headers; empty means any.
     #[arg(long, value_delimiter = ',')]
@@ -205,7 +205,7 @@ pub struct DelegatedAuthArgs {
     #[arg(long, value_delimiter = ',', default_value = "x-remote-extra-")]
     pub requestheader_extra_headers_prefix: Vec<String>,
     /// kubeconfig file of a server with enough rights to create subjectaccessreviews.authorization.k8s.io.
-    #[arg(long)]
+    #[arg(long, value_parser = path)]
     pub authorization_kubeconfig: Option<PathBuf>,
     /// The duration to cache 'authorized' responses.
     #[arg(long, default_value = "10s", value_parser = duration)]
@@ -232,7 +232,7 @@ pub struct MetricsArgs {
     #[arg(long, default_value = "")]
     pub allow_metric_labels: StringMap,
     /// The path to the manifest file with the allow-list mapping.
-    #[arg(long)]
+    #[arg(long, value_parser = path)]
     pub allow_metric_labels_manifest: Option<PathBuf>,
 }
 

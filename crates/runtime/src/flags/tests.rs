@@ -80,3 +80,10 @@ fn errors_read_like_pflags() {
     assert_eq!(warned.warnings, ["Flag --limit has been deprecated, use something else."]);
     assert!(warned.given("limit"));
 }
+
+#[test]
+fn empty_paths_are_no_paths() {
+    let line = CommandLine::new::<super::SecureServingArgs>("x", "", &[]);
+    let parsed = line.parse::<super::SecureServingArgs>(["--tls-cert-file=".to_owned()]).unwrap().args;
+    assert_eq!((parsed.cert_dir.as_os_str().len(), parsed.tls_cert_file), (0, Some("".into())));
+}

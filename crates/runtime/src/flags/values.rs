@@ -15,6 +15,11 @@ pub fn format_duration(value: Duration) -> String {
     duration::format(GoDuration(i64::try_from(value.as_nanos()).unwrap_or(i64::MAX)))
 }
 
+/// A path; an empty one means none, which clap's own parser refuses.
+pub(super) fn path(text: &str) -> Result<std::path::PathBuf, String> {
+    Ok(text.into())
+}
+
 /// A boolean as `strconv.ParseBool` takes it.
 pub fn boolean(text: &str) -> Result<bool, String> {
     match text {
