@@ -54,6 +54,21 @@ pub struct Options {
     /// Static tokens: token,user,uid[,"group1,group2"].
     #[arg(long)]
     pub token_auth_file: Option<PathBuf>,
+    /// Whether Pods may ask for privileged containers.
+    #[arg(long, default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub allow_privileged: bool,
+    /// CA of the kubelets' serving certificates; without it they are not checked.
+    #[arg(long)]
+    pub kubelet_certificate_authority: Option<PathBuf>,
+    /// Client certificate for kubelets.
+    #[arg(long)]
+    pub kubelet_client_certificate: Option<PathBuf>,
+    /// Client key for kubelets.
+    #[arg(long)]
+    pub kubelet_client_key: Option<PathBuf>,
+    /// Node address types by which kubelets are reached, most preferred first.
+    #[arg(long, value_delimiter = ',', default_value = "Hostname,InternalDNS,InternalIP,ExternalDNS,ExternalIP")]
+    pub kubelet_preferred_address_types: Vec<String>,
     /// Whether bootstrap tokens (Secrets in kube-system) authenticate.
     #[arg(long, default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     pub enable_bootstrap_token_auth: bool,

@@ -9,11 +9,19 @@ use generic::{
     resource::Resource,
 };
 use registry::{
+    connect::{
+        kubelet::Kubelets,
+        logs::Logs,
+        proxy::{Destination, Proxy},
+        streams::{PodStreams, Purpose},
+    },
     endpoints::{Handlers, StorageSettings},
     pods::{binding::Binding, eviction::Eviction},
     reviews::{AccessReview, RulesReview, SelfAccessReview, SelfReview, TokenReview},
     tokens::TokenRequests,
 };
+
+use runtime::tls;
 
 use crate::{StartError, options::Options};
 
@@ -58,6 +66,25 @@ pub(crate) fn handlers(resources: &Resources, settings: &HandlerSettings<'_>) ->
     add("", "pods/binding", binding);
     let budgets = resources.get("policy", "poddisruptionbudgets")?;
     add("", "pods/eviction", Arc::new(Eviction { pods: Arc::clone(&pods), budgets }));
+    let kubelets = Arc::new(kubelets(settings.options, resources)?);
+    for (path, purpose) in
+        [("pods/exec", Purpose::Exec), ("pods/attach", Purpose::Attach), ("pods/portforward", Purpose::PortForward)]
+    {
+        let (pods, kubelets) = (Arc::clone(&pods), Arc::clone(&kubelets));
+        add("", path, Arc::new(PodStreams { purpose, pods, kubelets }));
+    }
+    add("", "pods/log", Arc::new(Logs { pods: Arc::clone(&pods), kubelets: Arc::clone(&kubelets) }));
+    let tls = Arc::new(tls::unverified_client_config(None)?);
+    for (path, to) in [
+        ("nodes/proxy", Destination::Nodes(kubelets)),
+        ("pods/proxy", Destination::Pods(Arc::clone(&pods))),
+        (
+            "services/proxy",
+            Destination::Services(resources.get("", "services")?, resources.get("", "endpoints")?, Arc::clone(&pods)),
+        ),
+    ] {
+        add("", path, Arc::new(Proxy { to, tls: Arc::clone(&tls) }));
+    }
     let tokens = TokenRequests {
         key: Arc::clone(&settings.signing_key),
         issuer: settings.options.service_account_issuer.first().cloned().unwrap_or_default(),
@@ -78,4 +105,24 @@ pub(crate) fn handlers(resources: &Resources, settings: &HandlerSettings<'_>) ->
     add(authorization, "selfsubjectaccessreviews", Arc::new(SelfAccessReview));
     add(authorization, "selfsubjectrulesreviews", Arc::new(RulesReview { rbac: settings.rbac.clone() }));
     Ok(handlers)
+}
+
+/// How kubelets are reached, as the flags say.
+fn kubelets(options: &Options, resources: &Resources) -> Result<Kubelets, StartError> {
+    let identity = match (&options.kubelet_client_certificate, &options.kubelet_client_key) {
+        (Some(certificate), Some(key)) => Some((tls::read(certificate)?, tls::read(key)?)),
+        (None, None) => None,
+        _ => {
+            let text = "--kubelet-client-certificate and --kubelet-client-key go together";
+            return Err(StartError::Flags(text.into()));
+        }
+    };
+    let identity = identity.as_ref().map(|(certificate, key)| (certificate.as_slice(), key.as_slice()));
+    let unverified = Arc::new(tls::unverified_client_config(identity)?);
+    let tls = match &options.kubelet_certificate_authority {
+        Some(file) => Arc::new(tls::client_config(&tls::read(file)?, identity)?),
+        None => Arc::clone(&unverified),
+    };
+    let address_types = options.kubelet_preferred_address_types.clone();
+    Ok(Kubelets { nodes: resources.get("", "nodes")?, tls, unverified, address_types })
 }

@@ -5,7 +5,6 @@ use futures::{
     SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
 };
-use http::{HeaderMap, HeaderValue, Method, header};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -15,15 +14,13 @@ use crate::{
     BackendError, Connection,
     spdy::{Session, SpdyError, Stream, StreamSender},
     upgrade::{self, Answer, UpgradeRequest},
-    websocket::Socket,
+    websocket::{Socket, normal_close},
 };
 
 /// The subprotocol of the client.
 pub const PROTOCOL: &str = "v5.channel.k8s.io";
 /// The protocol towards the back end.
 const BACKEND_PROTOCOL: &str = "v4.channel.k8s.io";
-/// Header that names it.
-const STREAM_PROTOCOL: &str = "x-stream-protocol-version";
 /// Messages that wait for the client.
 const QUEUE: usize = 16;
 
@@ -94,7 +91,7 @@ pub async fn run(socket: Socket, backend: Result<Backend, String>, streams: Stre
     };
     let farewell = async {
         sink.send(message(Channel::Error, status.to_string().as_bytes())).await?;
-        sink.close().await
+        sink.send(normal_close()).await
     };
     if let Err(error) = farewell.await {
         tracing::debug!(%error, "end of a stream to a client");
@@ -148,12 +145,8 @@ struct Opened {
 }
 
 async fn open(backend: Backend, streams: Streams) -> Result<(Session, Opened), Failure> {
-    let mut headers = HeaderMap::new();
-    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(header::UPGRADE, HeaderValue::from_static("SPDY/3.1"));
-    headers.insert(STREAM_PROTOCOL, HeaderValue::from_static(BACKEND_PROTOCOL));
     let Backend { connection, target, host } = backend;
-    let request = UpgradeRequest { method: Method::POST, target, host, headers };
+    let request = UpgradeRequest::spdy(target, host, BACKEND_PROTOCOL);
     let upgraded = match upgrade::send(connection, request).await? {
         Answer::Switched(_, upgraded) => upgraded,
         Answer::Refused(refusal) => return Err(Failure::Refused(refusal.text())),

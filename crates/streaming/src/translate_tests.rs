@@ -1,3 +1,4 @@
+use http::{HeaderValue, header};
 use serde_json::json;
 use tokio_tungstenite::WebSocketStream;
 
@@ -26,7 +27,7 @@ async fn shouting_backend(io: tokio::io::DuplexStream) {
     use axum::body::Body;
     use http::{Request, Response, StatusCode};
     let service = hyper::service::service_fn(|mut request: Request<hyper::body::Incoming>| async move {
-        assert_eq!(request.headers()[STREAM_PROTOCOL], BACKEND_PROTOCOL);
+        assert_eq!(request.headers()[upgrade::STREAM_PROTOCOL], BACKEND_PROTOCOL);
         assert_eq!(request.uri().path(), "/exec/a/b/c");
         let switched = hyper::upgrade::on(&mut request);
         tokio::spawn(async move {
@@ -100,13 +101,15 @@ async fn a_command_is_carried_to_its_end() {
     client.send(message(Channel::Stdin, b"world")).await.unwrap();
     client.send(Message::Binary(Bytes::from_static(&[255, 0]))).await.unwrap();
     let (mut output, mut status) = (Vec::new(), Vec::new());
-    while let Some(Ok(Message::Binary(data))) = client.next().await {
-        match data[0] {
-            1 => output.extend_from_slice(&data[1..]),
-            3 => status.extend_from_slice(&data[1..]),
-            other => panic!("channel {other}"),
+    let end = loop {
+        match client.next().await.unwrap().unwrap() {
+            Message::Binary(data) if data[0] == 1 => output.extend_from_slice(&data[1..]),
+            Message::Binary(data) if data[0] == 3 => status.extend_from_slice(&data[1..]),
+            Message::Close(frame) => break frame.unwrap(),
+            other => panic!("{other:?}"),
         }
-    }
+    };
+    assert_eq!(u16::from(end.code), 1000);
     assert_eq!(output, b"HELLO WORLD");
     let status: Value = serde_json::from_slice(&status).unwrap();
     assert_eq!(status["details"]["causes"][0]["message"], "3");

@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
+use http::Response;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::websocket::Socket;
+use crate::websocket::{Handshake, Socket, normal_close};
 
 /// The subprotocol.
 pub const PROTOCOL: &str = "SPDY/3.1+portforward.k8s.io";
@@ -31,6 +35,21 @@ pub enum TunnelError {
     /// One side does not take what the other sends.
     #[error("timed out writing")]
     Deadline,
+}
+
+/// Answers an agreed handshake, and carries bytes between it and an upgraded back end.
+pub fn start(handshake: Handshake, backend: Upgraded) -> Response<Body> {
+    let (response, socket) = handshake.split();
+    tokio::spawn(async move {
+        let ended = match socket.await {
+            Ok(socket) => run(socket, TokioIo::new(backend)).await,
+            Err(error) => return tracing::debug!(%error, "upgrade of a client"),
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "tunnel ended");
+        }
+    });
+    response
 }
 
 /// Carries bytes until either side closes.
@@ -59,7 +78,7 @@ where
         loop {
             let count = from_backend.read(&mut piece).await?;
             if count == 0 {
-                return Ok(to_client.close().await?);
+                return Ok(to_client.send(normal_close()).await?);
             }
             let message = Message::Binary(Bytes::copy_from_slice(&piece[..count]));
             let send = tokio::time::timeout(WRITE_TIMEOUT, to_client.send(message));

@@ -21,6 +21,8 @@ use crate::{BackendError, Connection};
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest text of a refused upgrade that is passed on, bytes.
 const MAX_ERROR_BODY: usize = 64 * 1024;
+/// Names the protocol of the streams.
+pub(crate) const STREAM_PROTOCOL: &str = "x-stream-protocol-version";
 
 /// Whether a request asks for another protocol.
 pub fn is_upgrade(headers: &HeaderMap) -> bool {
@@ -40,6 +42,17 @@ pub struct UpgradeRequest {
     pub host: String,
     /// Headers, credentials already removed.
     pub headers: HeaderMap,
+}
+
+impl UpgradeRequest {
+    /// An upgrade to SPDY/3.1 with a stream protocol (`X-Stream-Protocol-Version`).
+    pub fn spdy(target: String, host: String, protocol: &'static str) -> Self {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("SPDY/3.1"));
+        headers.insert(STREAM_PROTOCOL, HeaderValue::from_static(protocol));
+        Self { method: Method::POST, target, host, headers }
+    }
 }
 
 /// The answer to an upgrade.

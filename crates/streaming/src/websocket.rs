@@ -11,7 +11,10 @@ use hyper_util::rt::TokioIo;
 use sha1::{Digest, Sha1};
 use tokio_tungstenite::{
     WebSocketStream,
-    tungstenite::protocol::{Role, WebSocketConfig},
+    tungstenite::{
+        Message, Utf8Bytes,
+        protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
+    },
 };
 
 /// RFC 6455, section 1.3.
@@ -87,6 +90,11 @@ impl Handshake {
         };
         (self.response, socket)
     }
+}
+
+/// The end of a connection where all was said (code 1000); clients take an unexplained end for a failure.
+pub(crate) fn normal_close() -> Message {
+    Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() }))
 }
 
 fn accept_key(key: &[u8]) -> String {

@@ -1,29 +1,24 @@
 //! Exec, attach and port-forward: the runtime gives an address, and the upgraded connection is passed through to it.
 //!
-//! Nothing is reused after an upgrade that was not answered with 101 (CVE-2018-1002105), and redirects are never
-//! followed (CVE-2020-8559).
+//! Clients that speak `v5.channel.k8s.io` or the port-forward tunnel are translated, for runtimes speak SPDY.
+
+use std::time::Duration;
 
 use axum::body::Body;
-use http::header::{CONNECTION, HOST, UPGRADE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
-use http_body_util::{BodyExt, Limited};
-use hyper_util::rt::TokioIo;
+use http::header::{AUTHORIZATION, COOKIE};
+use http::{Request, Response, StatusCode, Uri};
+use streaming::Connection;
+use streaming::translate::{self, Backend, Streams};
+use streaming::tunnel;
+use streaming::upgrade::{self, Answer, UpgradeRequest};
+use streaming::websocket::{self, Handshake};
 use tokio::net::TcpStream;
 
 use super::{Server, query_pairs, text};
 use crate::cri::{CriError, PodView, RecordState, v1};
 use crate::pods;
 
-const MAX_ERROR_BODY: usize = 64 * 1024;
-
-/// What a stream is about.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Wanted {
-    stdin: bool,
-    stdout: bool,
-    stderr: bool,
-    tty: bool,
-}
+const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Server {
     pub(super) async fn stream(
@@ -35,7 +30,7 @@ impl Server {
         let pairs = query_pairs(request.uri().query().unwrap_or_default());
         let flag = |name: &str| pairs.iter().any(|(key, value)| key == name && value == "1");
         let tty = flag("tty");
-        let wanted = Wanted { stdin: flag("input"), stdout: flag("output"), stderr: flag("error") && !tty, tty };
+        let wanted = Streams { stdin: flag("input"), stdout: flag("output"), stderr: flag("error") && !tty, tty };
         if kind != "portForward" && !(wanted.stdin || wanted.stdout || wanted.stderr) {
             return text(StatusCode::BAD_REQUEST, "you must specify at least 1 of stdin, stdout, stderr\n");
         }
@@ -56,7 +51,11 @@ impl Server {
             Ok(None) => return text(StatusCode::NOT_FOUND, format!("container not found ({container:?})\n")),
             Err(error) => return text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
         };
-        pass_through(request, &url).await
+        if !upgrade::is_upgrade(request.headers()) {
+            return text(StatusCode::BAD_REQUEST, "Upgrade request required\n");
+        }
+        let carried = carry(request, &url, kind, wanted).await;
+        carried.unwrap_or_else(|error| text(StatusCode::BAD_GATEWAY, error))
     }
 
     async fn url(
@@ -65,11 +64,11 @@ impl Server {
         view: &PodView,
         container: &str,
         cmd: Vec<String>,
-        wanted: Wanted,
+        wanted: Streams,
         port: Vec<i32>,
     ) -> Result<Option<String>, CriError> {
         let cri = &self.services.cri;
-        let Wanted { stdin, stdout, stderr, tty } = wanted;
+        let Streams { stdin, stdout, stderr, tty } = wanted;
         if kind == "portForward" {
             let Some(sandbox) = view.active_sandbox() else { return Ok(None) };
             let request = v1::PortForwardRequest { pod_sandbox_id: sandbox.id.clone(), port };
@@ -106,79 +105,78 @@ impl Server {
     }
 }
 
-/// Repeats the upgrade at the runtime's address and joins the two connections.
-async fn pass_through(mut request: Request<Body>, url: &str) -> Response<Body> {
-    if !is_upgrade(request.headers()) {
-        return text(StatusCode::BAD_REQUEST, "Upgrade request required\n");
+/// Where the runtime serves a stream.
+struct Address {
+    host: String,
+    port: u16,
+    authority: String,
+    target: String,
+}
+
+impl Address {
+    fn parse(url: &str) -> Result<Self, String> {
+        let uri: Uri = url.parse().map_err(|_| "the runtime gave an address that is none".to_owned())?;
+        let authority = uri.authority().ok_or("the runtime gave an address without a host")?;
+        Ok(Self {
+            host: authority.host().trim_matches(['[', ']']).to_owned(),
+            port: authority.port_u16().unwrap_or(80),
+            authority: authority.to_string(),
+            target: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
+        })
     }
-    let client = hyper::upgrade::on(&mut request);
-    let (method, headers) = (request.method().clone(), request.headers().clone());
-    drop(request);
-    match upgrade(method, &headers, url).await {
-        Ok(mut answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
-            let backend = hyper::upgrade::on(&mut answer);
-            tokio::spawn(async move {
-                let (client, backend) = match tokio::try_join!(client, backend) {
-                    Ok(both) => both,
-                    Err(error) => return tracing::debug!(%error, "upgrade of a stream"),
-                };
-                let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
-                if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut backend).await {
-                    tracing::debug!(%error, "stream ended");
-                }
-            });
-            let mut response = Response::new(Body::empty());
-            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-            *response.headers_mut() = answer.headers().clone();
-            response
-        }
-        Ok(answer) => refused(answer).await,
-        Err(error) => text(StatusCode::BAD_GATEWAY, error),
+
+    async fn connect(&self) -> Result<Connection, String> {
+        let connect = TcpStream::connect((self.host.as_str(), self.port));
+        let stream = tokio::time::timeout(DIAL_TIMEOUT, connect).await.map_err(|_| "dial the runtime: timeout")?;
+        Ok(Box::new(stream.map_err(|error| format!("dial the runtime: {error}"))?))
     }
 }
 
-fn is_upgrade(headers: &HeaderMap) -> bool {
-    let mut tokens =
-        headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
-    headers.contains_key(UPGRADE) && tokens.any(|token| token.trim().eq_ignore_ascii_case("upgrade"))
+/// Carries the client's upgrade to the runtime: as it is, or as SPDY where the client speaks what runtimes do not.
+async fn carry(request: Request<Body>, url: &str, kind: &str, wanted: Streams) -> Result<Response<Body>, String> {
+    let address = Address::parse(url)?;
+    let offered = websocket::offered(request.headers());
+    let offers = |protocol: &str| offered.iter().any(|name| name == protocol);
+    if kind == "portForward" && offers(tunnel::PROTOCOL) {
+        return tunnelled(request, address).await;
+    }
+    if kind != "portForward" && offers(translate::PROTOCOL) {
+        return translated(request, address, wanted);
+    }
+    let mut headers = request.headers().clone();
+    // Credentials for the kubelet are none of the runtime's business.
+    for name in [AUTHORIZATION, COOKIE] {
+        headers.remove(name);
+    }
+    let connection = address.connect().await?;
+    let Address { authority: host, target, .. } = address;
+    let outgoing = UpgradeRequest { method: request.method().clone(), target, host, headers };
+    upgrade::pass_through(request, connection, outgoing).await.map_err(|error| error.to_string())
 }
 
-async fn upgrade(method: Method, headers: &HeaderMap, url: &str) -> Result<Response<hyper::body::Incoming>, String> {
-    let uri: Uri = url.parse().map_err(|_| "the runtime gave an address that is none".to_owned())?;
-    let authority = uri.authority().ok_or("the runtime gave an address without a host")?;
-    let port = authority.port_u16().unwrap_or(80);
-    let host = authority.host().trim_matches(['[', ']']);
-    let stream = TcpStream::connect((host, port)).await.map_err(|error| format!("dial the runtime: {error}"))?;
-    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream));
-    let (mut sender, connection) = handshake.await.map_err(|error| error.to_string())?;
+fn translated(mut request: Request<Body>, address: Address, wanted: Streams) -> Result<Response<Body>, String> {
+    let handshake = Handshake::accept(&mut request, translate::PROTOCOL).map_err(|error| error.to_string())?;
+    let (response, socket) = handshake.split();
     tokio::spawn(async move {
-        if let Err(error) = connection.with_upgrades().await {
-            tracing::debug!(%error, "connection to the runtime's streams");
-        }
+        let socket = match socket.await {
+            Ok(socket) => socket,
+            Err(error) => return tracing::debug!(%error, "upgrade of a stream"),
+        };
+        let connection = address.connect().await;
+        let Address { authority: host, target, .. } = address;
+        let backend = connection.map(|connection| Backend { connection, target, host });
+        translate::run(socket, backend, wanted).await;
     });
-    let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let mut outgoing = Request::builder().method(method).uri(path).body(Body::empty()).map_err(|e| e.to_string())?;
-    for (name, value) in headers {
-        // Credentials for the kubelet are none of the runtime's business.
-        if !matches!(name.as_str(), "authorization" | "cookie" | "host" | "content-length") {
-            outgoing.headers_mut().append(name.clone(), value.clone());
-        }
-    }
-    let value = HeaderValue::from_str(authority.as_str()).map_err(|error| error.to_string())?;
-    outgoing.headers_mut().insert(HOST, value);
-    sender.send_request(outgoing).await.map_err(|error| error.to_string())
+    Ok(response)
 }
 
-/// An answer that is no upgrade ends here; a redirect is not for the client to follow.
-async fn refused(answer: Response<hyper::body::Incoming>) -> Response<Body> {
-    let status = answer.status();
-    if status.is_redirection() {
-        return text(
-            StatusCode::BAD_GATEWAY,
-            "the backend attempted to redirect this request, which is not permitted\n",
-        );
-    }
-    let body = Limited::new(answer.into_body(), MAX_ERROR_BODY).collect().await;
-    let body = body.map(|collected| collected.to_bytes()).unwrap_or_default();
-    text(status, String::from_utf8_lossy(&body).into_owned())
+async fn tunnelled(mut request: Request<Body>, address: Address) -> Result<Response<Body>, String> {
+    let connection = address.connect().await?;
+    let outgoing = UpgradeRequest::spdy(address.target, address.authority, "portforward.k8s.io");
+    let upgraded = match upgrade::send(connection, outgoing).await.map_err(|error| error.to_string())? {
+        Answer::Switched(_, upgraded) => upgraded,
+        Answer::Refused(refusal) => return Ok(refusal.into_response()),
+    };
+    let handshake = Handshake::accept(&mut request, tunnel::PROTOCOL).map_err(|error| error.to_string())?;
+    Ok(tunnel::start(handshake, upgraded))
 }

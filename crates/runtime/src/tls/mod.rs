@@ -6,6 +6,7 @@ mod sni;
 mod suites;
 #[cfg(test)]
 mod tests;
+mod unverified;
 
 use std::{
     net::IpAddr,
@@ -30,6 +31,7 @@ pub use authorities::{Authorities, ClientIdentity};
 pub use files::{WatchedFile, watch_bundle, watch_pair};
 pub use sni::{CertificateSet, SniCertificate};
 pub use suites::{KnownSuite, curve_group, known_suites, min_version, provider_for};
+pub use unverified::unverified_client_config;
 
 /// A certificate, key or CA bundle that is not usable.
 #[derive(Debug, thiserror::Error)]
@@ -253,6 +255,14 @@ pub fn client_config(roots: &[u8], identity: Option<(&[u8], &[u8])>) -> Result<r
         .with_safe_default_protocol_versions()
         .map_err(|e| content("TLS", e))?
         .with_root_certificates(store);
+    with_identity(builder, identity)
+}
+
+/// Ends a client configuration: with a certificate and key (PEM), or without.
+fn with_identity(
+    builder: rustls::ConfigBuilder<rustls::ClientConfig, rustls::client::WantsClientCert>,
+    identity: Option<(&[u8], &[u8])>,
+) -> Result<rustls::ClientConfig, TlsError> {
     match identity {
         None => Ok(builder.with_no_client_auth()),
         Some((certificate, key)) => builder
