@@ -13,7 +13,7 @@ use rules::rbac::{PolicyRule, uncovered};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::resources::Resources;
+use crate::{options::Options, resources::Resources};
 
 /// Pause before a failed round is tried again.
 const RETRY: Duration = Duration::from_millis(500);
@@ -108,6 +108,34 @@ fn completed(stored: &Value, wanted: &Value) -> Option<Value> {
         new["subjects"] = json!(subjects);
     }
     (new != *stored).then_some(new)
+}
+
+/// `kube-system/extension-apiserver-authentication`: whom components that delegate authentication may trust.
+pub(crate) async fn authentication(
+    resources: &Resources,
+    options: &Options,
+    client_ca: Option<&[u8]>,
+) -> Result<(), crate::StartError> {
+    let mut data = serde_json::Map::new();
+    if let Some(pem) = client_ca {
+        data.insert("client-ca-file".into(), json!(String::from_utf8_lossy(pem)));
+    }
+    if let Some(file) = &options.requestheader_client_ca_file {
+        let pem = runtime::tls::read(file)?;
+        data.insert("requestheader-client-ca-file".into(), json!(String::from_utf8_lossy(&pem)));
+        for (key, list) in [
+            ("requestheader-allowed-names", &options.requestheader_allowed_names),
+            ("requestheader-username-headers", &options.requestheader_username_headers),
+            ("requestheader-uid-headers", &options.requestheader_uid_headers),
+            ("requestheader-group-headers", &options.requestheader_group_headers),
+            ("requestheader-extra-headers-prefix", &options.requestheader_extra_headers_prefix),
+        ] {
+            data.insert(key.into(), json!(json!(list).to_string()));
+        }
+    }
+    let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": data,
+        "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"}});
+    Ok(keep(&*resources.get("", "configmaps")?, object, "data").await?)
 }
 
 /// What the `kubernetes` Service points at.

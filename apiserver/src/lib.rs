@@ -248,6 +248,7 @@ async fn serve(
     let (authorizer, rbac) = authorizers(&options, &resources, &finished).await?;
     bootstrap::basics(&resources).await?;
     bootstrap::policy(&resources).await?;
+    bootstrap::authentication(&resources, &options, identity.client_ca.as_deref()).await?;
     if let Some(rbac) = &rbac {
         rbac.synced().await;
     }
@@ -268,6 +269,16 @@ async fn serve(
         priority_classes: resources.get("scheduling.k8s.io", "priorityclasses")?,
         storage_classes: resources.get("storage.k8s.io", "storageclasses")?,
         ingress_classes: resources.get("networking.k8s.io", "ingressclasses")?,
+        limit_ranges: resources.get("", "limitranges")?,
+        quotas: resources.get("", "resourcequotas")?,
+        pods: resources.get("", "pods")?,
+        nodes: resources.get("", "nodes")?,
+        authorizer: Arc::clone(&authorizer),
+    };
+    let choice = admission::Choice {
+        enable: &options.enable_admission_plugins,
+        disable: &options.disable_admission_plugins,
+        allow_privileged: options.allow_privileged,
     };
     let anonymous: &[&str] = if options.anonymous_auth { &ANONYMOUS_PATHS } else { &[] };
     let server = Arc::new(Server {
@@ -275,7 +286,7 @@ async fn serve(
         authenticators,
         anonymous_paths: anonymous.iter().map(|p| (*p).to_owned()).collect(),
         authorizer,
-        plugins: admission::plugins(&lookups, &options.enable_admission_plugins, &options.disable_admission_plugins)?,
+        plugins: admission::plugins(&lookups, &choice)?,
         store: Arc::clone(&store),
         stopping: stop.clone(),
         nonresource: routes::router(routes::Routes {

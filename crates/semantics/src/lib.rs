@@ -1,6 +1,7 @@
-//! Shared arithmetic of the API: pod requests, QoS class.
+//! Shared arithmetic of the API: pod requests, QoS class, quota usage.
 //!
 //! Functions of value trees, used where objects are not decoded into types.
 
 pub mod qos;
+pub mod quota;
 pub mod resources;

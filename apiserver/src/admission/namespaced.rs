@@ -1,0 +1,12 @@
+//! Reading the objects of one namespace from a watch cache.
+
+use generic::resource::{Resource, Stored, decode_cached};
+use machinery::ApiResult;
+use storage::cache::Freshness;
+
+/// All objects of a namespace, decoded.
+pub(super) async fn objects(resource: &Resource, namespace: &str) -> ApiResult<Vec<Stored>> {
+    let prefix = resource.key_prefix(namespace)?;
+    let snapshot = resource.cache().list(&prefix, Freshness::Any).await.map_err(|e| resource.store_error(e))?;
+    snapshot.range(None).map(|(_, cached)| decode_cached(cached)).collect()
+}
