@@ -24,6 +24,7 @@ mod views;
 mod rest;
 mod serve;
 mod table;
+mod template;
 
 use std::sync::Arc;
 

@@ -54,7 +54,7 @@ macro_rules! controllers {
 pub(crate) const CONTROLLERS: &[Controller] = controllers! {
     "namespace-controller" "namespace" on namespace_controller;
     "endpointslice-controller" "endpointslice" on endpointslice_controller;
-    "deployment-controller" "deployment" on deployment_controller;
+    "deployment-controller" "deployment" on crate::deployment::start;
     "replicaset-controller" "replicaset" on crate::replicaset::start::<ReplicaSet>;
     "replicationcontroller-controller" "replicationcontroller" on crate::replicaset::start::<ReplicationController>;
     "garbage-collector-controller" "garbagecollector" on collector;
@@ -77,12 +77,6 @@ async fn namespace_controller(context: &Context) -> Result<Started, StartError> 
 async fn endpointslice_controller(context: &Context) -> Result<Started, StartError> {
     let rest = crate::rest::Rest(context.client("endpointslice-controller").await?);
     context.tasks.spawn("endpointslice", crate::endpointslice::run(rest, context.tasks.token().clone()));
-    Ok(Started::Running)
-}
-
-async fn deployment_controller(context: &Context) -> Result<Started, StartError> {
-    let rest = crate::rest::Rest(context.client("deployment-controller").await?);
-    context.tasks.spawn("deployment", crate::deployment::run(rest, context.tasks.token().clone()));
     Ok(Started::Running)
 }
 

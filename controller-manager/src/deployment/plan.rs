@@ -1,420 +1,275 @@
-//! What a Deployment's ReplicaSets should be: pure.
+//! Sizes of a Deployment's ReplicaSets: pure.
 
-use machinery::meta;
-use serde_json::{Map, Value, json};
+use std::{cmp::Ordering, sync::Arc};
 
-use crate::objects::{condition, number, text};
+use k8s_openapi::{
+    api::apps::v1::{Deployment, DeploymentSpec, ReplicaSet},
+    apimachinery::pkg::util::intstr::IntOrString,
+};
+use machinery::intstr::{self, Round};
 
-const HASH_LABEL: &str = "pod-template-hash";
-pub(super) const REVISION: &str = "deployment.kubernetes.io/revision";
-const DESIRED: &str = "deployment.kubernetes.io/desired-replicas";
-const MAX: &str = "deployment.kubernetes.io/max-replicas";
-const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
+use super::revision::{self, DESIRED, MAX};
+use crate::template;
 
-/// One step towards the wanted state.
-#[derive(Debug, PartialEq)]
-pub(super) enum Step {
-    /// Create the new ReplicaSet.
-    Create(Value),
-    /// Scale ReplicaSets: name and new size.
-    Scale(Vec<(String, i64)>),
-    /// Delete old ReplicaSets.
-    Clean(Vec<String>),
-    /// Nothing left to do.
-    Rest,
+/// Label that tells the Pods of one template from those of another.
+pub(super) const HASH_LABEL: &str = "pod-template-hash";
+
+/// A ReplicaSet, shared with the cache or fresh from the server.
+pub(super) type Set = Arc<ReplicaSet>;
+
+/// A new size of a ReplicaSet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Resize {
+    pub(super) name: String,
+    pub(super) to: i32,
 }
 
-/// The template without the hash that the controller adds.
-fn bare_template(template: &Value) -> Value {
-    let mut template = template.clone();
-    if let Some(labels) = template.pointer_mut("/metadata/labels").and_then(Value::as_object_mut) {
-        labels.remove(HASH_LABEL);
-    }
-    if let Some(metadata) = template.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.retain(|_, v| !v.is_null() && v.as_object().is_none_or(|m| !m.is_empty()));
-    }
-    template
+pub(super) fn spec(deployment: &Deployment) -> DeploymentSpec {
+    deployment.spec.clone().unwrap_or_default()
 }
 
-/// Hash of the template and the number of collisions so far (FNV-1a, in letters that spell nothing).
-fn hash(template: &Value, collisions: i64) -> String {
-    let text = format!("{}{collisions}", bare_template(template));
-    let hash = text.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    hash.to_string().bytes().map(|b| char::from(ALPHABET[usize::from(b) % ALPHABET.len()])).collect()
+/// `spec.replicas` of the Deployment.
+pub(super) fn wanted(deployment: &Deployment) -> i32 {
+    deployment.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1)
 }
 
-/// The ReplicaSet that has the Deployment's template, the oldest of several.
-pub(super) fn newest<'a>(deployment: &Value, sets: &'a [Value]) -> Option<&'a Value> {
-    let wanted = bare_template(&deployment["spec"]["template"]);
-    let mut equal: Vec<&Value> = sets.iter().filter(|s| bare_template(&s["spec"]["template"]) == wanted).collect();
-    equal.sort_by_key(|s| (meta::text(s, "creationTimestamp").to_owned(), meta::name(s).to_owned()));
-    equal.first().copied()
+pub(super) fn is_paused(deployment: &Deployment) -> bool {
+    deployment.spec.as_ref().and_then(|s| s.paused) == Some(true)
 }
 
-/// Revision of a ReplicaSet, 0 without one.
-pub(super) fn revision(set: &Value) -> i64 {
-    let annotations = set.pointer("/metadata/annotations");
-    annotations.and_then(|a| a.get(REVISION)).and_then(Value::as_str).and_then(|r| r.parse().ok()).unwrap_or(0)
+pub(super) fn is_recreate(deployment: &Deployment) -> bool {
+    let strategy = deployment.spec.as_ref().and_then(|s| s.strategy.as_ref());
+    strategy.and_then(|s| s.type_.as_deref()) == Some("Recreate")
 }
 
-/// `maxSurge` and `maxUnavailable` in Pods: surge rounds up, unavailable down, not both 0.
-pub(super) fn bounds(deployment: &Value) -> (i64, i64) {
-    let replicas = number(deployment, "/spec/replicas");
-    if text(deployment, "/spec/strategy/type") == "Recreate" {
-        return (0, replicas);
-    }
-    let resolve = |field: &str, up: bool| {
-        let value = deployment.pointer(&format!("/spec/strategy/rollingUpdate/{field}"));
-        match value {
-            Some(Value::String(text)) => {
-                let percent: i64 = text.trim_end_matches('%').parse().unwrap_or(0);
-                if up { (percent * replicas + 99) / 100 } else { percent * replicas / 100 }
-            }
-            Some(other) => other.as_i64().unwrap_or(0),
-            None => 0,
-        }
+pub(super) fn name(set: &ReplicaSet) -> &str {
+    set.metadata.name.as_deref().unwrap_or_default()
+}
+
+pub(super) fn uid(set: &ReplicaSet) -> &str {
+    set.metadata.uid.as_deref().unwrap_or_default()
+}
+
+pub(super) fn size(set: &ReplicaSet) -> i32 {
+    set.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1)
+}
+
+pub(super) fn actual(set: &ReplicaSet) -> i32 {
+    set.status.as_ref().map_or(0, |s| s.replicas)
+}
+
+pub(super) fn available(set: &ReplicaSet) -> i32 {
+    set.status.as_ref().and_then(|s| s.available_replicas).unwrap_or(0)
+}
+
+pub(super) fn sum(sets: &[Set], of: impl Fn(&ReplicaSet) -> i32) -> i32 {
+    sets.iter().fold(0, |total: i32, s| total.saturating_add(of(s)))
+}
+
+pub(super) fn active(sets: &[Set]) -> Vec<Set> {
+    sets.iter().filter(|s| size(s) > 0).cloned().collect()
+}
+
+/// Oldest first.
+pub(super) fn by_age(a: &ReplicaSet, b: &ReplicaSet) -> Ordering {
+    let created = |s: &ReplicaSet| s.metadata.creation_timestamp.as_ref().map(|t| t.0);
+    created(a).cmp(&created(b)).then_with(|| name(a).cmp(name(b)))
+}
+
+/// The ReplicaSet with the Deployment's template, the oldest if there are several; and all the others.
+pub(super) fn split(deployment: &Deployment, sets: &[Set]) -> (Option<Set>, Vec<Set>) {
+    let template = spec(deployment).template;
+    let mut sorted = sets.to_vec();
+    sorted.sort_by(|a, b| by_age(a, b));
+    let same = |s: &Set| {
+        let theirs = s.spec.as_ref().and_then(|s| s.template.as_ref());
+        theirs.is_some_and(|t| template::same_but_for(HASH_LABEL, t, &template))
     };
-    let (surge, unavailable) = (resolve("maxSurge", true), resolve("maxUnavailable", false).min(replicas));
+    let new = sorted.iter().find(|s| same(s)).cloned();
+    let old = sorted.into_iter().filter(|s| new.as_ref().is_none_or(|n| uid(n) != uid(s))).collect();
+    (new, old)
+}
+
+fn resolved(value: Option<&IntOrString>, total: i32, round: Round) -> i32 {
+    let value = match value {
+        None => return 0,
+        Some(IntOrString::Int(n)) => intstr::IntOrString::Int(*n),
+        Some(IntOrString::String(text)) => intstr::IntOrString::Text(text.clone()),
+    };
+    value.scaled(total, round).unwrap_or(0)
+}
+
+/// `maxSurge` and `maxUnavailable` in Pods.
+fn fenceposts(deployment: &Deployment) -> (i32, i32) {
+    let replicas = wanted(deployment);
+    let strategy = deployment.spec.as_ref().and_then(|s| s.strategy.as_ref());
+    let rolling = strategy.and_then(|s| s.rolling_update.as_ref());
+    let surge = resolved(rolling.and_then(|r| r.max_surge.as_ref()), replicas, Round::Up);
+    let unavailable = resolved(rolling.and_then(|r| r.max_unavailable.as_ref()), replicas, Round::Down);
+    // Neither would leave nothing to do.
     if surge == 0 && unavailable == 0 { (0, 1) } else { (surge, unavailable) }
 }
 
-fn size(set: &Value) -> i64 {
-    number(set, "/spec/replicas")
+pub(super) fn max_surge(deployment: &Deployment) -> i32 {
+    if is_recreate(deployment) { 0 } else { fenceposts(deployment).0 }
 }
 
-fn available(set: &Value) -> i64 {
-    number(set, "/status/availableReplicas")
+pub(super) fn max_unavailable(deployment: &Deployment) -> i32 {
+    let replicas = wanted(deployment);
+    if is_recreate(deployment) || replicas == 0 { 0 } else { fenceposts(deployment).1.min(replicas) }
 }
 
-/// The size that the new ReplicaSet should have now.
-fn new_size(deployment: &Value, new: i64, sets: &[Value]) -> i64 {
-    let replicas = number(deployment, "/spec/replicas");
-    if new >= replicas {
+/// Most Pods there may be.
+pub(super) fn ceiling(deployment: &Deployment) -> i32 {
+    wanted(deployment).saturating_add(max_surge(deployment))
+}
+
+/// The size of the new ReplicaSet; `present` is its size now, 0 if there is none.
+pub(super) fn new_size(deployment: &Deployment, all: &[Set], present: i32) -> i32 {
+    let replicas = wanted(deployment);
+    if present >= replicas || is_recreate(deployment) {
         return replicas;
     }
-    let old_running = sets.iter().any(|s| number(s, "/status/replicas") > 0 || size(s) > 0);
-    if text(deployment, "/spec/strategy/type") == "Recreate" {
-        return if old_running && new == 0 && sets.iter().any(|s| number(s, "/status/replicas") > 0) { 0 } else { replicas };
-    }
-    let (surge, _) = bounds(deployment);
-    let total: i64 = sets.iter().map(size).sum();
-    let room = replicas + surge - total;
-    if room <= 0 { new } else { new + room.min(replicas - new) }
+    let room = ceiling(deployment).saturating_sub(sum(all, size));
+    if room <= 0 { present } else { present + room.min(replicas - present) }
 }
 
-/// The next step. `sets` are all ReplicaSets of the Deployment.
-pub(super) fn step(deployment: &Value, sets: &[Value]) -> Step {
-    if meta::is_deleting(deployment) {
-        return Step::Rest;
-    }
-    let new = newest(deployment, sets);
-    let paused = deployment.pointer("/spec/paused").and_then(Value::as_bool) == Some(true);
-    let replicas = number(deployment, "/spec/replicas");
-    let old: Vec<&Value> = sets.iter().filter(|s| new.is_none_or(|n| meta::uid(n) != meta::uid(s))).collect();
-    let Some(new) = new else {
-        if paused {
-            return Step::Rest;
-        }
-        if text(deployment, "/spec/strategy/type") == "Recreate" {
-            let running: Vec<(String, i64)> =
-                old.iter().filter(|s| size(s) > 0).map(|s| (meta::name(s).to_owned(), 0)).collect();
-            if !running.is_empty() {
-                return Step::Scale(running);
-            }
-            if old.iter().any(|s| number(s, "/status/replicas") > 0) {
-                return Step::Rest;
-            }
-        }
-        return Step::Create(new_set(deployment, sets));
-    };
-    let target = if old.iter().all(|s| size(s) == 0) { replicas } else { new_size(deployment, size(new), sets) };
-    if target != size(new) {
-        return Step::Scale(vec![(meta::name(new).to_owned(), target)]);
-    }
-    if paused {
-        return Step::Rest;
-    }
-    let down = scale_down(deployment, new, &old);
-    if !down.is_empty() {
-        return Step::Scale(down);
-    }
-    clean(deployment, new, &old)
-}
-
-/// New sizes of old ReplicaSets that may shrink now: first what is not available, then the oldest.
-fn scale_down(deployment: &Value, new: &Value, old: &[&Value]) -> Vec<(String, i64)> {
-    let replicas = number(deployment, "/spec/replicas");
-    let (_, unavailable) = bounds(deployment);
-    let least = replicas - unavailable;
-    let total: i64 = old.iter().map(|s| size(s)).sum::<i64>() + size(new);
-    let mut budget = total - least - (size(new) - available(new));
-    if budget <= 0 {
+/// How old ReplicaSets shrink during a rolling update: what is unhealthy first, then the oldest.
+pub(super) fn shrink_old(deployment: &Deployment, new: Option<&Set>, old: &[Set]) -> Vec<Resize> {
+    let mut old = active(old);
+    if old.is_empty() {
         return Vec::new();
     }
-    let mut sorted: Vec<&Value> = old.iter().copied().filter(|s| size(s) > 0).collect();
-    sorted.sort_by_key(|s| meta::text(s, "creationTimestamp").to_owned());
-    let mut sizes: Vec<(String, i64, i64)> = sorted.iter().map(|s| (meta::name(s).to_owned(), size(s), size(s))).collect();
-    for ((_, _, to), set) in sizes.iter_mut().zip(&sorted) {
-        let unhealthy = (size(set) - available(set)).clamp(0, budget);
-        *to -= unhealthy;
-        budget -= unhealthy;
+    old.sort_by(|a, b| by_age(a, b));
+    let least = wanted(deployment) - max_unavailable(deployment);
+    let (new_size, new_available) = new.map_or((0, 0), |n| (size(n), available(n)));
+    let removable = sum(&old, size) + new_size - least - (new_size - new_available);
+    if removable <= 0 {
+        return Vec::new();
     }
-    let mut surplus = old.iter().map(|s| available(s)).sum::<i64>() + available(new) - least;
-    for (_, _, to) in &mut sizes {
-        let less = (*to).min(surplus).max(0);
-        *to -= less;
-        surplus -= less;
-    }
-    sizes.into_iter().filter(|(_, from, to)| from != to).map(|(name, _, to)| (name, to)).collect()
-}
-
-/// Old ReplicaSets beyond the history limit, once the rollout is complete.
-fn clean(deployment: &Value, new: &Value, old: &[&Value]) -> Step {
-    let replicas = number(deployment, "/spec/replicas");
-    let complete = available(new) == replicas && size(new) == replicas;
-    let limit = deployment.pointer("/spec/revisionHistoryLimit").and_then(Value::as_i64).unwrap_or(10);
-    let mut idle: Vec<&&Value> = old
-        .iter()
-        .filter(|s| size(s) == 0 && number(s, "/status/replicas") == 0 && !meta::is_deleting(s))
-        .collect();
-    let surplus = idle.len().saturating_sub(usize::try_from(limit).unwrap_or(usize::MAX));
-    if !complete || surplus == 0 {
-        return Step::Rest;
-    }
-    idle.sort_by_key(|s| revision(s));
-    Step::Clean(idle.iter().take(surplus).map(|s| meta::name(s).to_owned()).collect())
-}
-
-/// Annotations that a ReplicaSet has from its Deployment.
-pub(super) fn annotations(deployment: &Value, sets: &[Value], new: Option<&Value>) -> Map<String, Value> {
-    let mut all = deployment.pointer("/metadata/annotations").and_then(Value::as_object).cloned().unwrap_or_default();
-    all.remove("kubectl.kubernetes.io/last-applied-configuration");
-    let others = sets.iter().filter(|s| new.is_none_or(|n| meta::uid(n) != meta::uid(s)));
-    let next = others.map(revision).max().unwrap_or(0) + 1;
-    let own = new.map_or(0, revision).max(next);
-    all.insert(REVISION.into(), json!(own.to_string()));
-    let replicas = number(deployment, "/spec/replicas");
-    all.insert(DESIRED.into(), json!(replicas.to_string()));
-    all.insert(MAX.into(), json!((replicas + bounds(deployment).0).to_string()));
-    all
-}
-
-fn new_set(deployment: &Value, sets: &[Value]) -> Value {
-    let hash = hash(&deployment["spec"]["template"], number(deployment, "/status/collisionCount"));
-    let mut template = deployment["spec"]["template"].clone();
-    let labels = meta::object_mut(&mut template["metadata"]).entry("labels").or_insert_with(|| json!({}));
-    meta::object_mut(labels).insert(HASH_LABEL.into(), json!(hash));
-    let labels = template["metadata"]["labels"].clone();
-    let mut selector = deployment["spec"]["selector"].clone();
-    let matched = meta::object_mut(&mut selector).entry("matchLabels").or_insert_with(|| json!({}));
-    meta::object_mut(matched).insert(HASH_LABEL.into(), json!(hash));
-    let size = if sets.iter().all(|s| size(s) == 0) {
-        number(deployment, "/spec/replicas")
-    } else {
-        new_size(deployment, 0, sets)
+    let mut sizes: Vec<i32> = old.iter().map(|s| size(s)).collect();
+    let mut steps = Vec::new();
+    let mut shrink = |at: usize, sizes: &mut Vec<i32>, by: i32| {
+        sizes[at] -= by;
+        steps.push(Resize { name: name(&old[at]).to_owned(), to: sizes[at] });
     };
-    json!({
-        "apiVersion": "apps/v1", "kind": "ReplicaSet",
-        "metadata": {
-            "name": format!("{}-{hash}", meta::name(deployment)),
-            "namespace": meta::namespace(deployment),
-            "labels": labels,
-            "annotations": annotations(deployment, sets, None),
-            "ownerReferences": [crate::objects::controller_reference(deployment)],
-        },
-        "spec": {
-            "replicas": size, "selector": selector, "template": template,
-            "minReadySeconds": number(deployment, "/spec/minReadySeconds"),
-        },
-    })
-}
-
-/// The status of the Deployment at a moment.
-pub(super) fn status(deployment: &Value, sets: &[Value], stamp: &str) -> Value {
-    let new = newest(deployment, sets);
-    let sum = |path: &str| sets.iter().map(|s| number(s, path)).sum::<i64>();
-    let replicas = number(deployment, "/spec/replicas");
-    let (total, ready, available) = (sum("/status/replicas"), sum("/status/readyReplicas"), sum("/status/availableReplicas"));
-    let updated = new.map_or(0, |n| number(n, "/status/replicas"));
-    let mut status = json!({"observedGeneration": number(deployment, "/metadata/generation")});
-    let mut put = |key: &str, value: i64| {
-        if value != 0 {
-            status[key] = json!(value);
+    let mut left = removable;
+    for at in 0..old.len() {
+        let unhealthy = (sizes[at] - available(&old[at])).clamp(0, left);
+        if unhealthy > 0 {
+            shrink(at, &mut sizes, unhealthy);
+            left -= unhealthy;
         }
-    };
-    put("replicas", total);
-    put("updatedReplicas", updated);
-    put("readyReplicas", ready);
-    put("availableReplicas", available);
-    put("unavailableReplicas", (sets.iter().map(size).sum::<i64>() - available).max(0));
-    put("terminatingReplicas", sum("/status/terminatingReplicas"));
-    put("collisionCount", number(deployment, "/status/collisionCount"));
-    let mut conditions = Vec::new();
-    let enough = available >= replicas - bounds(deployment).1;
-    let (state, reason, message) = match enough {
-        true => ("True", "MinimumReplicasAvailable", "Deployment has minimum availability."),
-        false => ("False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability."),
-    };
-    conditions.push(set_condition(deployment, "Available", state, reason, message.to_owned(), stamp, false));
-    if let Some(progress) = progress(deployment, new, (updated, total, ready, available), stamp) {
-        conditions.push(progress);
     }
-    let failure = new.into_iter().chain(sets).find_map(|s| condition(s, "ReplicaFailure"));
-    if let Some(failure) = failure {
-        let (reason, message) = (text(failure, "/reason"), text(failure, "/message").to_owned());
-        conditions.push(set_condition(deployment, "ReplicaFailure", "True", reason, message, stamp, false));
+    let mut surplus = sum(&old, available) + new_available - least;
+    for at in 0..old.len() {
+        let by = sizes[at].min(surplus);
+        if by > 0 {
+            shrink(at, &mut sizes, by);
+            surplus -= by;
+        }
     }
-    status["conditions"] = json!(conditions);
-    status
+    steps
 }
 
-/// A condition: untouched while status and reason stay, unless the update time shall be refreshed.
-fn set_condition(
-    deployment: &Value,
-    kind: &str,
-    state: &str,
-    reason: &str,
-    message: String,
-    stamp: &str,
-    refresh: bool,
-) -> Value {
-    let present = condition(deployment, kind);
-    if let Some(present) = present.filter(|c| text(c, "/status") == state && text(c, "/reason") == reason && !refresh) {
-        return present.clone();
-    }
-    let since = present.filter(|c| text(c, "/status") == state).map_or(stamp, |c| text(c, "/lastTransitionTime"));
-    json!({
-        "type": kind, "status": state, "reason": reason, "message": message,
-        "lastUpdateTime": stamp, "lastTransitionTime": since,
-    })
+/// Whether somebody changed `spec.replicas`.
+pub(super) fn is_scaling(deployment: &Deployment, all: &[Set]) -> bool {
+    let replicas = wanted(deployment);
+    active(all).iter().any(|s| revision::number(s, DESIRED).is_some_and(|n| n != i64::from(replicas)))
 }
 
-fn progress(deployment: &Value, new: Option<&Value>, counts: (i64, i64, i64, i64), stamp: &str) -> Option<Value> {
-    let deadline = deployment.pointer("/spec/progressDeadlineSeconds").and_then(Value::as_i64)?;
-    if deadline == i64::from(i32::MAX) {
-        return None;
+/// What scaling does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Scaling {
+    /// Sizes; what has its size already is left alone.
+    Sizes(Vec<Resize>),
+    /// Sizes by proportion; annotations are refreshed even where the size stays.
+    Proportional(Vec<Resize>),
+}
+
+/// Sizes after `spec.replicas` was changed, or while the Deployment is paused.
+pub(super) fn scale(deployment: &Deployment, new: Option<&Set>, old: &[Set]) -> Scaling {
+    let replicas = wanted(deployment);
+    let mut running = active(old);
+    running.extend(new.filter(|n| size(n) > 0).cloned());
+    if running.len() <= 1 {
+        let latest = || old.iter().max_by(|a, b| by_age(a, b));
+        let one = running.first().or(new).or_else(latest);
+        let sizes = one.map(|s| Resize { name: name(s).to_owned(), to: replicas });
+        return Scaling::Sizes(sizes.into_iter().collect());
     }
-    let (updated, total, ready, available) = counts;
-    let replicas = number(deployment, "/spec/replicas");
-    let who = new.map_or_else(
-        || format!("Deployment {:?}", meta::name(deployment)),
-        |n| format!("ReplicaSet {:?}", meta::name(n)),
-    );
-    let make = |state, reason, message, refresh| {
-        Some(set_condition(deployment, "Progressing", state, reason, message, stamp, refresh))
-    };
-    let present = condition(deployment, "Progressing");
-    if deployment.pointer("/spec/paused").and_then(Value::as_bool) == Some(true) {
-        return match present.filter(|c| c["reason"] == "ProgressDeadlineExceeded") {
-            Some(present) => Some(present.clone()),
-            None => make("Unknown", "DeploymentPaused", "Deployment is paused".into(), false),
-        };
+    if new.is_some_and(|n| is_saturated(deployment, n)) {
+        let sizes = active(old).iter().map(|s| Resize { name: name(s).to_owned(), to: 0 }).collect();
+        return Scaling::Sizes(sizes);
     }
-    if updated == replicas && total == replicas && available == replicas {
-        return make("True", "NewReplicaSetAvailable", format!("{who} has successfully progressed."), false);
+    if is_recreate(deployment) { Scaling::Sizes(Vec::new()) } else { proportional(deployment, running) }
+}
+
+fn is_saturated(deployment: &Deployment, new: &ReplicaSet) -> bool {
+    let replicas = wanted(deployment);
+    size(new) == replicas
+        && revision::number(new, DESIRED) == Some(i64::from(replicas))
+        && available(new) == replicas
+}
+
+fn proportional(deployment: &Deployment, mut running: Vec<Set>) -> Scaling {
+    let allowed = if wanted(deployment) > 0 { ceiling(deployment) } else { 0 };
+    let to_add = allowed - sum(&running, size);
+    running.sort_by(|a, b| {
+        let age = if to_add > 0 { by_age(b, a) } else { by_age(a, b) };
+        size(b).cmp(&size(a)).then(age)
+    });
+    let mut added = 0;
+    let mut sizes: Vec<Resize> = running
+        .iter()
+        .map(|set| {
+            let share = share(deployment, set, to_add, added);
+            added += share;
+            Resize { name: name(set).to_owned(), to: size(set) + share }
+        })
+        .collect();
+    if let Some(largest) = sizes.first_mut() {
+        largest.to = (largest.to + to_add - added).max(0);
     }
-    let was = |path: &str| number(deployment, &format!("/status/{path}"));
-    let old_were = was("replicas") - was("updatedReplicas");
-    let moved = updated > was("updatedReplicas")
-        || total - updated < old_were
-        || ready > was("readyReplicas")
-        || available > was("availableReplicas");
-    let Some(present) = present else {
-        let name = new.map_or("", |n| meta::name(n));
-        return make("True", "NewReplicaSetCreated", format!("Created new replica set {name:?}"), false);
-    };
-    if moved || present["reason"] == "NewReplicaSetAvailable" || present["reason"] == "DeploymentPaused" {
-        return make("True", "ReplicaSetUpdated", format!("{who} is progressing."), true);
+    Scaling::Proportional(sizes)
+}
+
+fn share(deployment: &Deployment, set: &ReplicaSet, to_add: i32, added: i32) -> i32 {
+    let left = to_add - added;
+    if size(set) == 0 || to_add == 0 || left == 0 {
+        return 0;
     }
-    let waited = machinery::time::parse(text(present, "/lastUpdateTime"))
-        .ok()
-        .zip(machinery::time::parse(stamp).ok())
-        .map_or(0, |(since, now)| (now - since).whole_seconds());
-    if waited > deadline {
-        return make("False", "ProgressDeadlineExceeded", format!("{who} has timed out progressing."), false);
+    let fraction = fraction(deployment, set);
+    if to_add > 0 { fraction.min(left) } else { fraction.max(left) }
+}
+
+fn fraction(deployment: &Deployment, set: &ReplicaSet) -> i32 {
+    let size = size(set);
+    if wanted(deployment) == 0 {
+        return -size;
     }
-    Some(present.clone())
+    let annotated = revision::number(set, MAX).filter(|n| *n != 0);
+    let status = || deployment.status.as_ref().and_then(|s| s.replicas).map(i64::from).filter(|n| *n != 0);
+    let Some(before) = annotated.or_else(status) else { return 0 };
+    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)]
+    let scaled = (f64::from(size) * f64::from(ceiling(deployment)) / before as f64).round() as i32;
+    scaled - size
+}
+
+/// Old ReplicaSets beyond the limit of history, lowest revisions first.
+pub(super) fn outdated(deployment: &Deployment, old: &[Set]) -> Vec<Set> {
+    let limit = deployment.spec.as_ref().and_then(|s| s.revision_history_limit).filter(|l| *l != i32::MAX);
+    let Some(limit) = limit.and_then(|l| usize::try_from(l).ok()) else { return Vec::new() };
+    let mut alive: Vec<Set> = old.iter().filter(|s| s.metadata.deletion_timestamp.is_none()).cloned().collect();
+    let surplus = alive.len().saturating_sub(limit);
+    alive.sort_by_key(|s| revision::of(&s.metadata).unwrap_or(0));
+    alive.truncate(surplus);
+    alive.retain(|s| {
+        let observed = s.status.as_ref().and_then(|s| s.observed_generation).unwrap_or(0);
+        actual(s) == 0 && size(s) == 0 && s.metadata.generation.unwrap_or(0) <= observed
+    });
+    alive
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn deployment(replicas: i64, image: &str) -> Value {
-        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "uid": "d", "namespace": "n"},
-            "spec": {"replicas": replicas, "selector": {"matchLabels": {"a": "b"}}, "progressDeadlineSeconds": 600,
-                "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}},
-                "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": image}]}}}})
-    }
-
-    fn set(of: &Value, uid: &str, size: i64, available: i64) -> Value {
-        let mut set = new_set(of, &[]);
-        set["metadata"]["uid"] = json!(uid);
-        set["spec"]["replicas"] = json!(size);
-        set["status"] = json!({"replicas": size, "readyReplicas": available, "availableReplicas": available});
-        set
-    }
-
-    #[test]
-    fn a_first_replica_set_gets_all_replicas() {
-        let Step::Create(new) = step(&deployment(3, "v1"), &[]) else { panic!("create") };
-        assert_eq!(new["spec"]["replicas"], 3);
-        assert_eq!(new["metadata"]["annotations"][REVISION], "1");
-        let hash = new["metadata"]["labels"][HASH_LABEL].as_str().expect("hash");
-        assert_eq!(new["metadata"]["name"], format!("web-{hash}"));
-        assert_eq!(new["spec"]["selector"]["matchLabels"][HASH_LABEL], hash);
-    }
-
-    #[test]
-    fn a_rollout_keeps_its_bounds_at_every_step() {
-        let (old_spec, new_spec) = (deployment(4, "v1"), deployment(4, "v2"));
-        let mut sets = vec![set(&old_spec, "old", 4, 4)];
-        let mut rounds = 0;
-        loop {
-            match step(&new_spec, &sets) {
-                Step::Create(mut new) => {
-                    new["metadata"]["uid"] = json!("new");
-                    new["status"] = json!({});
-                    sets.push(new);
-                }
-                Step::Scale(changes) => {
-                    for (name, size) in changes {
-                        let set = sets.iter_mut().find(|s| s["metadata"]["name"] == name.as_str()).expect("set");
-                        set["spec"]["replicas"] = json!(size);
-                    }
-                }
-                Step::Rest if sets.iter().any(|s| number(s, "/status/availableReplicas") != size(s)) => {}
-                Step::Rest | Step::Clean(_) => break,
-            }
-            let total: i64 = sets.iter().map(size).sum();
-            assert!(total <= 5, "never more than replicas + maxSurge: {total}");
-            // The cluster catches up one Pod at a time; Pods that shall go are gone at once.
-            for set in &mut sets {
-                let (want, have) = (size(set), available(set));
-                let now = if want > have { have + 1 } else { want };
-                set["status"] = json!({"replicas": want, "availableReplicas": now});
-            }
-            let up: i64 = sets.iter().map(available).sum();
-            assert!(up >= 3, "never fewer than replicas - maxUnavailable: {up}");
-            rounds += 1;
-            assert!(rounds < 50, "the rollout ends");
-        }
-        assert_eq!(sets.iter().map(size).collect::<Vec<_>>(), [0, 4]);
-    }
-
-    #[test]
-    fn scaling_changes_no_template() {
-        let sets = [set(&deployment(3, "v1"), "a", 3, 3)];
-        assert_eq!(step(&deployment(5, "v1"), &sets), Step::Scale(vec![(meta::name(&sets[0]).to_owned(), 5)]));
-        assert_eq!(step(&deployment(3, "v1"), &sets), Step::Rest);
-    }
-
-    #[test]
-    fn a_finished_rollout_says_so() {
-        let deployment = deployment(2, "v1");
-        let status = status(&deployment, &[set(&deployment, "a", 2, 2)], "2024-01-01T00:00:00Z");
-        assert_eq!(status["availableReplicas"], 2);
-        assert_eq!(status["conditions"][0]["reason"], "MinimumReplicasAvailable");
-        assert_eq!(status["conditions"][1]["reason"], "NewReplicaSetAvailable");
-    }
-}
+mod tests;
