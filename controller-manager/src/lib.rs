@@ -14,7 +14,9 @@
 mod collector;
 mod context;
 mod deployment;
+mod endpoints;
 mod endpointslice;
+mod mirroring;
 mod namespace;
 mod objects;
 pub mod options;
@@ -23,6 +25,7 @@ mod replicaset;
 mod views;
 mod rest;
 mod serve;
+mod slices;
 mod table;
 mod template;
 

@@ -53,7 +53,9 @@ macro_rules! controllers {
 /// All controllers, in the order they are started.
 pub(crate) const CONTROLLERS: &[Controller] = controllers! {
     "namespace-controller" "namespace" on namespace_controller;
-    "endpointslice-controller" "endpointslice" on endpointslice_controller;
+    "endpoints-controller" "endpoint" on crate::endpoints::start;
+    "endpointslice-mirroring-controller" "endpointslicemirroring" on crate::mirroring::start;
+    "endpointslice-controller" "endpointslice" on crate::endpointslice::start;
     "deployment-controller" "deployment" on crate::deployment::start;
     "replicaset-controller" "replicaset" on crate::replicaset::start::<ReplicaSet>;
     "replicationcontroller-controller" "replicationcontroller" on crate::replicaset::start::<ReplicationController>;
@@ -71,12 +73,6 @@ async fn namespace_controller(context: &Context) -> Result<Started, StartError> 
     let rest = crate::rest::Rest(context.client("namespace-controller").await?);
     let stop = context.tasks.token().clone();
     context.tasks.spawn("namespace", crate::namespace::run(rest, root_ca, stop));
-    Ok(Started::Running)
-}
-
-async fn endpointslice_controller(context: &Context) -> Result<Started, StartError> {
-    let rest = crate::rest::Rest(context.client("endpointslice-controller").await?);
-    context.tasks.spawn("endpointslice", crate::endpointslice::run(rest, context.tasks.token().clone()));
     Ok(Started::Running)
 }
 

@@ -1,95 +1,206 @@
 //! EndpointSlices of Services with a selector.
 
-mod plan;
+pub(crate) mod plan;
 
-use std::{collections::BTreeMap, sync::Arc};
-
-use futures::StreamExt;
-use k8s_openapi::api::{core::v1::{Pod, Service}, discovery::v1::EndpointSlice};
-use kube::{
-    Api, ResourceExt,
-    runtime::{Controller, controller::Action, reflector::ObjectRef, watcher},
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
 };
-use machinery::{meta, selector::LabelSelector};
-use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
+use ::controller::{
+    Cached, Change, EventRecorder, EventType, Informer, ObjectKey, Outcome, Queue, RateLimiting, Reconcile,
+    ReconcileError, Retries, Whole, events::reference_to,
+};
+use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use parking_lot::Mutex;
+
+use self::plan::TriggerTimes;
 use crate::{
-    objects::{selects, text},
-    rest::{Rest, RestError},
-    retry,
+    StartError,
+    children::owner_reference,
+    context::{Context, Syncs},
+    slices::{self, BY_SERVICE, Blueprint, MANAGED_BY, SERVICE_NAME, SliceView, Writer},
+    table::Started,
+    views::{NodeView, PodView},
 };
 
-/// Runs the controller until `stop`.
-pub async fn run(rest: Rest, stop: CancellationToken) {
-    let client = rest.0.clone();
-    let controller = Controller::new(Api::<Service>::all(client.clone()), watcher::Config::default())
-        .owns(Api::<EndpointSlice>::all(client.clone()), watcher::Config::default());
-    let services = controller.store();
-    controller
-        .watches(Api::<Pod>::all(client), watcher::Config::default(), move |pod| {
-            let matching = services.state().into_iter().filter(|service| selects_pod(service, &pod));
-            matching.map(|service| ObjectRef::from_obj(&*service)).collect::<Vec<_>>()
-        })
-        .graceful_shutdown_on(stop.cancelled_owned())
-        .run(|one, rest| async move { reconcile(&one, &rest).await }, retry, Arc::new(rest))
-        .for_each(|_| async {})
-        .await;
+const CONTROLLER: &str = "endpointslice-controller";
+/// Delays after failures.
+pub(crate) const LIMITING: RateLimiting = RateLimiting::per_key(Duration::from_secs(1), Duration::from_secs(1000));
+/// Failures in a row after which a Service waits for its next change.
+pub(crate) const RETRIES: Retries = Retries::Limited(15);
+/// Time that somebody else's edit of a slice stands at least.
+const EDIT_DELAY: Duration = Duration::from_secs(1);
+const ZONE: &str = "topology.kubernetes.io/zone";
+
+struct Shared {
+    services: Informer<Whole<Service>>,
+    pods: Informer<PodView>,
+    nodes: Informer<NodeView>,
+    slices: Informer<SliceView>,
+    writer: Writer,
+    triggers: Mutex<HashMap<ObjectKey, TriggerTimes>>,
+    queue: Queue<ObjectKey>,
+    recorder: EventRecorder,
+    /// Time in which changes of Pods are gathered.
+    batch: Duration,
+    most: usize,
 }
 
-fn selects_pod(service: &Service, pod: &Pod) -> bool {
-    let selector = service.spec.as_ref().and_then(|s| s.selector.as_ref()).filter(|s| !s.is_empty());
-    let labels = pod.labels();
-    service.namespace() == pod.namespace()
-        && selector.is_some_and(|s| s.iter().all(|(key, value)| labels.get(key) == Some(value)))
+/// Starts the controller.
+pub(crate) async fn start(context: &Context) -> Result<Started, StartError> {
+    let client = context.client(CONTROLLER).await?;
+    let options = &context.options.endpoints;
+    let shared = Arc::new(Shared {
+        services: context.informers.get(),
+        pods: context.informers.get(),
+        nodes: context.informers.get(),
+        slices: context.informers.get(),
+        recorder: context.recorder(&client, "endpoint-slice-controller"),
+        writer: Writer::new(client),
+        triggers: Mutex::default(),
+        queue: context.queue_with("endpoint_slice", LIMITING),
+        batch: options.endpointslice_updates_batch_period,
+        most: options.max_endpoints_per_slice,
+    });
+    let by = || Arc::clone(&shared);
+    let (a, b, c, d) = (by(), by(), by(), by());
+    shared.services.on_change(move |change| a.service_changed(change));
+    shared.pods.on_change(move |change| b.pod_changed(change));
+    shared.slices.on_change(move |change| c.slice_changed(change));
+    shared.nodes.on_change(move |change| d.node_changed(change));
+    let informers: [&dyn Syncs; 4] = [&shared.services, &shared.pods, &shared.nodes, &shared.slices];
+    let (queue, workers) = (shared.queue.clone(), options.concurrent_service_endpoint_syncs);
+    context.drive_with(CONTROLLER, queue, workers, RETRIES, Reconciler(by()), &informers);
+    Ok(Started::Running)
 }
 
-async fn reconcile(service: &Service, rest: &Rest) -> Result<Action, RestError> {
-    let namespace = service.namespace().unwrap_or_default();
-    let service = match rest.get(&format!("/api/v1/namespaces/{namespace}/services/{}", service.name_any())).await {
-        Err(error) if error.is_not_found() => return Ok(Action::await_change()),
-        service => service?,
+/// Keys of the Services that a Pod's change concerns.
+pub(crate) fn services_of(services: &Informer<Whole<Service>>, change: &Change<PodView>) -> Vec<ObjectKey> {
+    let (old, new) = match change {
+        Change::Added { new, .. } => (None, new),
+        Change::Updated { old, new } => (Some(old), new),
+        Change::Deleted { old } => (None, old),
     };
-    let selector = service.pointer("/spec/selector").and_then(Value::as_object).filter(|s| !s.is_empty());
-    let Some(selector) = selector.filter(|_| text(&service, "/spec/type") != "ExternalName") else {
-        return Ok(Action::await_change());
+    let relabelled = old.is_some_and(|o| o.labels != new.labels);
+    if old.is_some_and(|o| !relabelled && !plan::differs(o, new)) {
+        return Vec::new();
+    }
+    let matching = |selector: &BTreeMap<String, String>| {
+        plan::selects(selector, &new.labels)
+            || old.is_some_and(|o| relabelled && plan::selects(selector, &o.labels))
     };
-    let selector = LabelSelector::from_map(selector.iter().filter_map(|(k, v)| v.as_str().map(|v| (k.as_str(), v))));
-    let pods: Vec<Value> = rest.list(&format!("/api/v1/namespaces/{namespace}/pods"), "v1", "Pod").await?;
-    let pods: Vec<Value> = pods.into_iter().filter(|p| selects(&selector, p)).collect();
-    let root = format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices");
-    let query = format!(
-        "{root}?labelSelector=kubernetes.io/service-name={},endpointslice.kubernetes.io/managed-by={}",
-        meta::name(&service),
-        plan::MANAGER
-    );
-    let slices = rest.list(&query, "discovery.k8s.io/v1", "EndpointSlice").await?;
-    let plan = plan::plan(&service, &pods, &slices, &zones(rest, &pods).await?);
-    for slice in &plan.create {
-        rest.create(&root, slice).await?;
+    let all = services.in_namespace(&new.key.namespace);
+    let concerned = all.iter().filter(|s| plan::selector_of(s).is_some_and(matching));
+    concerned.map(|s| s.key.clone()).collect()
+}
+
+impl Shared {
+    fn service_changed(&self, change: &Change<Whole<Service>>) {
+        if let Change::Deleted { old } = change {
+            self.triggers.lock().remove(&old.key);
+        }
+        self.queue.add(change.object().key.clone());
     }
-    for slice in &plan.update {
-        rest.update(&format!("{root}/{}", meta::name(slice)), slice).await?;
-    }
-    for name in &plan.delete {
-        match rest.delete(&format!("{root}/{name}"), &json!({})).await {
-            Err(error) if !error.is_not_found() => return Err(error),
-            _ => {}
+
+    fn pod_changed(&self, change: &Change<PodView>) {
+        for key in services_of(&self.services, change) {
+            self.queue.add_after(key, self.batch);
         }
     }
-    Ok(Action::await_change())
-}
 
-/// Zones of the nodes that the Pods run on.
-async fn zones(rest: &Rest, pods: &[Value]) -> Result<BTreeMap<String, String>, RestError> {
-    let mut zones = BTreeMap::new();
-    if pods.is_empty() {
-        return Ok(zones);
-    }
-    for node in rest.list("/api/v1/nodes", "v1", "Node").await? {
-        if let Some((_, zone)) = meta::text_map(&node, "labels").find(|(k, _)| *k == "topology.kubernetes.io/zone") {
-            zones.insert(meta::name(&node).to_owned(), zone.to_owned());
+    fn slice_changed(&self, change: &Change<SliceView>) {
+        let wake = |slice: &Cached<SliceView>| {
+            let service = slice.label(SERVICE_NAME);
+            if slice.label(MANAGED_BY) == plan::MANAGER && !service.is_empty() {
+                self.queue.add_after(ObjectKey::new(slice.key.namespace.clone(), service), EDIT_DELAY);
+            }
+        };
+        match change {
+            Change::Added { initial: true, .. } => {}
+            Change::Added { new, .. } | Change::Updated { new, .. }
+                if self.writer.is_echo(&new.key, &new.resource_version) => {}
+            Change::Added { new, .. } => wake(new),
+            Change::Updated { old, new } => {
+                // Handed over or taken back.
+                wake(old);
+                wake(new);
+            }
+            Change::Deleted { old } => {
+                self.writer.forget(&old.key);
+                wake(old);
+            }
         }
     }
-    Ok(zones)
+
+    /// Services wait for the Nodes of their Pods, and follow the zones.
+    fn node_changed(&self, change: &Change<NodeView>) {
+        let moved = match change {
+            Change::Added { initial, .. } => !initial,
+            Change::Updated { old, new } => zone(old) != zone(new),
+            Change::Deleted { .. } => true,
+        };
+        if moved {
+            let pods = self.pods.by_index(crate::views::BY_NODE, &change.object().key.name);
+            for new in pods {
+                for key in services_of(&self.services, &Change::Added { new, initial: false }) {
+                    self.queue.add(key);
+                }
+            }
+        }
+    }
+}
+
+fn zone(node: &NodeView) -> String {
+    node.metadata.labels.as_ref().and_then(|l| l.get(ZONE)).cloned().unwrap_or_default()
+}
+
+struct Reconciler(Arc<Shared>);
+
+impl Reconcile for Reconciler {
+    type Key = ObjectKey;
+
+    async fn reconcile(&self, key: &ObjectKey) -> Result<Outcome, ReconcileError> {
+        let shared = &self.0;
+        let Some(service) = shared.services.get(key) else { return Ok(Outcome::Done) };
+        let Some(selector) = plan::selector_of(&service) else { return Ok(Outcome::Done) };
+        if service.metadata.deletion_timestamp.is_some() {
+            return Ok(Outcome::Done);
+        }
+        if shared.writer.lags(key, &shared.slices) {
+            return Ok(Outcome::Backoff);
+        }
+        let mut pods = shared.pods.in_namespace(&key.namespace);
+        pods.retain(|p| plan::selects(selector, &p.labels));
+        let trigger = shared.triggers.lock().entry(key.clone()).or_default().earliest(&service, &pods);
+        let nodes: std::collections::HashSet<&str> = pods.iter().map(|p| p.node.as_str()).collect();
+        let known = nodes.into_iter().filter_map(|n| {
+            let node = shared.nodes.get(&ObjectKey::cluster(n))?;
+            Some((n.to_owned(), zone(&node)))
+        });
+        let (groups, unknown_node) = plan::groups(&service, &pods, &known.collect());
+        let own = shared.slices.by_index(BY_SERVICE, &key.to_string());
+        let existing: Vec<Arc<EndpointSlice>> =
+            own.iter().filter(|s| s.label(MANAGED_BY) == plan::MANAGER).map(|s| Arc::new(s.view.0.clone())).collect();
+        let blueprint = Blueprint {
+            namespace: key.namespace.clone(),
+            generate_name: crate::children::name_prefix(&key.name),
+            labels: plan::labels(&service),
+            annotations: BTreeMap::new(),
+            owner: owner_reference(&service.view.0),
+            most: shared.most,
+            trigger: trigger.map(|t| t.to_string()),
+            placeholder: true,
+        };
+        let packed = slices::pack(&blueprint, &plan::types(&service), &existing, groups);
+        if let Err(error) = shared.writer.carry_out(key, packed).await {
+            let text = format!("Error updating Endpoint Slices for Service {key}: {}", util::chain(&error));
+            let about = reference_to(&service.view.0);
+            shared.recorder.event(&about, EventType::Warning, "FailedToUpdateEndpointSlices", text);
+            return Err(error.into());
+        }
+        // The Node's own event wakes the Service as well; this is for the one that came in between.
+        Ok(if unknown_node { Outcome::Backoff } else { Outcome::Done })
+    }
 }

@@ -1,203 +1,239 @@
-//! EndpointSlices of a Service: pure.
+//! The endpoints of a Service: pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use machinery::meta;
-use serde_json::{Value, json};
+use ::controller::Cached;
+use k8s_openapi::{
+    api::{
+        core::v1::{ObjectReference, Service, ServicePort},
+        discovery::v1::{Endpoint, EndpointConditions, EndpointHints, EndpointPort, ForNode, ForZone},
+    },
+    apimachinery::pkg::util::intstr::IntOrString,
+    jiff::Timestamp,
+};
 
-use crate::objects::{controller_reference, is_ready, text};
+use crate::{
+    slices::{Group, MANAGED_BY, SERVICE_NAME},
+    views::PodView,
+};
 
-/// Endpoints of one slice at most.
-const MAX_ENDPOINTS: usize = 100;
-const SERVICE: &str = "kubernetes.io/service-name";
-const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
-/// Value of the managed-by label of slices that are kept here.
+/// Value of the managed-by label.
 pub(super) const MANAGER: &str = "endpointslice-controller.k8s.io";
+/// Label of slices of headless Services.
 const HEADLESS: &str = "service.kubernetes.io/headless";
+const RESERVED: &[&str] = &[SERVICE_NAME, MANAGED_BY, HEADLESS];
 
-/// What to do with slices.
-#[derive(Debug, Default, PartialEq)]
-pub(super) struct Plan {
-    pub(super) create: Vec<Value>,
-    pub(super) update: Vec<Value>,
-    pub(super) delete: Vec<String>,
+/// Whether a Service's endpoints come from Pods; the selector.
+pub(crate) fn selector_of(service: &Service) -> Option<&BTreeMap<String, String>> {
+    let spec = service.spec.as_ref()?;
+    spec.selector.as_ref().filter(|s| !s.is_empty() && spec.type_.as_deref() != Some("ExternalName"))
 }
 
-/// The ports of a Service on one Pod; named target ports are looked up in its containers.
-fn ports(service: &Value, pod: &Value) -> Vec<Value> {
-    let list = service.pointer("/spec/ports").and_then(Value::as_array).into_iter().flatten();
-    list.filter_map(|port| {
-        let protocol = port["protocol"].as_str().unwrap_or("TCP");
-        let number = match &port["targetPort"] {
-            Value::String(name) => named_port(pod, name, protocol)?,
-            Value::Number(number) => number.as_i64()?,
-            _ => port["port"].as_i64()?,
-        };
-        let mut out = json!({"name": port["name"].as_str().unwrap_or(""), "port": number, "protocol": protocol});
-        if let Some(protocol) = port.get("appProtocol") {
-            out["appProtocol"] = protocol.clone();
-        }
-        Some(out)
-    })
-    .collect()
+/// Whether all pairs of a Service's selector are among labels.
+pub(crate) fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
+    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
-fn named_port(pod: &Value, name: &str, protocol: &str) -> Option<i64> {
-    let containers = ["containers", "initContainers"];
-    let all = containers.iter().flat_map(|l| pod.pointer(&format!("/spec/{l}")).and_then(Value::as_array).into_iter().flatten());
-    all.flat_map(|c| c["ports"].as_array().into_iter().flatten())
-        .find(|p| p["name"] == name && p["protocol"].as_str().unwrap_or("TCP") == protocol)
-        .and_then(|p| p["containerPort"].as_i64())
+pub(crate) fn is_headless(service: &Service) -> bool {
+    service.spec.as_ref().and_then(|s| s.cluster_ip.as_deref()) == Some("None")
 }
 
-fn endpoint(service: &Value, pod: &Value, zones: &BTreeMap<String, String>) -> Option<Value> {
-    let address = text(pod, "/status/podIP");
-    if address.is_empty() || address.contains(':') || matches!(text(pod, "/status/phase"), "Succeeded" | "Failed") {
-        return None;
+pub(crate) fn publishes_all(service: &Service) -> bool {
+    service.spec.as_ref().and_then(|s| s.publish_not_ready_addresses) == Some(true)
+}
+
+/// Address types of a Service.
+pub(crate) fn types(service: &Service) -> Vec<&'static str> {
+    let spec = service.spec.clone().unwrap_or_default();
+    let family = |f: &str| if f == "IPv6" { "IPv6" } else { "IPv4" };
+    let families: Vec<_> = spec.ip_families.iter().flatten().map(|f| family(f)).collect();
+    if !families.is_empty() {
+        return families;
     }
-    let (serving, terminating) = (is_ready(pod), meta::is_deleting(pod));
-    let published = service.pointer("/spec/publishNotReadyAddresses").and_then(Value::as_bool) == Some(true);
-    let mut out = json!({
-        "addresses": [address],
-        "conditions": {"ready": published || (serving && !terminating), "serving": serving, "terminating": terminating},
-        "targetRef": {"kind": "Pod", "namespace": meta::namespace(pod), "name": meta::name(pod), "uid": meta::uid(pod)},
-    });
-    let node = text(pod, "/spec/nodeName");
-    if !node.is_empty() {
-        out["nodeName"] = json!(node);
-        if let Some(zone) = zones.get(node) {
-            out["zone"] = json!(zone);
+    vec![if spec.cluster_ip.is_some_and(|ip| ip.contains(':')) { "IPv6" } else { "IPv4" }]
+}
+
+/// The Pod's address of a type.
+pub(crate) fn address<'a>(pod: &'a PodView, address_type: &str) -> Option<&'a str> {
+    pod.ips.iter().map(String::as_str).find(|ip| ip.contains(':') == (address_type == "IPv6"))
+}
+
+/// The hostname under which a Pod is found in the Service's domain.
+pub(crate) fn hostname(service: &Service, pod: &PodView) -> Option<String> {
+    let named = !pod.hostname.is_empty() && Some(&pod.subdomain) == service.metadata.name.as_ref();
+    named.then(|| pod.hostname.clone())
+}
+
+/// The number a Service's port has on a Pod.
+pub(crate) fn target_port(port: &ServicePort, pod: &PodView) -> Option<i32> {
+    let protocol = port.protocol.as_deref().unwrap_or("TCP");
+    match &port.target_port {
+        None => Some(port.port),
+        Some(IntOrString::Int(number)) => Some(*number),
+        Some(IntOrString::String(name)) => {
+            pod.ports.iter().find(|p| p.name == *name && p.protocol == protocol).map(|p| p.port)
         }
     }
-    let hostname = text(pod, "/spec/hostname");
-    if !hostname.is_empty() && text(pod, "/spec/subdomain") == meta::name(service) {
-        out["hostname"] = json!(hostname);
-    }
-    Some(out)
 }
 
-fn labels(service: &Value) -> Value {
-    let mut labels = service.pointer("/metadata/labels").and_then(Value::as_object).cloned().unwrap_or_default();
-    labels.insert(SERVICE.into(), json!(meta::name(service)));
-    labels.insert(MANAGED_BY.into(), json!(MANAGER));
-    if text(service, "/spec/clusterIP") == "None" {
-        labels.insert(HEADLESS.into(), json!(""));
-    } else {
-        labels.remove(HEADLESS);
+pub(crate) fn target_ref(pod: &Cached<PodView>) -> ObjectReference {
+    ObjectReference {
+        kind: Some("Pod".into()),
+        namespace: Some(pod.key.namespace.clone()),
+        name: Some(pod.key.name.clone()),
+        uid: Some(pod.uid.clone()),
+        ..ObjectReference::default()
     }
-    Value::Object(labels)
 }
 
-/// Slices as they should be: endpoints grouped by their ports, up to 100 in each; one empty slice without any.
-fn wanted(service: &Value, pods: &[Value], zones: &BTreeMap<String, String>) -> Vec<(Value, Vec<Value>)> {
-    let mut groups: BTreeMap<String, (Value, Vec<Value>)> = BTreeMap::new();
-    for pod in pods {
-        if let Some(endpoint) = endpoint(service, pod, zones) {
-            let ports = json!(ports(service, pod));
-            groups.entry(ports.to_string()).or_insert_with(|| (ports, Vec::new())).1.push(endpoint);
-        }
-    }
-    if groups.is_empty() {
-        return vec![(Value::Null, Vec::new())];
-    }
-    groups
-        .into_values()
-        .flat_map(|(ports, mut endpoints)| {
-            endpoints.sort_by_key(|e| e["addresses"][0].as_str().unwrap_or("").to_owned());
-            endpoints.chunks(MAX_ENDPOINTS).map(|chunk| (ports.clone(), chunk.to_vec())).collect::<Vec<_>>()
+fn ports(service: &Service, pod: &PodView) -> Vec<EndpointPort> {
+    let ports = service.spec.as_ref().and_then(|s| s.ports.as_ref()).into_iter().flatten();
+    ports
+        .filter_map(|port| {
+            Some(EndpointPort {
+                name: Some(port.name.clone().unwrap_or_default()),
+                port: Some(target_port(port, pod)?),
+                protocol: Some(port.protocol.clone().unwrap_or_else(|| "TCP".into())),
+                app_protocol: port.app_protocol.clone(),
+            })
         })
         .collect()
 }
 
-/// Compares the slices that exist with those that should.
-pub(super) fn plan(service: &Value, pods: &[Value], slices: &[Value], zones: &BTreeMap<String, String>) -> Plan {
-    let mut plan = Plan::default();
-    if meta::is_deleting(service) {
-        return plan;
+/// Labels of the Service's slices.
+pub(super) fn labels(service: &Service) -> BTreeMap<String, String> {
+    let own = service.metadata.labels.iter().flatten().filter(|(k, _)| !RESERVED.contains(&k.as_str()));
+    let mut labels: BTreeMap<String, String> = own.map(|(k, v)| (k.clone(), v.clone())).collect();
+    labels.insert(SERVICE_NAME.into(), service.metadata.name.clone().unwrap_or_default());
+    labels.insert(MANAGED_BY.into(), MANAGER.into());
+    if is_headless(service) {
+        labels.insert(HEADLESS.into(), String::new());
     }
-    let labels = labels(service);
-    let mut free: Vec<&Value> = slices.iter().filter(|s| !meta::is_deleting(s)).collect();
-    for (ports, endpoints) in wanted(service, pods, zones) {
-        // A slice that has these ports is changed rather than replaced.
-        let fits = |s: &&Value| s.get("ports").filter(|p| !p.is_null()).unwrap_or(&Value::Null) == &ports;
-        let reuse = free.iter().position(|s| fits(s)).or_else(|| (!free.is_empty()).then_some(0));
-        let reuse = reuse.map(|at| free.remove(at));
-        let mut slice = match reuse {
-            Some(present) => present.clone(),
-            None => json!({
-                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-                "metadata": {
-                    "generateName": format!("{}-", meta::name(service)), "namespace": meta::namespace(service),
-                    "ownerReferences": [controller_reference(service)],
-                },
-            }),
-        };
-        slice["metadata"]["labels"] = labels.clone();
-        slice["endpoints"] = json!(endpoints);
-        match ports {
-            Value::Null => {
-                meta::object_mut(&mut slice).remove("ports");
-            }
-            ports => slice["ports"] = ports,
-        }
-        match reuse {
-            None => plan.create.push(slice),
-            Some(present) if same(present, &slice) => {}
-            Some(_) => plan.update.push(slice),
-        }
-    }
-    plan.delete = free.iter().map(|s| meta::name(s).to_owned()).collect();
-    plan
+    labels
 }
 
-fn same(a: &Value, b: &Value) -> bool {
-    let list = |v: &Value, key: &str| v.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
-    list(a, "endpoints") == list(b, "endpoints")
-        && list(a, "ports") == list(b, "ports")
-        && a.pointer("/metadata/labels") == b.pointer("/metadata/labels")
+/// Which endpoints traffic is kept close to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Distribution {
+    Anywhere,
+    Zone,
+    Node,
+}
+
+fn distribution(service: &Service) -> Distribution {
+    match service.spec.as_ref().and_then(|s| s.traffic_distribution.as_deref()) {
+        Some("PreferClose" | "PreferSameZone") => Distribution::Zone,
+        Some("PreferSameNode") => Distribution::Node,
+        _ => Distribution::Anywhere,
+    }
+}
+
+/// Endpoints grouped by address type and ports, and whether a Pod had to be left out because its Node is not known yet.
+pub(super) fn groups(
+    service: &Service,
+    pods: &[impl AsRef<Cached<PodView>>],
+    zones: &HashMap<String, String>,
+) -> (Vec<Group>, bool) {
+    let mut groups: BTreeMap<(&str, String), Group> = BTreeMap::new();
+    let (types, distribution, publish) = (types(service), distribution(service), publishes_all(service));
+    let mut unknown_node = false;
+    for pod in pods.iter().map(AsRef::as_ref).filter(|p| !p.ips.is_empty() && !p.phase.is_terminal()) {
+        let zone = zones.get(&pod.node);
+        if zone.is_none() && !publish {
+            unknown_node = true;
+            continue;
+        }
+        let ports = ports(service, pod);
+        let key = serde_json::to_string(&ports).unwrap_or_default();
+        for address_type in &types {
+            let Some(address) = address(pod, address_type) else { continue };
+            let mut endpoint = Endpoint {
+                addresses: vec![address.to_owned()],
+                hostname: hostname(service, pod),
+                ..endpoint(pod, publish)
+            };
+            endpoint.zone = zone.filter(|z| !z.is_empty()).cloned();
+            endpoint.hints = hints(&endpoint, distribution);
+            let group = groups.entry((address_type, key.clone())).or_insert_with(|| Group {
+                address_type: (*address_type).to_owned(),
+                ports: ports.clone(),
+                endpoints: Vec::new(),
+            });
+            group.endpoints.push(endpoint);
+        }
+    }
+    (groups.into_values().collect(), unknown_node)
+}
+
+fn endpoint(pod: &Cached<PodView>, publish: bool) -> Endpoint {
+    let (serving, terminating) = (pod.is_ready(), pod.deletion.is_some());
+    Endpoint {
+        conditions: Some(EndpointConditions {
+            ready: Some(publish || (serving && !terminating)),
+            serving: Some(serving),
+            terminating: Some(terminating),
+        }),
+        node_name: Some(pod.node.clone()).filter(|n| !n.is_empty()),
+        target_ref: Some(target_ref(pod)),
+        ..Endpoint::default()
+    }
+}
+
+fn hints(endpoint: &Endpoint, distribution: Distribution) -> Option<EndpointHints> {
+    let ready = endpoint.conditions.as_ref().and_then(|c| c.ready) == Some(true);
+    if distribution == Distribution::Anywhere || !ready {
+        return None;
+    }
+    let zones = endpoint.zone.clone().map(|name| vec![ForZone { name }]);
+    let node = endpoint.node_name.clone().filter(|_| distribution == Distribution::Node);
+    let nodes = node.map(|name| vec![ForNode { name }]);
+    (zones.is_some() || nodes.is_some()).then_some(EndpointHints { for_zones: zones, for_nodes: nodes })
+}
+
+/// Times of changes by Service: what the write of its endpoints was for.
+#[derive(Default)]
+pub(crate) struct TriggerTimes {
+    service: Option<Timestamp>,
+    pods: HashMap<String, Timestamp>,
+}
+
+impl TriggerTimes {
+    /// The time of the earliest change since the last call.
+    pub(crate) fn earliest(
+        &mut self,
+        service: &Service,
+        pods: &[impl AsRef<Cached<PodView>>],
+    ) -> Option<Timestamp> {
+        let mut changes = Vec::new();
+        let mut known = HashMap::new();
+        for pod in pods.iter().map(AsRef::as_ref) {
+            let Some(at) = pod.condition("Ready").and_then(|c| c.since) else { continue };
+            if self.pods.get(&pod.key.name).is_none_or(|before| at > *before) {
+                changes.push(at);
+            }
+            known.insert(pod.key.name.clone(), at);
+        }
+        self.pods = known;
+        let created = service.metadata.creation_timestamp.as_ref().map(|t| t.0);
+        if created > self.service {
+            changes.extend(created);
+            self.service = created;
+        }
+        changes.into_iter().min()
+    }
+}
+
+/// Whether a Pod's change is one that endpoints show.
+pub(crate) fn differs(old: &PodView, new: &PodView) -> bool {
+    let facts = |p: &PodView| {
+        let ready = p.condition("Ready").map(|c| c.status == "True");
+        (p.deletion.is_some(), p.phase.is_terminal(), ready.unwrap_or(false))
+    };
+    facts(old) != facts(new)
+        || old.ips != new.ips
+        || old.node != new.node
+        || (&old.hostname, &old.subdomain) != (&new.hostname, &new.subdomain)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn service() -> Value {
-        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s", "namespace": "n", "uid": "u"},
-            "spec": {"clusterIP": "10.0.0.1", "selector": {"a": "b"},
-                "ports": [{"name": "http", "port": 80, "targetPort": "web", "protocol": "TCP"}]}})
-    }
-
-    fn pod(name: &str, ip: &str, ready: bool) -> Value {
-        json!({"metadata": {"name": name, "namespace": "n", "uid": name},
-            "spec": {"nodeName": "n1", "containers": [{"ports": [{"name": "web", "containerPort": 8080}]}]},
-            "status": {"phase": "Running", "podIP": ip, "conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}]}})
-    }
-
-    #[test]
-    fn endpoints_follow_pods() {
-        let plan_of = |pods: &[Value], slices: &[Value]| plan(&service(), pods, slices, &BTreeMap::new());
-        let first = plan_of(&[pod("a", "10.1.0.1", true), pod("b", "10.1.0.2", false)], &[]);
-        assert_eq!(first.create.len(), 1);
-        let slice = &first.create[0];
-        assert_eq!(slice["ports"], json!([{"name": "http", "port": 8080, "protocol": "TCP"}]));
-        assert_eq!(slice["endpoints"][1]["conditions"]["ready"], false);
-        assert_eq!(plan_of(&[pod("a", "10.1.0.1", true), pod("b", "10.1.0.2", false)], &first.create), Plan::default());
-        let second = plan_of(&[pod("a", "10.1.0.1", true)], &first.create);
-        assert_eq!((second.create.len(), second.update.len(), second.delete.len()), (0, 1, 0));
-    }
-
-    #[test]
-    fn a_service_without_pods_has_one_empty_slice() {
-        let plan = plan(&service(), &[], &[], &BTreeMap::new());
-        assert_eq!(plan.create.len(), 1);
-        assert!(plan.create[0].get("ports").is_none());
-        assert_eq!(plan.create[0]["endpoints"], json!([]));
-    }
-
-    #[test]
-    fn slices_hold_at_most_a_hundred() {
-        let pods: Vec<Value> = (0..150).map(|n| pod(&format!("p{n}"), &format!("10.1.0.{n}"), true)).collect();
-        let plan = plan(&service(), &pods, &[], &BTreeMap::new());
-        assert_eq!(plan.create.iter().map(|s| s["endpoints"].as_array().map_or(0, Vec::len)).collect::<Vec<_>>(), [100, 50]);
-    }
-}
+mod tests;
