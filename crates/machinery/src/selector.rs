@@ -33,7 +33,7 @@ impl SelectorError {
 }
 
 /// One term of a label selector.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Requirement {
     /// Label key.
     pub key: String,
@@ -42,7 +42,7 @@ pub struct Requirement {
 }
 
 /// Comparison of one term, with its values (sorted).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
 pub enum Operator {
     Equals(String),
@@ -89,7 +89,7 @@ impl fmt::Display for Requirement {
 }
 
 /// A conjunction of label requirements, or one that matches nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct LabelSelector {
     requirements: Vec<Requirement>,
     nothing: bool,
@@ -107,6 +107,12 @@ impl LabelSelector {
             .into_iter()
             .map(|(key, value)| Requirement { key: key.to_owned(), operator: Operator::Equals(value.to_owned()) })
             .collect();
+        Self { requirements, nothing: false }
+    }
+
+    /// All of the given terms.
+    pub fn from_requirements(mut requirements: Vec<Requirement>) -> Self {
+        requirements.sort_by(|a, b| a.key.cmp(&b.key));
         Self { requirements, nothing: false }
     }
 

@@ -1,0 +1,101 @@
+//! The calls that the scheduler makes: bindings, Pod status, deletion of victims. Nothing else is written.
+
+use std::time::Duration;
+
+use client::ApiErrorExt;
+use http::{Method, Request, header};
+use kube::Client;
+use serde_json::{Value, json};
+
+use crate::objects::PodView;
+
+/// Time for one call.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A call that failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    #[error("{}", .0.text())]
+    Api(Box<kube::Error>),
+    #[error("no answer within {} seconds", DEADLINE.as_secs())]
+    Late,
+    #[error("cannot make the request: {0}")]
+    Request(#[from] http::Error),
+}
+
+impl CallError {
+    pub(crate) fn is_not_found(&self) -> bool {
+        matches!(self, Self::Api(error) if error.is_not_found())
+    }
+}
+
+/// The API, as far as the scheduler writes to it. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Api {
+    client: Client,
+}
+
+impl Api {
+    pub(crate) fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    async fn call(&self, method: Method, path: &str, media: &str, body: &Value) -> Result<(), CallError> {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::CONTENT_TYPE, media)
+            .header(header::ACCEPT, "application/json")
+            .body(body.to_string().into_bytes())?;
+        let answer = tokio::time::timeout(DEADLINE, self.client.request_text(request)).await;
+        match answer {
+            Err(_) => Err(CallError::Late),
+            Ok(Err(error)) => Err(CallError::Api(Box::new(error))),
+            Ok(Ok(_)) => Ok(()),
+        }
+    }
+
+    /// Binds a Pod to a node.
+    pub(crate) async fn bind(&self, pod: &PodView, node: &str) -> Result<(), CallError> {
+        let body = json!({
+            "apiVersion": "v1",
+            "kind": "Binding",
+            "metadata": {"name": &*pod.name, "namespace": pod.namespace(), "uid": &*pod.uid},
+            "target": {"kind": "Node", "name": node},
+        });
+        self.call(Method::POST, &format!("{}/binding", path_of(pod)), "application/json", &body).await
+    }
+
+    /// Patches the status of a Pod, if it still is the same one.
+    pub(crate) async fn patch_status(&self, pod: &PodView, status: &Value) -> Result<(), CallError> {
+        let body = json!({"metadata": {"uid": &*pod.uid}, "status": status});
+        let media = "application/strategic-merge-patch+json";
+        self.call(Method::PATCH, &format!("{}/status", path_of(pod)), media, &body).await
+    }
+
+    /// Deletes a Pod, if it still is the same one, with its own grace period.
+    pub(crate) async fn delete(&self, pod: &PodView) -> Result<(), CallError> {
+        let body = json!({
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "preconditions": {"uid": &*pod.uid},
+        });
+        self.call(Method::DELETE, &path_of(pod), "application/json", &body).await
+    }
+
+    /// Writes an object of events.k8s.io/v1.
+    pub(crate) async fn create_event(&self, namespace: &str, event: &Value) -> Result<(), CallError> {
+        let path = format!("/apis/events.k8s.io/v1/namespaces/{namespace}/events");
+        self.call(Method::POST, &path, "application/json", event).await
+    }
+
+    /// Patches an event.
+    pub(crate) async fn patch_event(&self, namespace: &str, name: &str, patch: &Value) -> Result<(), CallError> {
+        let path = format!("/apis/events.k8s.io/v1/namespaces/{namespace}/events/{name}");
+        self.call(Method::PATCH, &path, "application/strategic-merge-patch+json", patch).await
+    }
+}
+
+fn path_of(pod: &PodView) -> String {
+    format!("/api/v1/namespaces/{}/pods/{}", pod.namespace(), pod.name)
+}

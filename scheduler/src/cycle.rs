@@ -1,0 +1,261 @@
+//! The synchronous half of scheduling: from a Pod to a node, without waiting for anything.
+
+use std::sync::Arc;
+
+use rand::Rng;
+
+use crate::{
+    cluster::{Cluster, NodeIx},
+    framework::{Denial, Diagnosis, LeftOut, NodeCheck, PluginId, Prepared, Profile},
+    nominations::Nominations,
+    objects::PodView,
+};
+
+/// Fewest nodes to find before scoring.
+const MIN_FEASIBLE: usize = 100;
+/// Smallest share of nodes, in percent, that the adaptive choice comes to.
+const MIN_PERCENTAGE: usize = 5;
+
+/// The filters of a profile, prepared for one Pod.
+pub(crate) struct Checks(Vec<(PluginId, Box<dyn NodeCheck>)>);
+
+impl Checks {
+    /// Asks the filters in turn, up to the first that rejects.
+    pub(crate) fn run(&self, cluster: &Cluster, node: NodeIx) -> Result<(), (PluginId, Denial)> {
+        self.0.iter().try_for_each(|(plugin, check)| check.check(cluster, node).map_err(|d| (*plugin, d)))
+    }
+
+    /// Pods were moved to see what would be.
+    pub(crate) fn refresh(&mut self, cluster: &Cluster) {
+        self.0.iter_mut().for_each(|(_, check)| check.refresh(cluster));
+    }
+
+    /// [`Checks::run`] once with the Pods that are nominated to the node and matter as much as this one, and once
+    /// without them: they may come or not.
+    pub(crate) fn run_with_nominated(
+        &mut self,
+        pod: &PodView,
+        cluster: &mut Cluster,
+        nominations: &Nominations,
+        node: NodeIx,
+    ) -> Result<(), (PluginId, Denial)> {
+        let name = Arc::clone(cluster.nodes.name(node));
+        let matters = |p: &&Arc<PodView>| p.priority() >= pod.priority() && p.uid != pod.uid;
+        let expected: Vec<Arc<PodView>> = nominations.on(&name).iter().filter(matters).cloned().collect();
+        if !expected.is_empty() {
+            expected.iter().for_each(|p| cluster.attach(p, node));
+            self.refresh(cluster);
+            let with = self.run(cluster, node);
+            expected.iter().for_each(|p| cluster.detach(p, node));
+            self.refresh(cluster);
+            with?;
+        }
+        self.run(cluster, node)
+    }
+}
+
+/// What the filters say before they see nodes.
+pub(crate) enum Preparation {
+    /// Nodes to ask: all, or some.
+    Ask { checks: Checks, only: Option<Vec<NodeIx>>, left_out: Option<String> },
+    /// No node will do.
+    Reject { plugin: Option<PluginId>, text: String },
+}
+
+/// Runs the PreFilters.
+pub(crate) fn prepare(profile: &Profile, pod: &PodView, cluster: &mut Cluster) -> Preparation {
+    let mut checks = Vec::new();
+    let mut allowed: Option<Vec<Box<str>>> = None;
+    let mut restricting: Vec<PluginId> = Vec::new();
+    for (plugin, filter) in profile.filters() {
+        match filter.prepare(pod, cluster) {
+            Prepared::Skip => {}
+            Prepared::Reject(text) => return Preparation::Reject { plugin: Some(plugin), text },
+            Prepared::Check(check) => checks.push((plugin, check)),
+            Prepared::CheckOnly(names, check) => {
+                restricting.push(plugin);
+                checks.push((plugin, check));
+                let both = match allowed.take() {
+                    None => names,
+                    Some(before) => before.into_iter().filter(|n| names.contains(n)).collect(),
+                };
+                if both.is_empty() {
+                    return Preparation::Reject { plugin: None, text: nowhere(&restricting) };
+                }
+                allowed = Some(both);
+            }
+        }
+    }
+    let only = allowed.map(|names| {
+        let there = names.iter().filter_map(|n| cluster.nodes.find(n));
+        there.filter(|n| cluster.nodes.get(*n).present).collect()
+    });
+    let left_out = (!restricting.is_empty()).then(|| format!("node(s) didn't satisfy plugin(s) {}", list(&restricting)));
+    Preparation::Ask { checks: Checks(checks), only, left_out }
+}
+
+fn list(plugins: &[PluginId]) -> String {
+    let names: Vec<&str> = plugins.iter().map(|p| p.name()).collect();
+    format!("[{}]", names.join(" "))
+}
+
+fn nowhere(plugins: &[PluginId]) -> String {
+    match plugins {
+        [one] => format!("node(s) didn't satisfy plugin {one}"),
+        many => format!("node(s) didn't satisfy plugin(s) {} simultaneously", list(many)),
+    }
+}
+
+/// How many nodes to find before scoring.
+pub(crate) fn enough(nodes: usize, percentage: i32) -> usize {
+    let given = usize::try_from(percentage).unwrap_or(0);
+    if nodes < MIN_FEASIBLE || given >= 100 {
+        return nodes;
+    }
+    let percentage = match given {
+        0 => 50_usize.saturating_sub(nodes / 125).max(MIN_PERCENTAGE),
+        given => given,
+    };
+    (nodes * percentage / 100).max(MIN_FEASIBLE)
+}
+
+/// A node for a Pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Chosen {
+    pub(crate) node: NodeIx,
+    pub(crate) evaluated: usize,
+    pub(crate) feasible: usize,
+}
+
+/// Finds nodes that fit and takes the best.
+pub(crate) struct Cycle<'a> {
+    pub(crate) profile: &'a Profile,
+    pub(crate) cluster: &'a mut Cluster,
+    pub(crate) nominations: &'a Nominations,
+    /// Where the search begins; moves on with every Pod.
+    pub(crate) start: &'a mut usize,
+}
+
+impl Cycle<'_> {
+    /// Runs the cycle for a Pod.
+    pub(crate) fn run(&mut self, pod: &PodView, random: &mut impl Rng) -> Result<Chosen, Box<Diagnosis>> {
+        self.cluster.begin();
+        let mut diagnosis = Box::new(Diagnosis::default());
+        if self.cluster.nodes.len() == 0 {
+            return Err(diagnosis);
+        }
+        let (mut checks, only, left_out) = match prepare(self.profile, pod, self.cluster) {
+            Preparation::Ask { checks, only, left_out } => (checks, only, left_out),
+            Preparation::Reject { plugin, text } => {
+                diagnosis.plugins.extend(plugin);
+                diagnosis.whole = Some(text);
+                return Err(diagnosis);
+            }
+        };
+        if let Some(node) = self.nominated(pod, only.as_deref())
+            && checks.run_with_nominated(pod, self.cluster, self.nominations, node).is_ok()
+        {
+            return Ok(Chosen { node, evaluated: 1, feasible: 1 });
+        }
+        let feasible = self.find(pod, &mut checks, only.as_deref(), &mut diagnosis);
+        if feasible.is_empty() {
+            if let (Some(text), Some(only)) = (left_out, &only) {
+                let nodes = self.cluster.nodes.len() - only.len();
+                diagnosis.left_out = Some(LeftOut { nodes, text });
+                diagnosis.plugins.insert(PluginId::NodeAffinity);
+            }
+            return Err(diagnosis);
+        }
+        let evaluated = feasible.len() + diagnosis.denials.len();
+        let node = self.best(pod, &feasible, random);
+        Ok(Chosen { node, evaluated, feasible: feasible.len() })
+    }
+
+    /// The node nominated for the Pod, if it may be tried.
+    fn nominated(&self, pod: &PodView, only: Option<&[NodeIx]>) -> Option<NodeIx> {
+        let name = self.nominations.node_of(&pod.uid)?;
+        let node = self.cluster.nodes.find(name).filter(|n| self.cluster.nodes.get(*n).present)?;
+        only.is_none_or(|o| o.contains(&node)).then_some(node)
+    }
+
+    fn find(
+        &mut self,
+        pod: &PodView,
+        checks: &mut Checks,
+        only: Option<&[NodeIx]>,
+        diagnosis: &mut Diagnosis,
+    ) -> Vec<NodeIx> {
+        let candidates: Vec<NodeIx> = only.unwrap_or(self.cluster.ordered()).to_vec();
+        let wanted = enough(candidates.len(), self.profile.percentage);
+        let from = if candidates.is_empty() { 0 } else { *self.start % candidates.len() };
+        let mut feasible = Vec::with_capacity(wanted.min(candidates.len()));
+        let mut tried = 0;
+        let (first, second) = (candidates.get(from..).unwrap_or_default(), candidates.get(..from).unwrap_or_default());
+        for node in first.iter().chain(second) {
+            if feasible.len() >= wanted {
+                break;
+            }
+            tried += 1;
+            let outcome = if self.nominations.is_empty() {
+                checks.run(self.cluster, *node)
+            } else {
+                checks.run_with_nominated(pod, self.cluster, self.nominations, *node)
+            };
+            match outcome {
+                Ok(()) => feasible.push(*node),
+                Err((plugin, denial)) => diagnosis.deny(*node, plugin, denial),
+            }
+        }
+        if !candidates.is_empty() {
+            *self.start = (from + tried) % candidates.len();
+        }
+        feasible
+    }
+
+    /// The node with the highest score; one of them at random if there are several.
+    fn best(&mut self, pod: &PodView, feasible: &[NodeIx], random: &mut impl Rng) -> NodeIx {
+        if let [only] = feasible {
+            return *only;
+        }
+        let mut totals = vec![0_i64; feasible.len()];
+        let mut scores = vec![0_i64; feasible.len()];
+        for (_, weight, plugin) in self.profile.scores() {
+            let Some(scoring) = plugin.prepare(pod, feasible, self.cluster) else { continue };
+            scores.fill(0);
+            scoring.score(self.cluster, feasible, &mut scores);
+            for (total, score) in totals.iter_mut().zip(&scores) {
+                *total += weight * score;
+            }
+        }
+        let highest = totals.iter().max().copied().unwrap_or(0);
+        let best: Vec<NodeIx> =
+            feasible.iter().zip(&totals).filter(|(_, total)| **total == highest).map(|(node, _)| *node).collect();
+        best[random.random_range(0..best.len())]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_many_nodes_are_enough() {
+        assert_eq!(enough(99, 0), 99);
+        assert_eq!(enough(100, 0), 100);
+        assert_eq!(enough(1000, 0), 420);
+        assert_eq!(enough(5000, 0), 500);
+        assert_eq!(enough(10_000, 0), 500);
+        assert_eq!(enough(1000, 30), 300);
+        assert_eq!(enough(200, 10), 100);
+        assert_eq!(enough(1000, 100), 1000);
+    }
+
+    #[test]
+    fn restrictions_that_leave_nothing() {
+        assert_eq!(nowhere(&[PluginId::NodeAffinity]), "node(s) didn't satisfy plugin NodeAffinity");
+        assert_eq!(
+            nowhere(&[PluginId::NodeAffinity, PluginId::VolumeBinding]),
+            "node(s) didn't satisfy plugin(s) [NodeAffinity VolumeBinding] simultaneously"
+        );
+    }
+}

@@ -1,0 +1,73 @@
+//! What happens in the cluster that may make a waiting Pod schedulable.
+
+use crate::objects::{NodeView, PodView};
+
+/// A change of a node that matters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct NodeChange {
+    pub(crate) allocatable: bool,
+    pub(crate) labels: bool,
+    pub(crate) taints: bool,
+}
+
+impl NodeChange {
+    /// What differs. Images do not make a node fit.
+    pub(crate) fn between(old: &NodeView, new: &NodeView) -> Self {
+        Self {
+            allocatable: old.allocatable != new.allocatable || old.allowed_pods != new.allowed_pods,
+            labels: old.labels != new.labels,
+            taints: old.taints != new.taints || old.unschedulable != new.unschedulable,
+        }
+    }
+
+    pub(crate) fn any(self) -> bool {
+        self.allocatable || self.labels || self.taints
+    }
+}
+
+/// An event.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ClusterEvent<'a> {
+    NodeAdded(&'a NodeView),
+    NodeChanged { new: &'a NodeView, change: NodeChange },
+    NodeDeleted,
+    /// A Pod got a node.
+    PodAssigned(&'a PodView),
+    /// A Pod on a node changed its labels or needs less.
+    PodChanged { old: &'a PodView, new: &'a PodView },
+    /// A Pod on a node, or one that was to come to it, is gone.
+    PodDeleted(&'a PodView),
+    /// The waiting Pod itself changed.
+    Own { old: &'a PodView, new: &'a PodView },
+    NamespaceChanged,
+    /// A claim, a volume or a class of volumes changed.
+    StorageChanged,
+}
+
+impl ClusterEvent<'_> {
+    /// As metrics name it.
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            Self::NodeAdded(_) => "NodeAdd",
+            Self::NodeChanged { change, .. } if change.allocatable => "NodeUpdateNodeAllocatable",
+            Self::NodeChanged { change, .. } if change.labels => "NodeUpdateNodeLabel",
+            Self::NodeChanged { .. } => "NodeUpdateNodeTaint",
+            Self::NodeDeleted => "NodeDelete",
+            Self::PodAssigned(_) => "AssignedPodAdd",
+            Self::PodChanged { .. } => "AssignedPodUpdate",
+            Self::PodDeleted(_) => "AssignedPodDelete",
+            Self::Own { .. } => "UnscheduledPodUpdate",
+            Self::NamespaceChanged => "NamespaceUpdate",
+            Self::StorageChanged => "PersistentVolumeClaimUpdate",
+        }
+    }
+
+    /// Whether a node came, or changed in the way that `what` tells.
+    pub(crate) fn node_changed(&self, what: impl Fn(NodeChange) -> bool) -> bool {
+        match self {
+            Self::NodeAdded(_) => true,
+            Self::NodeChanged { change, .. } => what(*change),
+            _ => false,
+        }
+    }
+}

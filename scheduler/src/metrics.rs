@@ -1,0 +1,221 @@
+//! Metrics of scheduling, under upstream's names.
+
+use std::time::Duration;
+
+use prometheus::{
+    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Registry,
+};
+use runtime::metrics::{self, Stability, exponential_buckets};
+
+/// Label of the attempts of Pods that took very many.
+const MANY_ATTEMPTS: u32 = 15;
+
+/// How an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Attempt {
+    Scheduled,
+    Unschedulable,
+    Error,
+}
+
+impl Attempt {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Scheduled => "scheduled",
+            Self::Unschedulable => "unschedulable",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// All metrics. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    attempts: IntCounterVec,
+    attempt_duration: HistogramVec,
+    algorithm: Histogram,
+    extension_point: HistogramVec,
+    sli: HistogramVec,
+    attempts_of_pod: Histogram,
+    pending: IntGaugeVec,
+    incoming: IntCounterVec,
+    preemptions: IntCounter,
+    victims: Histogram,
+    cache: IntGaugeVec,
+    goroutines: IntGaugeVec,
+    unschedulable: IntGaugeVec,
+}
+
+impl Metrics {
+    pub(crate) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        use Stability::{Alpha, Beta, Stable};
+        let x15 = exponential_buckets(0.001, 2.0, 15);
+        let of_pod = [1.0, 2.0, 4.0, 8.0, 16.0];
+        let victims = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
+        Ok(Self {
+            attempts: metrics::counter_vec(
+                registry,
+                Stable,
+                "scheduler_schedule_attempts_total",
+                "Number of attempts to schedule pods, by the result. 'unschedulable' means a pod could not be scheduled, \
+                 while 'error' means an internal scheduler problem.",
+                &["result", "profile"],
+            )?,
+            attempt_duration: metrics::histogram_vec(
+                registry,
+                Stable,
+                "scheduler_scheduling_attempt_duration_seconds",
+                "Scheduling attempt latency in seconds (scheduling algorithm + binding)",
+                &["result", "profile"],
+                &x15,
+            )?,
+            algorithm: metrics::histogram(
+                registry,
+                Alpha,
+                "scheduler_scheduling_algorithm_duration_seconds",
+                "Scheduling algorithm latency in seconds",
+                &x15,
+            )?,
+            extension_point: metrics::histogram_vec(
+                registry,
+                Stable,
+                "scheduler_framework_extension_point_duration_seconds",
+                "Latency for running all plugins of a specific extension point.",
+                &["extension_point", "status", "profile"],
+                &exponential_buckets(0.0001, 2.0, 12),
+            )?,
+            sli: metrics::histogram_vec(
+                registry,
+                Beta,
+                "scheduler_pod_scheduling_sli_duration_seconds",
+                "E2e latency for a pod being scheduled, from the time the pod enters the scheduling queue and might \
+                 involve multiple scheduling attempts.",
+                &["attempts"],
+                &exponential_buckets(0.01, 2.0, 20),
+            )?,
+            attempts_of_pod: metrics::histogram(
+                registry,
+                Stable,
+                "scheduler_pod_scheduling_attempts",
+                "Number of attempts to successfully schedule a pod.",
+                &of_pod,
+            )?,
+            pending: metrics::gauge_vec(
+                registry,
+                Stable,
+                "scheduler_pending_pods",
+                "Number of pending pods, by the queue type. 'active' means number of pods in activeQ; 'backoff' means \
+                 number of pods in backoffQ; 'unschedulable' means number of pods in unschedulablePods that the \
+                 scheduler attempted to schedule and failed; 'gated' is the number of unschedulable pods that the \
+                 scheduler never attempted to schedule because they are gated.",
+                &["queue"],
+            )?,
+            incoming: metrics::counter_vec(
+                registry,
+                Stable,
+                "scheduler_queue_incoming_pods_total",
+                "Number of pods added to scheduling queues by event and queue type.",
+                &["queue", "event"],
+            )?,
+            preemptions: metrics::counter(
+                registry,
+                Stable,
+                "scheduler_preemption_attempts_total",
+                "Total preemption attempts in the cluster till now",
+            )?,
+            victims: metrics::histogram(
+                registry,
+                Stable,
+                "scheduler_preemption_victims",
+                "Number of selected preemption victims",
+                &victims,
+            )?,
+            cache: metrics::gauge_vec(
+                registry,
+                Alpha,
+                "scheduler_cache_size",
+                "Number of nodes, pods, and assumed (bound) pods in the scheduler cache.",
+                &["type"],
+            )?,
+            goroutines: metrics::gauge_vec(
+                registry,
+                Alpha,
+                "scheduler_goroutines",
+                "Number of running goroutines split by the work they do such as binding.",
+                &["operation"],
+            )?,
+            unschedulable: metrics::gauge_vec(
+                registry,
+                Alpha,
+                "scheduler_unschedulable_pods",
+                "The number of unschedulable pods broken down by plugin name. A pod will increment the gauge for all \
+                 plugins that caused it to not schedule and so this metric have meaning only when broken down by plugin.",
+                &["plugin", "profile"],
+            )?,
+        })
+    }
+
+    /// An attempt ended.
+    pub(crate) fn attempted(&self, profile: &str, how: Attempt, took: Duration) {
+        let labels = [how.label(), profile];
+        self.attempts.with_label_values(&labels).inc();
+        self.attempt_duration.with_label_values(&labels).observe(took.as_secs_f64());
+    }
+
+    /// The algorithm, without binding, took so long.
+    pub(crate) fn computed(&self, took: Duration) {
+        self.algorithm.observe(took.as_secs_f64());
+    }
+
+    /// The plugins of an extension point ran.
+    pub(crate) fn ran(&self, point: &str, status: &str, profile: &str, took: Duration) {
+        self.extension_point.with_label_values(&[point, status, profile]).observe(took.as_secs_f64());
+    }
+
+    /// A Pod is bound, after so many attempts and so much time.
+    pub(crate) fn bound(&self, attempts: u32, waited: Duration) {
+        self.attempts_of_pod.observe(f64::from(attempts));
+        let label = if attempts >= MANY_ATTEMPTS { format!("{MANY_ATTEMPTS}+") } else { attempts.to_string() };
+        self.sli.with_label_values(&[&label]).observe(waited.as_secs_f64());
+    }
+
+    /// A Pod came to a queue.
+    pub(crate) fn came(&self, queue: &str, event: &str) {
+        self.incoming.with_label_values(&[queue, event]).inc();
+    }
+
+    /// A preemption with so many victims.
+    pub(crate) fn preempted(&self, victims: usize) {
+        self.victims.observe(f64::from(u32::try_from(victims).unwrap_or(u32::MAX)));
+    }
+
+    /// A preemption was looked for.
+    pub(crate) fn preemption_tried(&self) {
+        self.preemptions.inc();
+    }
+
+    /// Work of a kind began (1) or ended (-1).
+    pub(crate) fn running(&self, operation: &str, change: i64) {
+        self.goroutines.with_label_values(&[operation]).add(change);
+    }
+
+    pub(crate) fn set_pending(&self, queue: &str, pods: usize) {
+        self.pending.with_label_values(&[queue]).set(whole(pods));
+    }
+
+    pub(crate) fn set_cache(&self, kind: &str, size: usize) {
+        self.cache.with_label_values(&[kind]).set(whole(size));
+    }
+
+    /// Replaces all counts of unschedulable Pods.
+    pub(crate) fn set_unschedulable<'a>(&self, counts: impl Iterator<Item = (&'a str, &'a str, usize)>) {
+        self.unschedulable.reset();
+        for (plugin, profile, pods) in counts {
+            self.unschedulable.with_label_values(&[plugin, profile]).set(whole(pods));
+        }
+    }
+}
+
+fn whole(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}

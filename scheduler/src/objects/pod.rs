@@ -1,0 +1,380 @@
+//! Pods: the part that all replicas share, and what is each one's own.
+
+use std::{
+    collections::HashSet,
+    hash::{Hash, Hasher},
+    net::IpAddr,
+    sync::{Arc, LazyLock},
+};
+
+use controller::{InformerConfig, Viewed};
+use k8s_openapi::{
+    NamespaceResourceScope,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+};
+use parking_lot::Mutex;
+use serde::Deserialize;
+
+use super::{
+    Labels, Owner, controller_of,
+    meta::{metadata, seconds},
+    requests::{self, Container, HostPort, Protocol, Requests, ResourceList},
+    spec::{
+        AffinityTerm, NodeAffinity, NodeSelector, NodeSelectorTerm, PodAffinity, Spread, SpreadConstraint, Toleration,
+        Weighted,
+    },
+    watched,
+};
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Resources {
+    requests: ResourceList,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ContainerPort {
+    host_port: Option<u16>,
+    #[serde(rename = "hostIP")]
+    host_ip: Option<Box<str>>,
+    protocol: Option<Protocol>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ContainerObject {
+    name: Box<str>,
+    image: Box<str>,
+    resources: Resources,
+    ports: Vec<ContainerPort>,
+    restart_policy: Option<Box<str>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ContainerStatus {
+    name: Box<str>,
+    resources: Resources,
+    allocated_resources: ResourceList,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct SpecObject {
+    node_name: Box<str>,
+    scheduler_name: Box<str>,
+    node_selector: std::collections::BTreeMap<Box<str>, Box<str>>,
+    affinity: Option<serde_json::Value>,
+    tolerations: Vec<Toleration>,
+    topology_spread_constraints: Vec<serde_json::Value>,
+    priority: i32,
+    preemption_policy: Option<Box<str>>,
+    containers: Vec<ContainerObject>,
+    init_containers: Vec<ContainerObject>,
+    overhead: ResourceList,
+    resources: Resources,
+    scheduling_gates: Vec<Gate>,
+    volumes: Vec<VolumeObject>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Gate {
+    #[serde(default)]
+    name: Box<str>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct VolumeObject {
+    name: Box<str>,
+    image: Option<ImageVolume>,
+    persistent_volume_claim: Option<ClaimSource>,
+    ephemeral: Option<serde::de::IgnoredAny>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct ImageVolume {
+    reference: Box<str>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ClaimSource {
+    claim_name: Box<str>,
+}
+
+/// A condition of a Pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct ScheduledCondition {
+    #[serde(rename = "type")]
+    kind: Box<str>,
+    pub(crate) status: Box<str>,
+    pub(crate) reason: Box<str>,
+    pub(crate) message: Box<str>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct StatusObject {
+    phase: Option<Box<str>>,
+    nominated_node_name: Box<str>,
+    start_time: Option<Time>,
+    conditions: Vec<ScheduledCondition>,
+    container_statuses: Vec<ContainerStatus>,
+    init_container_statuses: Vec<ContainerStatus>,
+}
+
+/// A Pod as it comes from the API.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct PodObject {
+    #[serde(deserialize_with = "metadata", default)]
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: SpecObject,
+    #[serde(default)]
+    status: StatusObject,
+}
+watched!(PodObject, "", "v1", "v1", "Pod", "pods", NamespaceResourceScope);
+
+/// What placing a Pod depends on. Replicas of a workload share one.
+#[derive(Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Template {
+    pub(crate) namespace: Box<str>,
+    pub(crate) labels: Labels,
+    pub(crate) scheduler_name: Box<str>,
+    pub(crate) owner: Option<Owner>,
+    pub(crate) priority: i32,
+    pub(crate) never_preempts: bool,
+    /// Sorted by key.
+    pub(crate) node_selector: Vec<(Box<str>, Box<str>)>,
+    pub(crate) node_required: Option<NodeSelector>,
+    pub(crate) node_preferred: Vec<Weighted<NodeSelectorTerm>>,
+    pub(crate) affinity: Vec<AffinityTerm>,
+    pub(crate) affinity_preferred: Vec<Weighted<AffinityTerm>>,
+    pub(crate) anti_affinity: Vec<AffinityTerm>,
+    pub(crate) anti_affinity_preferred: Vec<Weighted<AffinityTerm>>,
+    pub(crate) tolerations: Vec<Toleration>,
+    pub(crate) spread: Vec<SpreadConstraint>,
+    pub(crate) requests: Requests,
+    /// Requests as scoring counts them.
+    pub(crate) scored: Requests,
+    pub(crate) host_ports: Vec<HostPort>,
+    /// Image of each container, init container and image volume.
+    pub(crate) images: Vec<Box<str>>,
+    pub(crate) gates: Vec<Box<str>>,
+    /// Claims that the Pod names; those of ephemeral volumes are named after the Pod.
+    pub(crate) claims: Vec<Box<str>>,
+    pub(crate) ephemeral_claims: Vec<Box<str>>,
+}
+
+/// A Pod as the scheduler knows it.
+#[derive(Clone, Debug)]
+pub(crate) struct PodView {
+    pub(crate) name: Box<str>,
+    pub(crate) uid: Arc<str>,
+    pub(crate) template: Arc<Template>,
+    pub(crate) node_name: Box<str>,
+    pub(crate) nominated_node: Box<str>,
+    /// Succeeded or Failed.
+    pub(crate) finished: bool,
+    pub(crate) terminating: bool,
+    pub(crate) generation: i64,
+    /// Seconds since the epoch.
+    pub(crate) started: Option<i64>,
+    /// The condition PodScheduled while it is not True.
+    pub(crate) scheduled: Option<Box<ScheduledCondition>>,
+    /// A condition says that a scheduler preempted it.
+    pub(crate) preempted: bool,
+}
+
+impl PodView {
+    pub(crate) fn namespace(&self) -> &str {
+        &self.template.namespace
+    }
+
+    pub(crate) fn priority(&self) -> i32 {
+        self.template.priority
+    }
+
+    /// `namespace/name`.
+    pub(crate) fn full_name(&self) -> String {
+        format!("{}/{}", self.namespace(), self.name)
+    }
+}
+
+/// A Pod in the informer, shared with all who keep it.
+#[derive(Debug)]
+pub(crate) struct SharedPod(pub(crate) Arc<PodView>);
+
+impl Viewed for SharedPod {
+    type Object = PodObject;
+
+    fn project(object: PodObject) -> Self {
+        Self(Arc::new(view(object)))
+    }
+
+    fn config() -> InformerConfig {
+        InformerConfig {
+            fields: "status.phase!=Succeeded,status.phase!=Failed".into(),
+            ..InformerConfig::default()
+        }
+    }
+}
+
+/// A table entry: equal when the templates are.
+struct Shared(Arc<Template>);
+
+impl PartialEq for Shared {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+impl Eq for Shared {}
+impl Hash for Shared {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
+impl std::borrow::Borrow<Template> for Shared {
+    fn borrow(&self) -> &Template {
+        &self.0
+    }
+}
+
+#[derive(Default)]
+struct Templates {
+    known: HashSet<Shared>,
+    /// Size at which those that nobody uses any more are dropped.
+    sweep_at: usize,
+}
+
+static TEMPLATES: LazyLock<Mutex<Templates>> = LazyLock::new(Mutex::default);
+
+/// The one shared template that is equal to `template`.
+fn shared(template: Template) -> Arc<Template> {
+    let mut all = TEMPLATES.lock();
+    if let Some(known) = all.known.get(&template) {
+        return Arc::clone(&known.0);
+    }
+    if all.known.len() >= all.sweep_at {
+        all.known.retain(|t| Arc::strong_count(&t.0) > 1);
+        all.sweep_at = (all.known.len() * 2).max(256);
+    }
+    let fresh = Arc::new(template);
+    all.known.insert(Shared(Arc::clone(&fresh)));
+    fresh
+}
+
+pub(super) fn view(object: PodObject) -> PodView {
+    let PodObject { mut metadata, mut spec, status } = object;
+    let condition = |kind: &str| status.conditions.iter().find(|c| &*c.kind == kind);
+    let preempted =
+        condition("DisruptionTarget").is_some_and(|c| &*c.status == "True" && &*c.reason == "PreemptionByScheduler");
+    let scheduled = condition("PodScheduled").filter(|c| &*c.status != "True").map(|c| Box::new(c.clone()));
+    let node_name = std::mem::take(&mut spec.node_name);
+    PodView {
+        name: metadata.name.take().unwrap_or_default().into(),
+        uid: metadata.uid.take().unwrap_or_default().into(),
+        node_name,
+        nominated_node: status.nominated_node_name.clone(),
+        finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
+        terminating: metadata.deletion_timestamp.is_some(),
+        generation: metadata.generation.unwrap_or_default(),
+        started: seconds(status.start_time.as_ref()),
+        scheduled,
+        preempted,
+        template: shared(template(metadata, spec, &status)),
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Affinity {
+    node_affinity: Option<NodeAffinity>,
+    pod_affinity: Option<PodAffinity>,
+    pod_anti_affinity: Option<PodAffinity>,
+}
+
+fn template(mut metadata: ObjectMeta, spec: SpecObject, status: &StatusObject) -> Template {
+    let owner = controller_of(&metadata);
+    let namespace: Box<str> = metadata.namespace.take().unwrap_or_default().into();
+    // The API server has validated it; what it lets through and cannot be read here constrains nothing.
+    let affinity: Affinity = spec.affinity.map(read_or_default).unwrap_or_default();
+    let mut node = affinity.node_affinity.unwrap_or_default();
+    let node_preferred = node.preferred();
+    let (near, near_preferred) = affinity.pod_affinity.unwrap_or_default().terms(&namespace);
+    let (far, far_preferred) = affinity.pod_anti_affinity.unwrap_or_default().terms(&namespace);
+    let spread = spec.topology_spread_constraints.into_iter();
+    let spread = spread.filter_map(|c| serde_json::from_value::<Spread>(c).ok()).map(SpreadConstraint::from);
+    let (requests, scored) = requests::of_pod(
+        &counted(&spec.containers, &status.container_statuses),
+        &counted(&spec.init_containers, &status.init_container_statuses),
+        &spec.resources.requests,
+        &spec.overhead,
+    );
+    let sidecars = spec.init_containers.iter().filter(|c| is_sidecar(c));
+    let host_ports = spec.containers.iter().chain(sidecars).flat_map(|c| &c.ports).filter_map(host_port).collect();
+    let containers = spec.containers.iter().chain(&spec.init_containers).map(|c| normalized(&c.image));
+    let image_volumes = spec.volumes.iter().filter_map(|v| v.image.as_ref()).map(|i| normalized(&i.reference));
+    let claims = spec.volumes.iter().filter_map(|v| v.persistent_volume_claim.as_ref());
+    Template {
+        labels: Labels::new(metadata.labels.take()),
+        scheduler_name: spec.scheduler_name,
+        owner,
+        priority: spec.priority,
+        never_preempts: spec.preemption_policy.as_deref() == Some("Never"),
+        node_selector: spec.node_selector.into_iter().collect(),
+        node_required: node.required,
+        node_preferred,
+        affinity: near,
+        affinity_preferred: near_preferred,
+        anti_affinity: far,
+        anti_affinity_preferred: far_preferred,
+        tolerations: spec.tolerations,
+        spread: spread.collect(),
+        requests,
+        scored,
+        host_ports,
+        images: containers.chain(image_volumes).collect(),
+        gates: spec.scheduling_gates.into_iter().map(|g| g.name).collect(),
+        claims: claims.map(|c| c.claim_name.clone()).collect(),
+        ephemeral_claims: spec.volumes.iter().filter(|v| v.ephemeral.is_some()).map(|v| v.name.clone()).collect(),
+        namespace,
+    }
+}
+
+fn read_or_default<T: Default + serde::de::DeserializeOwned>(value: serde_json::Value) -> T {
+    serde_json::from_value(value).unwrap_or_default()
+}
+
+fn is_sidecar(container: &ContainerObject) -> bool {
+    container.restart_policy.as_deref() == Some("Always")
+}
+
+fn counted(containers: &[ContainerObject], statuses: &[ContainerStatus]) -> Vec<Container> {
+    let one = |container: &ContainerObject| {
+        let mut actual = Requests::default();
+        if let Some(status) = statuses.iter().find(|s| s.name == container.name) {
+            actual.raise(&Requests::of(&status.allocated_resources));
+            actual.raise(&Requests::of(&status.resources.requests));
+        }
+        Container { requests: container.resources.requests.clone(), actual, sidecar: is_sidecar(container) }
+    };
+    containers.iter().map(one).collect()
+}
+
+fn host_port(port: &ContainerPort) -> Option<HostPort> {
+    let number = port.host_port.filter(|p| *p > 0)?;
+    let any = IpAddr::from([0, 0, 0, 0]);
+    let address = port.host_ip.as_deref().and_then(|a| a.parse().ok()).unwrap_or(any);
+    Some(HostPort { address, protocol: port.protocol.unwrap_or(Protocol::Tcp), port: number })
+}
+
+/// An image name with a tag.
+pub(super) fn normalized(image: &str) -> Box<str> {
+    let name = image.rsplit('/').next().unwrap_or_default();
+    if name.contains([':', '@']) || image.is_empty() { image.into() } else { format!("{image}:latest").into() }
+}

@@ -1,0 +1,56 @@
+//! The command line.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Args;
+use runtime::flags::{
+    ClientArgs, DelegatedAuthArgs, LeaderElectionArgs, MetricsArgs, ProfilingArgs, SecureServingArgs, duration,
+};
+
+/// Flags of kube-scheduler.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Misc flags")]
+pub struct Options {
+    /// The path to the configuration file.
+    #[arg(long)]
+    pub config: Option<PathBuf>,
+    /// If set, write the effective configuration to this file and exit.
+    #[arg(long)]
+    pub write_config_to: Option<PathBuf>,
+    /// The maximum time a pod can stay in unschedulablePods. Zero means the default of five minutes.
+    #[arg(long, default_value = "5m0s", value_parser = duration)]
+    pub pod_max_in_unschedulable_pods_duration: Duration,
+    /// Pairs of Feature=bool that turn alpha, beta or experimental features on or off.
+    #[arg(long)]
+    pub feature_gates: Vec<String>,
+    /// TLS.
+    #[command(flatten)]
+    pub serving: SecureServingArgs,
+    /// The API server.
+    #[command(flatten)]
+    pub client: ClientArgs,
+    /// Requests to this process.
+    #[command(flatten)]
+    pub auth: DelegatedAuthArgs,
+    /// Leader election.
+    #[command(flatten)]
+    pub election: LeaderElectionArgs,
+    /// Metrics.
+    #[command(flatten)]
+    pub metrics: MetricsArgs,
+    /// Profiling.
+    #[command(flatten)]
+    pub profiling: ProfilingArgs,
+}
+
+/// Flags that are still taken, and what is said when they are used.
+pub const DEPRECATED: &[(&str, &str)] = &[
+    ("kubeconfig", IN_CONFIG),
+    ("profiling", IN_CONFIG),
+    ("contention-profiling", IN_CONFIG),
+    ("kube-api-content-type", IN_CONFIG),
+    ("kube-api-qps", IN_CONFIG),
+    ("kube-api-burst", IN_CONFIG),
+    ("pod-max-in-unschedulable-pods-duration", "will be removed in a future version."),
+];
+const IN_CONFIG: &str = "the value in --config takes the place of this flag.";

@@ -1,0 +1,40 @@
+//! The server of this process: health, metrics, debugging.
+
+use std::time::Duration;
+
+use axum::Router;
+use client::ClientMetrics;
+use runtime::{Runtime, serving::SecureServing, zpages};
+
+use crate::{config::Settings, options::Options, start::StartError};
+
+/// Grace for running requests at the end.
+const GRACE: Duration = Duration::from_secs(5);
+/// Port unless a flag says another.
+const PORT: u16 = 10259;
+const PATHS: &[&str] = &["/configz", "/healthz", "/livez", "/metrics", "/readyz"];
+
+/// Binds the port and serves.
+pub(crate) async fn start(
+    options: &Options,
+    runtime: &Runtime,
+    settings: &Settings,
+    _metrics: &ClientMetrics,
+) -> Result<(), StartError> {
+    let serving = SecureServing::bind(&options.serving, PORT, "kube-scheduler", &[], &[], &runtime.tasks)?;
+    let Some(serving) = serving else { return Ok(()) };
+    let document = settings.document();
+    let stop = runtime.shutdown.clone();
+    let shutdown = stop.clone();
+    runtime.health.add_to(runtime::health::Scope::READY, "shutdown", move || {
+        if shutdown.is_cancelled() { Err("process is shutting down".into()) } else { Ok(()) }
+    });
+    let router: Router = runtime
+        .health
+        .router()
+        .merge(runtime::metrics::router(runtime.registry.clone()))
+        .merge(zpages::router(runtime, PATHS))
+        .merge(zpages::configz("componentconfig", move || document.clone()));
+    runtime.tasks.spawn("server", serving.serve(router, stop, GRACE));
+    Ok(())
+}

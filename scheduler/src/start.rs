@@ -1,0 +1,194 @@
+//! From the command line to a running scheduler.
+
+use std::{sync::Arc, time::Duration};
+
+use client::{ClientError, ClientMetrics, Connection};
+use controller::{EventRecorder, InformerSet, LeaderConfig, LeaderElector, LeaderError};
+use kube::Client;
+use parking_lot::Mutex;
+use runtime::{
+    Runtime,
+    features::{FeatureGates, Gate},
+    health::Scope,
+    serving::ServingError,
+};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    api::Api,
+    config::{FromFlags, Settings, SettingsError},
+    metrics::Metrics,
+    options::Options,
+    queue::PodQueue,
+    record::Recorder,
+    scheduler::{Profiles, Scheduler, Shared, State},
+    serve, spread_selector,
+    watch::Watched,
+};
+
+const NAME: &str = "kube-scheduler";
+/// Time after which an unschedulable Pod is tried again in any case.
+const FLUSH_AFTER: Duration = Duration::from_secs(5 * 60);
+/// How often the gauges are brought up to date.
+const MEASURE_EVERY: Duration = Duration::from_secs(1);
+
+/// Feature gates of the scheduler.
+const GATES: &[Gate] = &[];
+
+/// Why the scheduler does not run, or no longer does.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration is not usable.
+    #[error("{0}")]
+    Settings(String),
+    /// There is no way to the API server.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// There is no server.
+    #[error(transparent)]
+    Serving(#[from] ServingError),
+    /// A metric name is taken.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// A file cannot be written, or the name of the host is not known.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// Somebody else leads now.
+    #[error(transparent)]
+    Leader(#[from] LeaderError),
+}
+
+impl From<SettingsError> for StartError {
+    fn from(error: SettingsError) -> Self {
+        Self::Settings(error.to_string())
+    }
+}
+
+/// Runs the scheduler until the process is told to stop.
+pub async fn run(options: Options, runtime: Runtime) -> Result<(), StartError> {
+    let settings = load(&options, &runtime)?;
+    if let Some(path) = &options.write_config_to {
+        let text = serde_yaml::to_string(&settings.document()).map_err(std::io::Error::other)?;
+        std::fs::write(path, text)?;
+        tracing::info!(path = %path.display(), "Wrote configuration");
+        return Ok(());
+    }
+    let client_metrics = ClientMetrics::new(&runtime.registry)?;
+    let args = settings.client(&options.client);
+    let connection = |suffix| Connection::of(NAME, suffix, &args, Some(client_metrics.clone()));
+    let client = client::connect(&args, &connection("scheduler")).await?;
+    let election_client = client::connect(&args, &connection("leader-election")).await?;
+
+    let informers = Arc::new(InformerSet::new(client.clone(), &runtime.tasks));
+    let scheduler = Assembly { settings: &settings, options: &options, runtime: &runtime };
+    let election = scheduler.election(election_client)?;
+    serve::start(&options, &runtime, &settings, &client_metrics).await?;
+    let (shared, watched) = scheduler.assemble(client, &informers)?;
+    let watched = Arc::new(watched);
+    let (probe, others) = (Arc::clone(&watched), Arc::clone(&informers));
+    runtime.health.add_to(Scope::READY, "sched-handler-sync", move || {
+        if probe.synced() && others.unsynced().is_empty() {
+            Ok(())
+        } else {
+            Err("waiting for handlers to sync".into())
+        }
+    });
+    let measuring = Arc::clone(&shared);
+    runtime.tasks.spawn_cancellable("gauges", async move {
+        loop {
+            measuring.clock.sleep(MEASURE_EVERY).await;
+            measuring.measure();
+        }
+    });
+
+    let scheduler = Scheduler::new(Arc::clone(&shared));
+    let lead = |stop: CancellationToken| async move {
+        watched.feed(&shared);
+        while !(watched.synced() && informers.unsynced().is_empty()) && !stop.is_cancelled() {
+            stop.run_until_cancelled(shared.clock.sleep(SYNC_PAUSE)).await;
+        }
+        scheduler.run(stop).await;
+    };
+    match election {
+        Some(elector) => elector.run(&runtime.shutdown, lead).await?,
+        None => lead(runtime.shutdown.clone()).await,
+    }
+    Ok(())
+}
+
+/// Pause between looks at informers that are not complete yet.
+const SYNC_PAUSE: Duration = Duration::from_millis(20);
+
+fn load(options: &Options, runtime: &Runtime) -> Result<Settings, StartError> {
+    let mut problems = options.metrics.validate();
+    let gates = FeatureGates::parse(&options.feature_gates, true)
+        .map_err(|e| vec![e])
+        .and_then(|settings| FeatureGates::new(GATES, &settings));
+    problems.extend(gates.err().into_iter().flatten());
+    if !problems.is_empty() {
+        return Err(StartError::Settings(problems.join(", ")));
+    }
+    let flags = FromFlags {
+        client: &options.client,
+        election: &options.election,
+        given: &|flag| runtime.given(flag),
+        profiling: options.profiling.profiling,
+        contention_profiling: options.profiling.contention_profiling,
+    };
+    Ok(Settings::load(options.config.as_deref(), &flags)?)
+}
+
+/// What the parts are made from.
+struct Assembly<'a> {
+    settings: &'a Settings,
+    options: &'a Options,
+    runtime: &'a Runtime,
+}
+
+impl Assembly<'_> {
+    /// The candidate for the lease, if one is to be held.
+    fn election(&self, client: Client) -> Result<Option<LeaderElector>, StartError> {
+        let runtime = self.runtime;
+        let args = self.settings.leader_election();
+        if !args.leader_elect {
+            return Ok(None);
+        }
+        let recorder = EventRecorder::new(client.clone(), NAME, "", Arc::clone(&runtime.clock), &runtime.tasks);
+        let identity = runtime::env::identity()?;
+        let config = LeaderConfig::of(&args, NAME, identity, true);
+        let clock = Arc::clone(&runtime.clock);
+        let elector = LeaderElector::new(client, config, clock, recorder, Some(&runtime.registry))?;
+        elector.add_health_check(&runtime.health, Scope::NOT_LIVE);
+        Ok(Some(elector))
+    }
+
+    fn assemble(&self, client: Client, informers: &InformerSet) -> Result<(Arc<Shared>, Watched), StartError> {
+        let runtime = self.runtime;
+        let metrics = Metrics::new(&runtime.registry)?;
+        let watched = Watched::start(informers);
+        let profiles = self.settings.profiles(&spread_selector::following(informers))?;
+        let tasks = runtime.tasks.child("scheduling");
+        let api = Api::new(client);
+        let recorder = Recorder::new(api.clone(), &runtime::env::hostname()?, Arc::clone(&runtime.clock), &tasks);
+        let counter = metrics.clone();
+        let flush_after = match self.options.pod_max_in_unschedulable_pods_duration {
+            Duration::ZERO => FLUSH_AFTER,
+            given => given,
+        };
+        let incoming = Box::new(move |queue: &'static str, event: &str| counter.came(queue, event));
+        let queue = PodQueue::new(self.settings.backoff(), flush_after, incoming);
+        let shared = Shared {
+            state: Mutex::new(State::new(queue)),
+            wake: Notify::new(),
+            profiles: Profiles::new(profiles),
+            api,
+            recorder,
+            metrics,
+            clock: Arc::clone(&runtime.clock),
+            budgets: informers.get(),
+            tasks,
+        };
+        Ok((Arc::new(shared), watched))
+    }
+}
