@@ -14,6 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, ApiSink, ApiSource, Mirrors, StatusWriter};
 use crate::backoff::BackOff;
+use crate::certificates::bootstrap;
+use crate::certificates::rotation::{Rotation, Use};
+use crate::certificates::store::PairStore;
+use crate::certificates::{CertificateError, Purpose};
 use crate::config::{self, KubeletConfiguration};
 use crate::cri::{Cri, CriError, PodView, RuntimeVersion, v1};
 use crate::events::{EventSink, Events, LogSink};
@@ -51,6 +55,9 @@ pub enum KubeletError {
     /// Client.
     #[error(transparent)]
     Client(#[from] api::ClientError),
+    /// Certificates.
+    #[error("failed to run Kubelet")]
+    Certificates(#[from] CertificateError),
     /// Server.
     #[error(transparent)]
     Server(#[from] ServerError),
@@ -108,14 +115,19 @@ impl Kubelet {
         let platform: Arc<dyn Platform> = Arc::new(Linux::detect(driver));
         check_machine(&config, &*platform)?;
         let name = machine::node_name(flags.hostname_override.as_deref());
-        let client = match &flags.kubeconfig {
-            Some(path) => Some(api::client(path).await?),
+        let access = match &flags.kubeconfig {
+            Some(path) => Some(ApiAccess::open(path, &flags, &config, &name, &stop).await?),
             None => None,
         };
         let paths = Paths::new(&flags.root_dir, &config.pod_logs_dir, "/var/log/containers");
         make_directories(&paths, &*platform)?;
+        let client = access.as_ref().map(|access| access.client.clone());
         let parts = Parts { config, cri, version, platform, paths, driver, name, client };
-        Ok(assemble(&flags, parts, &stop))
+        let kubelet = assemble(&flags, parts, &stop);
+        if let Some(rotation) = access.and_then(|access| access.rotation(&flags, &kubelet.services)) {
+            tokio::spawn(rotation.run(stop));
+        }
+        Ok(kubelet)
     }
 
     /// Runs until stopped.
@@ -172,6 +184,46 @@ impl Kubelet {
         let served = tokio::join!(health, relist, groups, sync, server).4;
         drop(deliveries);
         Ok(served?)
+    }
+}
+
+/// The way to the apiserver, with a certificate that may be replaced.
+struct ApiAccess {
+    client: Client,
+    reload: client::Reload,
+    seeded: bool,
+}
+
+impl ApiAccess {
+    /// Bootstraps where that is needed.
+    async fn open(
+        kubeconfig: &Path,
+        flags: &KubeletFlags,
+        config: &KubeletConfiguration,
+        node: &str,
+        stop: &CancellationToken,
+    ) -> Result<Self, KubeletError> {
+        if let Some(start) = &flags.bootstrap_kubeconfig {
+            bootstrap::ensure(start, kubeconfig, &flags.cert_dir, node, stop).await?;
+        }
+        let store = PairStore::new(&flags.cert_dir, Purpose::Client);
+        let seeded = config.rotate_certificates && bootstrap::seed(kubeconfig, &store)?;
+        let pair = store.current().filter(|pair| config.rotate_certificates && pair.is_valid(Timestamp::now()));
+        let client = match pair {
+            Some(_) => api::client_with_pair(kubeconfig, &store.current_path()).await?,
+            None => api::client(kubeconfig).await?,
+        };
+        let (client, reload) = client::reloadable(client);
+        Ok(Self { client, reload, seeded })
+    }
+
+    /// What keeps the client certificate fresh, if it is to be kept so.
+    fn rotation(self, flags: &KubeletFlags, services: &Services) -> Option<Rotation> {
+        let kubeconfig = flags.kubeconfig.clone().filter(|_| services.config.rotate_certificates)?;
+        let store = PairStore::new(&flags.cert_dir, Purpose::Client);
+        let can_bootstrap = flags.bootstrap_kubeconfig.is_some();
+        let usage = Use::Client { reload: self.reload, kubeconfig, can_bootstrap, seeded: self.seeded };
+        Some(Rotation { client: self.client, store, usage, facts: services.facts.clone() })
     }
 }
 
@@ -349,6 +401,14 @@ fn serve(
 ) -> Result<impl Future<Output = Result<(), ServerError>> + use<>, KubeletError> {
     let access = Access::new(&services.config, client).map_err(ServerError::from)?;
     let certificate = server::certificate(services, &flags.cert_dir)?;
+    if let Some(client) =
+        client.filter(|_| services.config.server_tls_bootstrap && services.config.tls_cert_file.is_empty())
+    {
+        let store = PairStore::new(&flags.cert_dir, Purpose::Server);
+        let usage = Use::Server(Arc::clone(&certificate));
+        let rotation = Rotation { client: client.clone(), store, usage, facts: services.facts.clone() };
+        tokio::spawn(rotation.run(stop.clone()));
+    }
     let server = Arc::new(Server {
         services: Arc::clone(services),
         workers: Arc::clone(workers),

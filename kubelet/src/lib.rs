@@ -4,6 +4,7 @@
 
 pub mod api;
 pub mod backoff;
+pub mod certificates;
 pub mod config;
 pub mod cri;
 pub mod env;

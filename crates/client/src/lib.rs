@@ -8,6 +8,7 @@ mod discovery;
 mod dynamic;
 mod error;
 mod metrics;
+mod reload;
 mod transport;
 mod write;
 
@@ -16,6 +17,7 @@ pub use discovery::{DiscoveredResource, Discovery, Snapshot};
 pub use dynamic::{api_for, api_resource, typed_api};
 pub use error::{ApiErrorExt, CallError};
 pub use metrics::ClientMetrics;
+pub use reload::{Reload, reloadable};
 pub use transport::{RateLimit, Transport, TransportLayer};
 pub use write::{
     RETRY, Scope, apply, apply_status, merge_patch, modify, modify_status, object_name, retry_on_conflict,

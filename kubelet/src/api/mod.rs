@@ -32,7 +32,21 @@ pub enum ClientError {
 
 /// A client from a kubeconfig file.
 pub async fn client(path: &Path) -> Result<Client, ClientError> {
-    let file = Kubeconfig::read_from(path)?;
+    client_of(Kubeconfig::read_from(path)?).await
+}
+
+/// A client from a kubeconfig file, with the certificate and key of another file.
+pub async fn client_with_pair(path: &Path, pair: &Path) -> Result<Client, ClientError> {
+    let mut file = Kubeconfig::read_from(path)?;
+    for user in file.auth_infos.iter_mut().filter_map(|named| named.auth_info.as_mut()) {
+        let pair = Some(pair.to_string_lossy().into_owned());
+        (user.client_certificate, user.client_certificate_data) = (pair.clone(), None);
+        (user.client_key, user.client_key_data) = (pair, None);
+    }
+    client_of(file).await
+}
+
+async fn client_of(file: Kubeconfig) -> Result<Client, ClientError> {
     let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
     config.connect_timeout = Some(DEADLINE);
     Ok(Client::try_from(config)?)

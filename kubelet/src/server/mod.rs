@@ -20,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use auth::{Access, AccessError};
 
+use crate::certificates::Purpose;
+use crate::certificates::store::PairStore;
 use crate::metrics::METRICS;
 use crate::paths::Paths;
 use crate::pods;
@@ -256,7 +258,8 @@ async fn listen(address: &str, port: u16) -> Result<TcpListener, ServerError> {
     TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, source })
 }
 
-/// The serving certificate: the configured files, or one of our own below `cert_dir`.
+/// The serving certificate: the configured files, the newest that the cluster signed, or one of our own below
+/// `cert_dir`. With `serverTLSBootstrap` the last only stands in until the first is signed.
 pub fn certificate(
     services: &Services,
     cert_dir: &std::path::Path,
@@ -266,6 +269,12 @@ pub fn certificate(
     if !cert.is_empty() && !key.is_empty() {
         let loaded = tls::ServingCertificate::new(&tls::read(cert.as_ref())?, &tls::read(key.as_ref())?)?;
         return Ok(Arc::new(loaded));
+    }
+    if config.server_tls_bootstrap
+        && let Some(pair) = PairStore::new(cert_dir, Purpose::Server).current()
+        && pair.is_valid(jiff::Timestamp::now())
+    {
+        return Ok(Arc::new(tls::ServingCertificate::new(&pair.pem, &pair.pem)?));
     }
     let (cert, key) = (cert_dir.join("kubelet.crt"), cert_dir.join("kubelet.key"));
     if !cert.exists() || !key.exists() {
