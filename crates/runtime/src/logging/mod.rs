@@ -25,7 +25,9 @@ const TRACE_FROM: i32 = 6;
 /// How much more verbosity libraries need.
 const LIBRARY_OFFSET: i32 = 4;
 /// Crates whose chatter is of interest to their own developers only.
-const LIBRARIES: [&str; 8] = ["hyper", "h2", "rustls", "tower", "tonic", "kube", "mio", "tokio"];
+/// Exact for kube: this workspace has crates whose names begin with it.
+const LIBRARIES: [&str; 10] =
+    ["hyper", "h2", "rustls", "tower", "tonic", "mio", "tokio", "kube_client", "kube_core", "kube_runtime"];
 
 /// The verbosity in force; `PUT /debug/flags/v` changes it.
 static VERBOSITY: AtomicI32 = AtomicI32::new(0);
