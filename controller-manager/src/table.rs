@@ -52,7 +52,9 @@ macro_rules! controllers {
 
 /// All controllers, in the order they are started.
 pub(crate) const CONTROLLERS: &[Controller] = controllers! {
-    "namespace-controller" "namespace" on namespace_controller;
+    "namespace-controller" "namespace" on crate::namespace::start;
+    "serviceaccount-controller" "serviceaccount" on crate::serviceaccount::start;
+    "root-ca-certificate-publisher-controller" "root-ca-cert-publisher" on crate::rootca::start;
     "endpoints-controller" "endpoint" on crate::endpoints::start;
     "endpointslice-mirroring-controller" "endpointslicemirroring" on crate::mirroring::start;
     "endpointslice-controller" "endpointslice" on crate::endpointslice::start;
@@ -61,20 +63,6 @@ pub(crate) const CONTROLLERS: &[Controller] = controllers! {
     "replicationcontroller-controller" "replicationcontroller" on crate::replicaset::start::<ReplicationController>;
     "garbage-collector-controller" "garbagecollector" on collector;
 };
-
-async fn namespace_controller(context: &Context) -> Result<Started, StartError> {
-    let root_ca = match &context.options.accounts.root_ca_file {
-        Some(path) => {
-            let read = std::fs::read_to_string(path);
-            Some(read.map_err(|source| StartError::File { path: path.clone(), source })?)
-        }
-        None => None,
-    };
-    let rest = crate::rest::Rest(context.client("namespace-controller").await?);
-    let stop = context.tasks.token().clone();
-    context.tasks.spawn("namespace", crate::namespace::run(rest, root_ca, stop));
-    Ok(Started::Running)
-}
 
 async fn collector(context: &Context) -> Result<Started, StartError> {
     let rest = crate::rest::Rest(context.client("generic-garbage-collector").await?);
