@@ -51,3 +51,14 @@ pub fn notify(state: &str) {
         tracing::warn!(%error, "Unable to notify the service supervisor");
     }
 }
+
+/// Variables whose names end in `suffix`, in any case, sorted by name.
+pub fn with_suffix(suffix: &str) -> Vec<(String, String)> {
+    let ends = |name: &str| name.to_lowercase().ends_with(suffix);
+    let mut found: Vec<_> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, value)| ends(name) && !value.is_empty())
+        .collect();
+    found.sort();
+    found
+}
