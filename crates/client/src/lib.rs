@@ -4,6 +4,7 @@
 //! deadline for everything but watches and upgrades, and the `rest_client_*` metrics.
 
 mod connect;
+pub mod delegated;
 mod discovery;
 mod dynamic;
 mod error;
@@ -13,6 +14,7 @@ mod transport;
 mod write;
 
 pub use connect::{ClientError, Connection, connect, connect_with};
+pub use delegated::{DelegatedAuth, DelegatedError};
 pub use discovery::{DiscoveredResource, Discovery, Snapshot};
 pub use dynamic::{api_for, api_resource, typed_api};
 pub use error::{ApiErrorExt, CallError};

@@ -1,0 +1,52 @@
+//! Answers that hold for a while.
+
+use std::{collections::HashMap, hash::Hash, time::Duration};
+
+use parking_lot::Mutex;
+
+/// Answers kept at most.
+const CAPACITY: usize = 4096;
+
+pub(super) struct Cache<K, V>(Mutex<HashMap<K, (Duration, V)>>);
+
+impl<K: Hash + Eq, V: Clone> Cache<K, V> {
+    pub(super) fn new() -> Self {
+        Self(Mutex::new(HashMap::new()))
+    }
+
+    pub(super) fn get(&self, key: &K, now: Duration) -> Option<V> {
+        self.0.lock().get(key).filter(|(until, _)| *until > now).map(|(_, value)| value.clone())
+    }
+
+    pub(super) fn put(&self, key: K, value: V, now: Duration, ttl: Duration) {
+        if ttl.is_zero() {
+            return;
+        }
+        let mut entries = self.0.lock();
+        if entries.len() >= CAPACITY {
+            entries.retain(|_, (until, _)| *until > now);
+        }
+        if entries.len() >= CAPACITY {
+            entries.clear();
+        }
+        entries.insert(key, (now + ttl, value));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_end_and_do_not_pile_up() {
+        let cache = Cache::new();
+        let second = Duration::from_secs(1);
+        cache.put(1, "a", Duration::ZERO, second);
+        assert_eq!(cache.get(&1, second / 2), Some("a"));
+        assert_eq!(cache.get(&1, second), None);
+        for key in 0..2 * CAPACITY {
+            cache.put(key, "b", Duration::ZERO, second);
+        }
+        assert!(cache.0.lock().len() <= CAPACITY);
+    }
+}

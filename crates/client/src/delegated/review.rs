@@ -1,0 +1,93 @@
+//! Whether a caller may.
+
+use std::{sync::Arc, time::Duration};
+
+use k8s_openapi::api::authorization::v1::{NonResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use kube::{Api, Client, api::PostParams};
+use runtime::{Runtime, clock::Clock, flags::DelegatedAuthArgs};
+
+use super::{AuthMetrics, Caller, cache::Cache};
+use crate::ApiErrorExt;
+
+/// Time for one review.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Decision {
+    Allowed,
+    /// With the reason, if there is one.
+    Denied(String),
+    /// There is no answer.
+    Failed,
+}
+
+pub(super) struct Reviews {
+    client: Client,
+    allowed_ttl: Duration,
+    denied_ttl: Duration,
+    known: Cache<(Caller, String, String), Decision>,
+    clock: Arc<dyn Clock>,
+    metrics: AuthMetrics,
+}
+
+impl Reviews {
+    pub(super) fn new(client: Client, args: &DelegatedAuthArgs, metrics: AuthMetrics, runtime: &Runtime) -> Self {
+        Self {
+            client,
+            allowed_ttl: args.authorization_webhook_cache_authorized_ttl,
+            denied_ttl: args.authorization_webhook_cache_unauthorized_ttl,
+            known: Cache::new(),
+            clock: Arc::clone(&runtime.clock),
+            metrics,
+        }
+    }
+
+    pub(super) async fn ask(&self, caller: &Caller, verb: &str, path: &str) -> Decision {
+        let began = self.clock.elapsed();
+        let key = (caller.clone(), verb.to_owned(), path.to_owned());
+        if let Some(known) = self.known.get(&key, began) {
+            return known;
+        }
+        let spec = SubjectAccessReviewSpec {
+            user: Some(caller.name.clone()),
+            uid: Some(caller.uid.clone()).filter(|u| !u.is_empty()),
+            groups: Some(caller.groups.clone()),
+            extra: Some(caller.extra.clone()).filter(|e| !e.is_empty()),
+            non_resource_attributes: Some(NonResourceAttributes {
+                path: Some(path.to_owned()),
+                verb: Some(verb.to_owned()),
+            }),
+            ..SubjectAccessReviewSpec::default()
+        };
+        let review = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
+        let api: Api<SubjectAccessReview> = Api::all(self.client.clone());
+        let params = PostParams::default();
+        let answered = tokio::time::timeout(DEADLINE, api.create(&params, &review)).await;
+        let now = self.clock.elapsed();
+        let code = match &answered {
+            Ok(Ok(_)) => "201".to_owned(),
+            Ok(Err(error)) => error.status().map_or_else(|| "<error>".to_owned(), |s| s.code.to_string()),
+            Err(_) => "<error>".to_owned(),
+        };
+        self.metrics.finished(&code, now.saturating_sub(began));
+        let status = match answered {
+            Ok(Ok(review)) => review.status.unwrap_or_default(),
+            Ok(Err(error)) => {
+                tracing::error!(err = %error.text(), "Unable to authorize the request");
+                return Decision::Failed;
+            }
+            Err(_) => {
+                tracing::error!(err = "no answer in time", "Unable to authorize the request");
+                return Decision::Failed;
+            }
+        };
+        let (decision, ttl) = if status.allowed {
+            (Decision::Allowed, self.allowed_ttl)
+        } else {
+            (Decision::Denied(status.reason.unwrap_or_default()), self.denied_ttl)
+        };
+        self.known.put(key, decision.clone(), now, ttl);
+        decision
+    }
+}
