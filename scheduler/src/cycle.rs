@@ -90,7 +90,8 @@ pub(crate) fn prepare(profile: &Profile, pod: &PodView, cluster: &mut Cluster) -
         let there = names.iter().filter_map(|n| cluster.nodes.find(n));
         there.filter(|n| cluster.nodes.get(*n).present).collect()
     });
-    let left_out = (!restricting.is_empty()).then(|| format!("node(s) didn't satisfy plugin(s) {}", list(&restricting)));
+    let left_out =
+        (!restricting.is_empty()).then(|| format!("node(s) didn't satisfy plugin(s) {}", list(&restricting)));
     Preparation::Ask { checks: Checks(checks), only, left_out }
 }
 

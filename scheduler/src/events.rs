@@ -29,16 +29,25 @@ impl NodeChange {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum ClusterEvent<'a> {
     NodeAdded(&'a NodeView),
-    NodeChanged { new: &'a NodeView, change: NodeChange },
+    NodeChanged {
+        new: &'a NodeView,
+        change: NodeChange,
+    },
     NodeDeleted,
     /// A Pod got a node.
     PodAssigned(&'a PodView),
     /// A Pod on a node changed its labels or needs less.
-    PodChanged { old: &'a PodView, new: &'a PodView },
+    PodChanged {
+        old: &'a PodView,
+        new: &'a PodView,
+    },
     /// A Pod on a node, or one that was to come to it, is gone.
     PodDeleted(&'a PodView),
     /// The waiting Pod itself changed.
-    Own { old: &'a PodView, new: &'a PodView },
+    Own {
+        old: &'a PodView,
+        new: &'a PodView,
+    },
     NamespaceChanged,
     /// A claim, a volume or a class of volumes changed.
     StorageChanged,

@@ -12,5 +12,8 @@ const INFO: ComponentInfo = ComponentInfo {
 };
 
 fn main() -> ExitCode {
-    runtime::run::<Options, _, _, _>(INFO, |options, runtime| async move { kube_scheduler::run(options, runtime).await })
+    runtime::run::<Options, _, _, _>(
+        INFO,
+        |options, runtime| async move { kube_scheduler::run(options, runtime).await },
+    )
 }

@@ -5,12 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use crate::{
-    api::CallError,
-    objects::PodView,
-    record::Told,
-    scheduler::Shared,
-};
+use crate::{api::CallError, objects::PodView, record::Told, scheduler::Shared};
 
 /// Pods that have to go for another one.
 pub(crate) struct Eviction {

@@ -46,9 +46,8 @@ impl Report {
     /// The status to write; `None` if it is there already.
     fn status(&self, now: OffsetDateTime) -> Option<Value> {
         let current = self.pod.scheduled.as_deref();
-        let same = current.is_some_and(|c| {
-            &*c.status == "False" && &*c.reason == self.reason && *c.message == *self.message
-        });
+        let same =
+            current.is_some_and(|c| &*c.status == "False" && &*c.reason == self.reason && *c.message == *self.message);
         let mut status = json!({});
         if !same {
             let mut condition = json!({

@@ -3,11 +3,7 @@
 //! One lock guards the state. A cycle holds it from the Pod to the node and never waits inside; what waits (bindings,
 //! status, events, deletions) runs in tasks of its own, of which there is a bounded number.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use controller::Informer;
 use parking_lot::Mutex;
@@ -95,7 +91,14 @@ impl Shared {
         self.clock.elapsed()
     }
 
-    pub(crate) fn tell(&self, pod: &Arc<PodView>, kind: &'static str, reason: &'static str, action: &'static str, note: String) {
+    pub(crate) fn tell(
+        &self,
+        pod: &Arc<PodView>,
+        kind: &'static str,
+        reason: &'static str,
+        action: &'static str,
+        note: String,
+    ) {
         self.recorder.record(Told {
             about: Arc::clone(pod),
             related: None,
@@ -297,7 +300,13 @@ impl Scheduler {
         Report { pod: Arc::clone(pod), reason: "Unschedulable", message, nominate, preemption }
     }
 
-    fn begin_preemption(&self, state: &mut State, pod: &Arc<PodView>, plan: Plan, node: Arc<str>) -> crate::preempt::Eviction {
+    fn begin_preemption(
+        &self,
+        state: &mut State,
+        pod: &Arc<PodView>,
+        plan: Plan,
+        node: Arc<str>,
+    ) -> crate::preempt::Eviction {
         self.shared.metrics.preempted(plan.victims.len());
         if plan.victims.iter().any(|v| !v.terminating) {
             state.queue.preemption_began(&pod.uid);
@@ -340,4 +349,3 @@ pub(crate) fn take_back(shared: &Shared, pod: &Arc<PodView>) -> bool {
     shared.wake.notify_one();
     known
 }
-

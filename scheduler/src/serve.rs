@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::Router;
-use client::ClientMetrics;
+use client::DelegatedAuth;
 use runtime::{Runtime, serving::SecureServing, zpages};
 
 use crate::{config::Settings, options::Options, start::StartError};
@@ -15,14 +15,10 @@ const PORT: u16 = 10259;
 const PATHS: &[&str] = &["/configz", "/healthz", "/livez", "/metrics", "/readyz"];
 
 /// Binds the port and serves.
-pub(crate) async fn start(
-    options: &Options,
-    runtime: &Runtime,
-    settings: &Settings,
-    _metrics: &ClientMetrics,
-) -> Result<(), StartError> {
+pub(crate) async fn start(options: &Options, runtime: &Runtime, settings: &Settings) -> Result<(), StartError> {
     let serving = SecureServing::bind(&options.serving, PORT, "kube-scheduler", &[], &[], &runtime.tasks)?;
     let Some(serving) = serving else { return Ok(()) };
+    let auth = DelegatedAuth::new(&options.auth, runtime.component, runtime).await?;
     let document = settings.document();
     let stop = runtime.shutdown.clone();
     let shutdown = stop.clone();
@@ -35,6 +31,6 @@ pub(crate) async fn start(
         .merge(runtime::metrics::router(runtime.registry.clone()))
         .merge(zpages::router(runtime, PATHS))
         .merge(zpages::configz("componentconfig", move || document.clone()));
-    runtime.tasks.spawn("server", serving.serve(router, stop, GRACE));
+    runtime.tasks.spawn("server", serving.serve(auth.protect(router), stop, GRACE));
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use client::{ClientError, ClientMetrics, Connection};
+use client::{ClientError, ClientMetrics, Connection, DelegatedError};
 use controller::{EventRecorder, InformerSet, LeaderConfig, LeaderElector, LeaderError};
 use kube::Client;
 use parking_lot::Mutex;
@@ -48,6 +48,9 @@ pub enum StartError {
     /// There is no server.
     #[error(transparent)]
     Serving(#[from] ServingError),
+    /// Requests cannot be authenticated.
+    #[error(transparent)]
+    Auth(#[from] DelegatedError),
     /// A metric name is taken.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -83,16 +86,12 @@ pub async fn run(options: Options, runtime: Runtime) -> Result<(), StartError> {
     let informers = Arc::new(InformerSet::new(client.clone(), &runtime.tasks));
     let scheduler = Assembly { settings: &settings, options: &options, runtime: &runtime };
     let election = scheduler.election(election_client)?;
-    serve::start(&options, &runtime, &settings, &client_metrics).await?;
+    serve::start(&options, &runtime, &settings).await?;
     let (shared, watched) = scheduler.assemble(client, &informers)?;
     let watched = Arc::new(watched);
     let (probe, others) = (Arc::clone(&watched), Arc::clone(&informers));
     runtime.health.add_to(Scope::READY, "sched-handler-sync", move || {
-        if probe.synced() && others.unsynced().is_empty() {
-            Ok(())
-        } else {
-            Err("waiting for handlers to sync".into())
-        }
+        if probe.synced() && others.unsynced().is_empty() { Ok(()) } else { Err("waiting for handlers to sync".into()) }
     });
     let measuring = Arc::clone(&shared);
     runtime.tasks.spawn_cancellable("gauges", async move {

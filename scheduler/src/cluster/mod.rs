@@ -24,8 +24,8 @@ use groups::{Grouped, Groups};
 pub(crate) use nodes::{Amounts, NodeIx, Nodes};
 use order::Order;
 pub(crate) use symbols::{Symbol, Symbols};
-pub(crate) use views::{Counted, Eligible, Namespaces, Question, Rule, RuleKind, View, ViewIx};
 use views::Views;
+pub(crate) use views::{Counted, Eligible, Namespaces, Question, Rule, RuleKind, View, ViewIx};
 
 use crate::objects::{Labels, NodeView, PodView, Template};
 

@@ -138,8 +138,7 @@ impl Nodes {
             facts.present = true;
             self.present += 1;
         }
-        let mut labels: Vec<_> =
-            view.labels.iter().map(|(k, v)| (symbols.acquire(k), symbols.acquire(v))).collect();
+        let mut labels: Vec<_> = view.labels.iter().map(|(k, v)| (symbols.acquire(k), symbols.acquire(v))).collect();
         labels.sort_unstable();
         let mut images: Vec<_> = view.images.iter().map(|(n, size)| (symbols.acquire(n), *size)).collect();
         images.sort_unstable();

@@ -275,7 +275,9 @@ impl Question {
                 RuleKind::Affinity => template.affinity.contains(&rule.term),
                 RuleKind::AntiAffinity => template.anti_affinity.contains(&rule.term),
                 RuleKind::Preferred(weight) => {
-                    let same = |w: i32| move |p: &&crate::objects::Weighted<AffinityTerm>| p.weight == w && p.term == rule.term;
+                    let same = |w: i32| {
+                        move |p: &&crate::objects::Weighted<AffinityTerm>| p.weight == w && p.term == rule.term
+                    };
                     template.affinity_preferred.iter().any(|p| same(weight)(&p))
                         || template.anti_affinity_preferred.iter().any(|p| same(-weight)(&p))
                 }

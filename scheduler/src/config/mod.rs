@@ -79,8 +79,7 @@ impl Settings {
         };
         if path.is_none() {
             let client = &mut file.client_connection;
-            client.kubeconfig =
-                flags.client.kubeconfig.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
+            client.kubeconfig = flags.client.kubeconfig.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
             client.content_type.clone_from(&flags.client.kube_api_content_type);
             client.qps = Some(flags.client.kube_api_qps);
             client.burst = Some(flags.client.kube_api_burst);
@@ -91,6 +90,14 @@ impl Settings {
         let settings = Self { file };
         let problems = settings.problems();
         if problems.is_empty() { Ok(settings) } else { Err(SettingsError::Invalid(problems)) }
+    }
+
+    /// The configuration of an empty file; for tests.
+    #[cfg(test)]
+    pub(crate) fn defaults() -> Self {
+        let mut file = File { profiles: vec![ProfileFile::default()], ..File::default() };
+        file.profiles[0].scheduler_name = Some(DEFAULT_SCHEDULER.into());
+        Self { file }
     }
 
     fn problems(&self) -> Vec<String> {
@@ -105,9 +112,8 @@ impl Settings {
         let percentages = file.profiles.iter().filter_map(|p| p.percentage_of_nodes_to_score);
         for percentage in file.percentage_of_nodes_to_score.into_iter().chain(percentages) {
             if !(0..=100).contains(&percentage) {
-                problems.push(format!(
-                    "percentageOfNodesToScore: Invalid value: {percentage}: not in valid range [0-100]"
-                ));
+                problems
+                    .push(format!("percentageOfNodesToScore: Invalid value: {percentage}: not in valid range [0-100]"));
             }
         }
         let (initial, max) = (seconds(file.pod_initial_backoff_seconds), seconds(file.pod_max_backoff_seconds));
@@ -210,9 +216,8 @@ impl Settings {
             made.push(Arc::clone(&plugin));
             Some(plugin)
         };
-        let mut at = |point: Point| -> Vec<SharedPlugin> {
-            points.at(point).iter().filter_map(|e| find(e.plugin)).collect()
-        };
+        let mut at =
+            |point: Point| -> Vec<SharedPlugin> { points.at(point).iter().filter_map(|e| find(e.plugin)).collect() };
         let (gates, filters) = (at(Point::PreEnqueue), at(Point::Filter));
         let scored = points.at(Point::Score).iter().filter_map(|e| Some((find(e.plugin)?, e.weight)));
         let scorers = scored.map(|(plugin, weight)| Scorer { plugin, weight: weight.into() }).collect();
@@ -300,9 +305,7 @@ fn make(id: PluginId, args: &Args, selector: &DefaultSelector) -> Option<SharedP
             hard_weight: args.hard_affinity_weight,
             ignore_existing_preferences: args.ignore_existing_preferences,
         }),
-        PluginId::NodeResourcesBalancedAllocation => {
-            Arc::new(BalancedAllocation { resources: args.balanced.clone() })
-        }
+        PluginId::NodeResourcesBalancedAllocation => Arc::new(BalancedAllocation { resources: args.balanced.clone() }),
         PluginId::ImageLocality => Arc::new(ImageLocality),
         PluginId::PrioritySort
         | PluginId::VolumeRestrictions

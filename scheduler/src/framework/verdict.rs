@@ -133,7 +133,8 @@ mod tests {
     #[test]
     fn reasons_are_counted_and_sorted_as_text() {
         let mut diagnosis = Diagnosis::default();
-        let both = Reasons::Many(vec![Reason::Text("Insufficient cpu"), Reason::Insufficient("example.com/gpu".into())]);
+        let both =
+            Reasons::Many(vec![Reason::Text("Insufficient cpu"), Reason::Insufficient("example.com/gpu".into())]);
         for node in 0..10 {
             let denial = Denial { resolvable: true, reasons: both.clone() };
             diagnosis.deny(at(node), PluginId::NodeResourcesFit, denial);

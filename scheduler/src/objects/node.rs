@@ -38,11 +38,7 @@ impl Taint {
 
     /// The taint that stands for `spec.unschedulable`.
     pub(crate) fn unschedulable() -> Self {
-        Self {
-            key: "node.kubernetes.io/unschedulable".into(),
-            value: Box::default(),
-            effect: TaintEffect::NoSchedule,
-        }
+        Self { key: "node.kubernetes.io/unschedulable".into(), value: Box::default(), effect: TaintEffect::NoSchedule }
     }
 }
 

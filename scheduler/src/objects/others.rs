@@ -3,19 +3,11 @@
 use std::collections::BTreeMap;
 
 use controller::Viewed;
-use k8s_openapi::{
-    ClusterResourceScope, NamespaceResourceScope,
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
-};
+use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use machinery::selector::LabelSelector;
 use serde::Deserialize;
 
-use super::{
-    Labels,
-    meta::metadata,
-    spec::selector,
-    watched,
-};
+use super::{Labels, meta::metadata, spec::selector, watched};
 
 /// A namespace from the API.
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -217,10 +217,7 @@ impl Viewed for SharedPod {
     }
 
     fn config() -> InformerConfig {
-        InformerConfig {
-            fields: "status.phase!=Succeeded,status.phase!=Failed".into(),
-            ..InformerConfig::default()
-        }
+        InformerConfig { fields: "status.phase!=Succeeded,status.phase!=Failed".into(), ..InformerConfig::default() }
     }
 }
 

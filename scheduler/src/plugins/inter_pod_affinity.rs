@@ -35,11 +35,7 @@ struct Check {
 
 /// Counts of the Pods that all of `terms` mean, by `key`.
 fn meant(terms: &[AffinityTerm], key: &str, cluster: &mut Cluster) -> ViewIx {
-    cluster.view(Question {
-        key: key.into(),
-        counted: Counted::Meant(terms.to_vec()),
-        eligible: Eligible::default(),
-    })
+    cluster.view(Question { key: key.into(), counted: Counted::Meant(terms.to_vec()), eligible: Eligible::default() })
 }
 
 /// Counts of the Pods that carry rules about a Pod, with the kind of rule.
@@ -89,9 +85,7 @@ impl Plugin for InterPodAffinity {
             ClusterEvent::PodDeleted(other) => {
                 means(&own.anti_affinity, other) || means(&other.template.anti_affinity, pod)
             }
-            ClusterEvent::NodeAdded(node) => {
-                own.affinity.iter().all(|t| node.labels.get(&t.topology_key).is_some())
-            }
+            ClusterEvent::NodeAdded(node) => own.affinity.iter().all(|t| node.labels.get(&t.topology_key).is_some()),
             ClusterEvent::NodeChanged { change, .. } => change.labels,
             ClusterEvent::Own { old, new } => old.template.labels != new.template.labels,
             ClusterEvent::NamespaceChanged => true,
@@ -173,11 +167,8 @@ impl Score for InterPodAffinity {
             };
             weighted.extend(carriers(pod, cluster, counts).into_iter().map(|(kind, view)| (weight(kind), view)));
         }
-        let signed = own
-            .affinity_preferred
-            .iter()
-            .map(|p| (1, p))
-            .chain(own.anti_affinity_preferred.iter().map(|p| (-1, p)));
+        let signed =
+            own.affinity_preferred.iter().map(|p| (1, p)).chain(own.anti_affinity_preferred.iter().map(|p| (-1, p)));
         for (sign, preferred) in signed {
             let view = meant(std::slice::from_ref(&preferred.term), &preferred.term.topology_key, cluster);
             weighted.push((sign * i64::from(preferred.weight), view));

@@ -15,3 +15,5 @@ pub(crate) mod topology_spread;
 
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

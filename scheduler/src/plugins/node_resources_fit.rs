@@ -5,9 +5,7 @@ use std::sync::Arc;
 use crate::{
     cluster::{Cluster, NodeIx, Symbol},
     events::ClusterEvent,
-    framework::{
-        Denial, Filter, MAX_SCORE, NodeCheck, NodeScore, Plugin, PluginId, Prepared, Reason, Reasons, Score,
-    },
+    framework::{Denial, Filter, MAX_SCORE, NodeCheck, NodeScore, Plugin, PluginId, Prepared, Reason, Reasons, Score},
     objects::{NodeView, PodView, Requests, Template},
 };
 
@@ -84,9 +82,7 @@ impl Plugin for NodeResourcesFit {
     fn may_help(&self, pod: &PodView, event: &ClusterEvent<'_>) -> bool {
         match event {
             ClusterEvent::NodeAdded(node) => could_hold(&pod.template.requests, node),
-            ClusterEvent::NodeChanged { new, change } => {
-                change.allocatable && could_hold(&pod.template.requests, new)
-            }
+            ClusterEvent::NodeChanged { new, change } => change.allocatable && could_hold(&pod.template.requests, new),
             // Each Pod takes at least its place among the allowed ones.
             ClusterEvent::PodDeleted(_) => true,
             ClusterEvent::PodChanged { old, new } => less(&old.template.requests, &new.template.requests),

@@ -65,9 +65,8 @@ impl NodeCheck for Check {
 
 impl Score for TaintToleration {
     fn prepare(&self, pod: &PodView, feasible: &[NodeIx], cluster: &mut Cluster) -> Option<Box<dyn NodeScore>> {
-        let prefers = |node: &NodeIx| {
-            cluster.nodes.get(*node).taints.iter().any(|t| t.effect == TaintEffect::PreferNoSchedule)
-        };
+        let prefers =
+            |node: &NodeIx| cluster.nodes.get(*node).taints.iter().any(|t| t.effect == TaintEffect::PreferNoSchedule);
         // Where no node has such a taint all are equal.
         feasible.iter().any(prefers).then(|| Box::new(Scoring(Arc::clone(&pod.template))) as Box<dyn NodeScore>)
     }

@@ -261,9 +261,8 @@ impl PodQueue {
 
     /// Tries Pods again that wait for too long.
     pub(crate) fn flush(&mut self, judge: &dyn Judge, now: Duration) {
-        let late = |uid: &&Arc<str>| {
-            self.waiting.get(&***uid).is_some_and(|w| now.saturating_sub(w.since) > self.flush_after)
-        };
+        let late =
+            |uid: &&Arc<str>| self.waiting.get(&***uid).is_some_and(|w| now.saturating_sub(w.since) > self.flush_after);
         let due: Vec<Arc<str>> = self.unschedulable.iter().filter(late).cloned().collect();
         for uid in due {
             self.release(&uid, "UnschedulableTimeout", judge, now);
