@@ -11,6 +11,9 @@
 //! 2. A row in [`table::CONTROLLERS`]: the name that `--controllers` knows, older names, whether it is on by default.
 //! 3. Its flags in [`options::Options`], with validation in `Options::validate`.
 
+mod bootstrap;
+mod certificates;
+mod children;
 mod collector;
 mod context;
 mod deployment;
@@ -18,11 +21,12 @@ mod endpoints;
 mod endpointslice;
 mod mirroring;
 mod namespace;
+mod nodeipam;
+mod nodelifecycle;
 mod objects;
 pub mod options;
-mod children;
+mod podgc;
 mod replicaset;
-mod views;
 mod rest;
 mod rootca;
 mod serve;
@@ -30,6 +34,8 @@ mod serviceaccount;
 mod slices;
 mod table;
 mod template;
+mod ttl;
+mod views;
 
 use std::sync::Arc;
 

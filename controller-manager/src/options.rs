@@ -8,7 +8,7 @@ use runtime::flags::{
 };
 use serde_json::{Value, json};
 
-use crate::table;
+use crate::{certificates::options::SigningOptions, nodeipam::options::IpamOptions, nodelifecycle::options::NodeOptions, table};
 
 /// All flags.
 #[derive(Clone, Debug, Args)]
@@ -46,6 +46,15 @@ pub struct Options {
     /// Garbage collection.
     #[command(flatten)]
     pub collection: CollectionOptions,
+    /// Signing of certificates.
+    #[command(flatten)]
+    pub signing: SigningOptions,
+    /// Pod address ranges of nodes.
+    #[command(flatten)]
+    pub ipam: IpamOptions,
+    /// Watching nodes.
+    #[command(flatten)]
+    pub nodes: NodeOptions,
     /// Time to wait for controllers to end before the process does.
     #[arg(long, default_value = "10s", value_parser = duration)]
     pub controller_shutdown_timeout: Duration,
@@ -159,6 +168,9 @@ impl Options {
     pub fn validate(&self) -> Vec<String> {
         let mut problems = self.leader_election.validate();
         problems.extend(self.metrics.validate());
+        problems.extend(self.signing.validate());
+        problems.extend(self.ipam.validate());
+        problems.extend(self.nodes.validate());
         problems.extend(table::unknown(&self.generic.controllers));
         let bounded = [
             ("--max-endpoints-per-slice", self.endpoints.max_endpoints_per_slice),

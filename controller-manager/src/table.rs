@@ -62,6 +62,16 @@ pub(crate) const CONTROLLERS: &[Controller] = controllers! {
     "replicaset-controller" "replicaset" on crate::replicaset::start::<ReplicaSet>;
     "replicationcontroller-controller" "replicationcontroller" on crate::replicaset::start::<ReplicationController>;
     "garbage-collector-controller" "garbagecollector" on collector;
+    "pod-garbage-collector-controller" "podgc" on crate::podgc::start;
+    "certificatesigningrequest-signing-controller" "csrsigning" on crate::certificates::start_signer;
+    "certificatesigningrequest-approving-controller" "csrapproving" on crate::certificates::start_approver;
+    "certificatesigningrequest-cleaner-controller" "csrcleaner" on crate::certificates::start_cleaner;
+    "ttl-controller" "ttl" on crate::ttl::start;
+    "bootstrap-signer-controller" "bootstrapsigner" off crate::bootstrap::start_signer;
+    "token-cleaner-controller" "tokencleaner" off crate::bootstrap::start_cleaner;
+    "node-ipam-controller" "nodeipam" on crate::nodeipam::start;
+    "node-lifecycle-controller" "nodelifecycle" on crate::nodelifecycle::start;
+    "taint-eviction-controller" "" on crate::nodelifecycle::eviction::start;
 };
 
 async fn collector(context: &Context) -> Result<Started, StartError> {
