@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::Router;
 use client::DelegatedAuth;
-use runtime::{Runtime, serving::SecureServing, zpages};
+use runtime::{Runtime, profiling, serving::SecureServing, zpages};
 
 use crate::{config::Settings, options::Options, start::StartError};
 
@@ -12,7 +12,7 @@ use crate::{config::Settings, options::Options, start::StartError};
 const GRACE: Duration = Duration::from_secs(5);
 /// Port unless a flag says another.
 const PORT: u16 = 10259;
-const PATHS: &[&str] = &["/configz", "/healthz", "/livez", "/metrics", "/readyz"];
+const PATHS: &[&str] = &["/configz", "/debug", "/healthz", "/livez", "/metrics", "/readyz"];
 
 /// Binds the port and serves.
 pub(crate) async fn start(options: &Options, runtime: &Runtime, settings: &Settings) -> Result<(), StartError> {
@@ -31,6 +31,7 @@ pub(crate) async fn start(options: &Options, runtime: &Runtime, settings: &Setti
         .merge(runtime::metrics::router(runtime.registry.clone()))
         .merge(zpages::router(runtime, PATHS))
         .merge(zpages::configz("componentconfig", move || document.clone()));
+    let router = if settings.profiling() { router.merge(profiling::router(&runtime.tasks)) } else { router };
     runtime.tasks.spawn("server", serving.serve(auth.protect(router), stop, GRACE));
     Ok(())
 }

@@ -83,31 +83,16 @@ pub async fn run(options: Options, runtime: Runtime) -> Result<(), StartError> {
     let client = client::connect(&args, &connection("scheduler")).await?;
     let election_client = client::connect(&args, &connection("leader-election")).await?;
 
-    let informers = Arc::new(InformerSet::new(client.clone(), &runtime.tasks));
-    let scheduler = Assembly { settings: &settings, options: &options, runtime: &runtime };
-    let election = scheduler.election(election_client)?;
+    let assembly = Assembly { settings: &settings, options: &options, runtime: &runtime, client };
+    let election = assembly.election(election_client)?;
     serve::start(&options, &runtime, &settings).await?;
-    let (shared, watched) = scheduler.assemble(client, &informers)?;
-    let watched = Arc::new(watched);
-    let (probe, others) = (Arc::clone(&watched), Arc::clone(&informers));
-    runtime.health.add_to(Scope::READY, "sched-handler-sync", move || {
-        if probe.synced() && others.unsynced().is_empty() { Ok(()) } else { Err("waiting for handlers to sync".into()) }
-    });
-    let measuring = Arc::clone(&shared);
-    runtime.tasks.spawn_cancellable("gauges", async move {
-        loop {
-            measuring.clock.sleep(MEASURE_EVERY).await;
-            measuring.measure();
-        }
-    });
-
-    let scheduler = Scheduler::new(Arc::clone(&shared));
+    let early = if settings.delays_caches() { None } else { Some(assembly.assemble()?) };
     let lead = |stop: CancellationToken| async move {
-        watched.feed(&shared);
-        while !(watched.synced() && informers.unsynced().is_empty()) && !stop.is_cancelled() {
-            stop.run_until_cancelled(shared.clock.sleep(SYNC_PAUSE)).await;
+        let assembled = early.map_or_else(|| assembly.assemble(), Ok);
+        match assembled {
+            Ok(parts) => parts.lead(stop).await,
+            Err(error) => tracing::error!(err = &error as &dyn std::error::Error, "Cannot start scheduling"),
         }
-        scheduler.run(stop).await;
     };
     match election {
         Some(elector) => elector.run(&runtime.shutdown, lead).await?,
@@ -143,6 +128,7 @@ struct Assembly<'a> {
     settings: &'a Settings,
     options: &'a Options,
     runtime: &'a Runtime,
+    client: Client,
 }
 
 impl Assembly<'_> {
@@ -162,13 +148,15 @@ impl Assembly<'_> {
         Ok(Some(elector))
     }
 
-    fn assemble(&self, client: Client, informers: &InformerSet) -> Result<(Arc<Shared>, Watched), StartError> {
+    /// Starts the informers and makes what they feed.
+    fn assemble(&self) -> Result<Parts, StartError> {
         let runtime = self.runtime;
         let metrics = Metrics::new(&runtime.registry)?;
-        let watched = Watched::start(informers);
-        let profiles = self.settings.profiles(&spread_selector::following(informers))?;
+        let informers = Arc::new(InformerSet::new(self.client.clone(), &runtime.tasks));
+        let watched = Arc::new(Watched::start(&informers));
+        let profiles = self.settings.profiles(&spread_selector::following(&informers))?;
         let tasks = runtime.tasks.child("scheduling");
-        let api = Api::new(client);
+        let api = Api::new(self.client.clone());
         let recorder = Recorder::new(api.clone(), &runtime::env::hostname()?, Arc::clone(&runtime.clock), &tasks);
         let counter = metrics.clone();
         let flush_after = match self.options.pod_max_in_unschedulable_pods_duration {
@@ -177,7 +165,7 @@ impl Assembly<'_> {
         };
         let incoming = Box::new(move |queue: &'static str, event: &str| counter.came(queue, event));
         let queue = PodQueue::new(self.settings.backoff(), flush_after, incoming);
-        let shared = Shared {
+        let shared = Arc::new(Shared {
             state: Mutex::new(State::new(queue)),
             wake: Notify::new(),
             profiles: Profiles::new(profiles),
@@ -187,7 +175,37 @@ impl Assembly<'_> {
             clock: Arc::clone(&runtime.clock),
             budgets: informers.get(),
             tasks,
-        };
-        Ok((Arc::new(shared), watched))
+        });
+        let probe = Arc::clone(&informers);
+        runtime.health.add_to(Scope::READY, "sched-handler-sync", move || match probe.unsynced().as_slice() {
+            [] => Ok(()),
+            missing => Err(format!("waiting for handlers to sync: {}", missing.join(", "))),
+        });
+        let measuring = Arc::clone(&shared);
+        runtime.tasks.spawn_cancellable("gauges", async move {
+            loop {
+                measuring.clock.sleep(MEASURE_EVERY).await;
+                measuring.measure();
+            }
+        });
+        Ok(Parts { shared, informers, watched })
+    }
+}
+
+/// A scheduler that can begin.
+struct Parts {
+    shared: Arc<Shared>,
+    informers: Arc<InformerSet>,
+    watched: Arc<Watched>,
+}
+
+impl Parts {
+    /// Schedules until `stop`.
+    async fn lead(self, stop: CancellationToken) {
+        self.watched.feed(&self.shared);
+        while !self.informers.unsynced().is_empty() && !stop.is_cancelled() {
+            stop.run_until_cancelled(self.shared.clock.sleep(SYNC_PAUSE)).await;
+        }
+        Scheduler::new(self.shared).run(stop).await;
     }
 }

@@ -33,11 +33,6 @@ impl Watched {
         let to = Arc::clone(shared);
         self.pods.on_change(move |change| pod_changed(&to, change));
     }
-
-    /// Whether all sets were complete once.
-    pub(crate) fn synced(&self) -> bool {
-        self.pods.synced() && self.nodes.synced() && self.namespaces.synced()
-    }
 }
 
 fn node_changed(shared: &Shared, change: &Change<NodeView>) {

@@ -12,6 +12,7 @@ pub mod health;
 pub mod logging;
 pub mod metrics;
 pub mod process;
+pub mod profiling;
 pub mod serving;
 pub mod tasks;
 pub mod tls;
