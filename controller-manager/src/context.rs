@@ -5,7 +5,6 @@ use std::sync::Arc;
 use ::controller::{
     Driver, EventRecorder, Informer, InformerSet, Queue, QueueConfig, QueueMetrics, RateLimiting, Reconcile, Retries,
 };
-use client::{ClientError, ClientMetrics, Connection};
 use futures::{
     FutureExt,
     future::{BoxFuture, join_all},
@@ -16,25 +15,7 @@ use prometheus::Registry;
 use runtime::{clock::Clock, tasks::TaskGroup};
 use tokio_util::sync::CancellationToken;
 
-use crate::{COMPONENT, StartError, options::Options};
-
-/// Makes clients: one for each controller, so that none waits for the requests of another.
-pub(crate) struct Clients {
-    options: Arc<Options>,
-    metrics: ClientMetrics,
-}
-
-impl Clients {
-    pub(crate) fn new(options: Arc<Options>, metrics: ClientMetrics) -> Self {
-        Self { options, metrics }
-    }
-
-    /// A client with the credentials of the process.
-    pub(crate) async fn plain(&self, user: &str) -> Result<Client, ClientError> {
-        let connection = Connection::of(COMPONENT, user, &self.options.client, Some(self.metrics.clone()));
-        client::connect(&self.options.client, &connection).await
-    }
-}
+use crate::{StartError, credentials::Clients, options::Options};
 
 /// Shared by all controllers of the process while it leads. Cheap to clone.
 #[derive(Clone)]
@@ -56,7 +37,12 @@ pub(crate) struct Context {
 impl Context {
     /// The client of a controller, with its own rate limit.
     pub(crate) async fn client(&self, controller: &str) -> Result<Client, StartError> {
-        Ok(self.clients.plain(controller).await?)
+        self.clients.of(controller, &self.tasks, &self.clock).await
+    }
+
+    /// A client for informers of parts of a kind. It has the credentials of the process, which may watch everything.
+    pub(crate) async fn watching_client(&self) -> Result<Client, StartError> {
+        Ok(self.clients.plain("shared-informers").await?)
     }
 
     /// Records events as `component`, such as `deployment-controller`.

@@ -16,6 +16,7 @@ mod certificates;
 mod children;
 mod collector;
 mod context;
+mod credentials;
 mod deployment;
 mod endpoints;
 mod endpointslice;
@@ -45,7 +46,8 @@ use runtime::{Runtime, health::Scope};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    context::{Clients, Context},
+    context::Context,
+    credentials::Clients,
     options::Options,
 };
 

@@ -149,6 +149,9 @@ pub struct AccountOptions {
     /// File with the root certificate authority that every namespace gets as kube-root-ca.crt.
     #[arg(long)]
     pub root_ca_file: Option<PathBuf>,
+    /// Use individual service account credentials for each controller.
+    #[arg(long, default_value_t = false)]
+    pub use_service_account_credentials: bool,
 }
 
 /// Garbage collection.

@@ -40,7 +40,7 @@ const ZONE: &str = "topology.kubernetes.io/zone";
 /// Starts the controller.
 pub(crate) async fn start(context: &Context) -> Result<Started, StartError> {
     let client = context.client("node-controller").await?;
-    let leases: Api<Lease> = Api::namespaced(client.clone(), LEASES);
+    let leases: Api<Lease> = Api::namespaced(context.watching_client().await?, LEASES);
     let monitor = Monitor {
         nodes: context.informers.get(),
         pods: context.informers.get(),

@@ -6,18 +6,18 @@ mod plan;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use ::controller::{Cached, Informer};
-use client::{ApiErrorExt, CallError};
-use k8s_openapi::api::core::v1::{Node, Pod, PodStatus};
+use client::{ApiErrorExt, CallError, Scope};
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{
     Api, Client,
     api::{DeleteParams, Preconditions},
 };
 use runtime::clock::Clock;
+use serde_json::json;
 
 use crate::{
     StartError,
     context::{Context, now},
-    nodelifecycle::set_condition,
     table::Started,
     views::{NodeView, PodView},
 };
@@ -124,22 +124,14 @@ impl Collector {
         if doomed.pod.phase.is_terminal() {
             return Ok(());
         }
-        let now = now(&*self.clock);
-        let uid = &doomed.pod.uid;
-        let orphaned = doomed.reason == Reason::NodeGone;
-        client::modify_status(api, &doomed.pod.key.name, |pod: &mut Pod| {
-            if pod.metadata.uid.as_ref() != Some(uid) {
-                return false;
-            }
-            let status = pod.status.get_or_insert_with(PodStatus::default);
-            status.phase = Some("Failed".to_owned());
-            if orphaned {
-                let text = "PodGC: node no longer exists";
-                set_condition(status, "DisruptionTarget", "True", "DeletionByPodGC", text, now.clone());
-            }
-            true
-        })
-        .await
-        .map(drop)
+        let mut status = json!({"phase": "Failed"});
+        if doomed.reason == Reason::NodeGone {
+            status["conditions"] = json!([{
+                "type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC",
+                "message": "PodGC: node no longer exists", "lastTransitionTime": now(&*self.clock),
+            }]);
+        }
+        let patch = json!({"metadata": {"uid": doomed.pod.uid}, "status": status});
+        client::strategic_patch(api, &doomed.pod.key.name, Scope::Status, &patch).await.map(drop)
     }
 }

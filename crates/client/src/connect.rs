@@ -63,6 +63,18 @@ pub async fn connect(args: &ClientArgs, connection: &Connection) -> Result<Clien
     connect_with(load(args.kubeconfig.as_deref(), args.master.as_deref()).await?, connection)
 }
 
+/// [`connect`], but with a bearer token instead of the credentials of the kubeconfig.
+pub async fn connect_with_token(
+    args: &ClientArgs,
+    connection: &Connection,
+    token: &str,
+) -> Result<Client, ClientError> {
+    let mut config = load(args.kubeconfig.as_deref(), args.master.as_deref()).await?;
+    // A token alone always decodes.
+    config.auth_info = serde_json::from_value(serde_json::json!({"token": token})).unwrap_or_default();
+    connect_with(config, connection)
+}
+
 /// A client for a configuration.
 pub fn connect_with(mut config: Config, connection: &Connection) -> Result<Client, ClientError> {
     // The first component to come decides; all come with the same provider.
