@@ -33,6 +33,11 @@ impl Netns {
         namespace
     }
 
+    /// Its name, as `ip netns` knows it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Gives the loopback another address.
     pub fn add_address(&self, address: &str) {
         self.ok("ip", &["address", "add", &format!("{address}/32"), "dev", "lo"]);
