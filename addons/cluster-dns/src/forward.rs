@@ -115,7 +115,7 @@ impl Upstreams {
                 let begun = Instant::now();
                 let asked = timeout(ATTEMPT, exchange(server.address, query, flags, self.force_tcp)).await;
                 let outcome = asked.unwrap_or(Err(ForwardError::Deadline));
-                let code = outcome.as_ref().map_or_else(|_| "none".into(), |m| rcode(m));
+                let code = outcome.as_ref().map_or_else(|_| "none".into(), rcode);
                 self.metrics.observe_upstream(server.address, &code, begun.elapsed());
                 match outcome {
                     Ok(message) => {

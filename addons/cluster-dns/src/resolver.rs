@@ -133,7 +133,7 @@ impl Resolver {
             let (mut records, more) = match found {
                 Found::Foreign => return Local::Ask { aliases, name },
                 Found::Alias(record, target) => {
-                    aliases.push(record);
+                    aliases.push(*record);
                     if !matches!(query.query_type(), RecordType::A | RecordType::AAAA) {
                         break;
                     }

@@ -121,12 +121,7 @@ pub(crate) fn receive(bytes: &[u8]) -> Received {
         query,
     };
     if message.edns.as_ref().is_some_and(|e| e.version() > 0) {
-        let mut answer = request.answer(ResponseCode::NoError);
-        // Extended codes have their high bits in the OPT record.
-        if let Some(edns) = answer.edns.as_mut() {
-            edns.set_rcode_high(ResponseCode::BADVERS.high());
-        }
-        return Received::Refused(Box::new(answer));
+        return Received::Refused(Box::new(request.answer(ResponseCode::BADVERS)));
     }
     let transfer = matches!(request.query.query_type(), RecordType::AXFR | RecordType::IXFR);
     if transfer || request.query.query_class() != DNSClass::IN {
@@ -210,6 +205,13 @@ mod tests {
             q.set_query_type(RecordType::AXFR);
         });
         assert_eq!(refused(&transfer.to_vec().expect("bytes")), ResponseCode::Refused);
+        let mut newer = question(Some(1232));
+        newer.edns.iter_mut().for_each(|e| {
+            e.set_version(1);
+        });
+        let Received::Refused(answer) = received(&newer) else { panic!("not refused") };
+        let answer = Message::from_vec(&encode(*answer, 512).expect("bytes")).expect("a message");
+        assert_eq!(u16::from(answer.metadata.response_code), 16, "BADVERS, or BADSIG which has the same number");
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub(crate) enum Found {
     /// Records, and records that help.
     Records(Vec<Record>, Vec<Record>),
     /// The name stands for another name.
-    Alias(Record, Name),
+    Alias(Box<Record>, Name),
     /// The name exists, not with this type.
     NoData,
     /// The name does not exist.
@@ -187,7 +187,10 @@ impl<'a> Zone<'a> {
     fn external(&self, name: &Name, service: &ServiceView) -> Found {
         let Target::External(target) = &service.target else { return Found::NoName };
         match parse(target).filter(|t| !t.is_root()) {
-            Some(target) => Found::Alias(self.record(name.clone(), RData::CNAME(CNAME(target.clone()))), target),
+            Some(target) => {
+                let record = self.record(name.clone(), RData::CNAME(CNAME(target.clone())));
+                Found::Alias(Box::new(record), target)
+            }
             None => Found::NoData,
         }
     }
