@@ -54,5 +54,8 @@ pub async fn ensure(
         );
     }
     let cluster = Cluster::load(host, super_admin, Some(server), patience).await?;
-    cluster.create_if_absent(host, &object).await.context("unable to create the kubeadm:cluster-admins ClusterRoleBinding")
+    cluster
+        .create_if_absent(host, &object)
+        .await
+        .context("unable to create the kubeadm:cluster-admins ClusterRoleBinding")
 }

@@ -46,6 +46,12 @@ pub enum Command {
     Kubeconfig(KubeconfigCommand),
     /// Print the version of kubeadm.
     Version(VersionCommand),
+    /// Keep a kubelet running where no init system does.
+    #[command(name = crate::supervisor::COMMAND, hide = true)]
+    SuperviseKubelet {
+        /// The kubelet.
+        program: PathBuf,
+    },
 }
 
 /// `kubeadm init`.
@@ -362,7 +368,12 @@ pub enum TokenAction {
         #[arg(long, default_value = "", value_name = "TEXT")]
         description: String,
         /// Extra groups that this token will authenticate as when used for authentication.
-        #[arg(long, value_delimiter = ',', default_value = "system:bootstrappers:kubeadm:default-node-token", value_name = "GROUP")]
+        #[arg(
+            long,
+            value_delimiter = ',',
+            default_value = "system:bootstrappers:kubeadm:default-node-token",
+            value_name = "GROUP"
+        )]
         groups: Vec<String>,
         /// Instead of printing only the token, print the full 'kubeadm join' flag needed to join the cluster.
         #[arg(long)]

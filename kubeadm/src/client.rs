@@ -142,10 +142,8 @@ impl Cluster {
     /// Posts to a path of an API that speaks JSON.
     pub async fn post(&self, path: &str, body: &Value) -> Result<Value> {
         let body = serde_json::to_vec(body).context("cannot encode a request")?;
-        let answer = tokio::time::timeout(
-            self.patience,
-            self.request(http::Method::POST, path, "application/json", body),
-        );
+        let answer =
+            tokio::time::timeout(self.patience, self.request(http::Method::POST, path, "application/json", body));
         match answer.await {
             Ok(answer) => answer.map_err(|error| Error::new(error_text(&error))),
             Err(_) => fail!("context deadline exceeded"),
@@ -205,11 +203,9 @@ impl Cluster {
 
     /// Deletes an object; `false` when there was none.
     pub async fn delete(&self, path: &str) -> Result<bool> {
-        self.persist(async || {
-            match self.request(http::Method::DELETE, path, "application/json", Vec::new()).await {
-                Err(error) if error.is_not_found() => Ok(false),
-                other => other.map(|_| true),
-            }
+        self.persist(async || match self.request(http::Method::DELETE, path, "application/json", Vec::new()).await {
+            Err(error) if error.is_not_found() => Ok(false),
+            other => other.map(|_| true),
         })
         .await
     }
@@ -241,10 +237,8 @@ pub async fn fetch(url: &str, deadline: Duration) -> Result<String> {
     let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
         return fail!("invalid URL {url:?}");
     };
-    let cluster = Cluster::with(
-        Config::new(format!("{scheme}://{authority}").parse().context("invalid URL")?),
-        deadline,
-    )?;
+    let cluster =
+        Cluster::with(Config::new(format!("{scheme}://{authority}").parse().context("invalid URL")?), deadline)?;
     let path = uri.path_and_query().map_or("/", |p| p.as_str());
     let text = tokio::time::timeout(deadline, cluster.text_once(path))
         .await

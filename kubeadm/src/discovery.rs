@@ -89,7 +89,9 @@ async fn by_signature(host: &dyn Host, by: &TokenDiscovery, patience: Duration) 
     for pin in &by.ca_cert_hashes {
         let good = pin.strip_prefix("sha256:").is_some_and(|hash| hex::decode(hash).is_ok_and(|b| b.len() == 32));
         if !good {
-            return fail!("invalid public key hash: invalid hash, expected \"format:value\" with a sha256 value: {pin:?}");
+            return fail!(
+                "invalid public key hash: invalid hash, expected \"format:value\" with a sha256 value: {pin:?}"
+            );
         }
     }
     let server = format!("https://{}", by.api_server_endpoint);
@@ -100,11 +102,14 @@ async fn by_signature(host: &dyn Host, by: &TokenDiscovery, patience: Duration) 
         return named(&file);
     }
     check_pins(host, &file, &by.ca_cert_hashes)?;
-    let authorities = file.authorities(host).ok_or_else(|| Error::new("the cluster-info kubeconfig has no authority"))?;
+    let authorities =
+        file.authorities(host).ok_or_else(|| Error::new("the cluster-info kubeconfig has no authority"))?;
     let verified = Cluster::anonymous(&server, Some(issue::certificates(&authorities)), Duration::ZERO)?;
     let second = ask(&verified, &token, patience).await?;
     if second != text {
-        return fail!("the second kubeconfig from the cluster-info ConfigMap (using validated TLS) was different from the first");
+        return fail!(
+            "the second kubeconfig from the cluster-info ConfigMap (using validated TLS) was different from the first"
+        );
     }
     named(&file)
 }

@@ -19,8 +19,7 @@ use crate::{
 /// Deadline of one call with its repetitions on all endpoints.
 const CALL: Duration = Duration::from_secs(2);
 /// Mirror Pods of etcd.
-const PODS: &str =
-    "/api/v1/namespaces/kube-system/pods?labelSelector=component%3Detcd%2Ctier%3Dcontrol-plane";
+const PODS: &str = "/api/v1/namespaces/kube-system/pods?labelSelector=component%3Detcd%2Ctier%3Dcontrol-plane";
 
 /// A member as etcd lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +44,8 @@ impl Etcd {
     pub async fn of_cluster(host: &dyn Host, api: &Cluster, config: &ClusterConfiguration) -> Result<Self> {
         let pods = api.get(PODS).await?.unwrap_or_default();
         let items = pods.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
-        let url = |pod: &Value| pod.pointer("/metadata/annotations")?.get(ETCD_ANNOTATION)?.as_str().map(ToOwned::to_owned);
+        let url =
+            |pod: &Value| pod.pointer("/metadata/annotations")?.get(ETCD_ANNOTATION)?.as_str().map(ToOwned::to_owned);
         let urls: Vec<String> = items.iter().filter_map(url).collect();
         if urls.is_empty() {
             return fail!("could not retrieve the list of etcd endpoints");
@@ -58,7 +58,9 @@ impl Etcd {
         let directory = Path::new(&config.certificates_dir).join("etcd");
         let read = |file: &str| {
             let path = directory.join(file);
-            host.read(&path).map(|bytes| STANDARD.encode(bytes)).with_context(|| format!("couldn't read {}", path.display()))
+            host.read(&path)
+                .map(|bytes| STANDARD.encode(bytes))
+                .with_context(|| format!("couldn't read {}", path.display()))
         };
         let (ca, cert, key) = (read("ca.crt")?, read("healthcheck-client.crt")?, read("healthcheck-client.key")?);
         let mut endpoints = Vec::new();
@@ -187,7 +189,9 @@ impl Joining<'_> {
         };
         self.host.line("[etcd] Creating static Pod manifest for \"etcd\"");
         let data = self.cluster.local_etcd().data_dir;
-        self.host.create_directory(Path::new(&data), 0o700).with_context(|| format!("failed to create etcd directory {data:?} in {MANIFESTS_DIR}"))?;
+        self.host
+            .create_directory(Path::new(&data), 0o700)
+            .with_context(|| format!("failed to create etcd directory {data:?} in {MANIFESTS_DIR}"))?;
         let members = initial_cluster(&members, &peer_url, self.node);
         let inputs = Inputs {
             host: self.host,

@@ -39,16 +39,17 @@ pub async fn cluster(host: &dyn Host, api: &Cluster) -> Result<ClusterConfigurat
     let Some(map) = found else { return fail!("failed to get config map: configmaps \"kubeadm-config\" not found") };
     let text = map.pointer("/data/ClusterConfiguration").and_then(Value::as_str);
     let Some(text) = text else {
-        return fail!("unexpected error when reading kubeadm-config ConfigMap: ClusterConfiguration key value pair missing");
+        return fail!(
+            "unexpected error when reading kubeadm-config ConfigMap: ClusterConfiguration key value pair missing"
+        );
     };
     let mut value = yaml::parse(text).context("failed to decode cluster configuration data")?;
     if let Value::Object(fields) = &mut value {
         fields.remove("apiVersion");
         fields.remove("kind");
     }
-    let mut cluster: ClusterConfiguration =
-        documents::decode(host, value, "ClusterConfiguration", Strictness::Warn)
-            .context("failed to decode cluster configuration data")?;
+    let mut cluster: ClusterConfiguration = documents::decode(host, value, "ClusterConfiguration", Strictness::Warn)
+        .context("failed to decode cluster configuration data")?;
     defaults::cluster_static(&mut cluster);
     Ok(cluster)
 }

@@ -43,11 +43,7 @@ pub struct Program {
 impl Program {
     /// A program that is given a minute.
     pub fn new<I: IntoIterator<Item = S>, S: Into<String>>(name: impl Into<String>, args: I) -> Self {
-        Self {
-            name: name.into(),
-            args: args.into_iter().map(Into::into).collect(),
-            deadline: Duration::from_secs(60),
-        }
+        Self { name: name.into(), args: args.into_iter().map(Into::into).collect(), deadline: Duration::from_secs(60) }
     }
 
     /// The same with another deadline.

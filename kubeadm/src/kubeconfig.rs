@@ -199,6 +199,7 @@ pub fn check_existing(host: &dyn Host, path: &Path, ca: &[u8], server: &str) -> 
 /// What is known of the certificate inside a file.
 pub fn certificate_facts(host: &dyn Host, path: &Path) -> Result<Facts> {
     let file = Kubeconfig::load(host, path)?;
-    let pem = file.certificate(host).ok_or_else(|| Error::new(format!("no client certificate in {}", path.display())))?;
+    let pem =
+        file.certificate(host).ok_or_else(|| Error::new(format!("no client certificate in {}", path.display())))?;
     issue::facts(&issue::first_certificate(&pem)?)
 }

@@ -1,23 +1,18 @@
 //! The kubelet of this host: its files and its process.
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use serde_json::{Value, json};
 
 use crate::{
     config::{Arg, NodeRegistration, component::ComponentConfig},
-    constants::{BOOTSTRAP_KUBELET_CONF, KUBELET_CONF, KUBELET_CONFIG, KUBELET_DIR, KUBELET_ENV, KUBELET_INSTANCE_CONFIG},
+    constants::{
+        BOOTSTRAP_KUBELET_CONF, KUBELET_CONF, KUBELET_CONFIG, KUBELET_DIR, KUBELET_ENV, KUBELET_INSTANCE_CONFIG,
+    },
     error::{Context, Result, fail},
-    host::{Daemon, Host, PathKind, Program, Stop},
-    yaml,
+    host::{Host, PathKind, Program},
+    supervisor, yaml,
 };
-
-/// Where the id of a kubelet that kubeadm supervises is kept.
-const PID_FILE: &str = "/var/lib/kubelet/kubeadm-kubelet.pid";
-/// Its output.
-const LOG_FILE: &str = "/var/log/kubelet.log";
-/// How long a kubelet may take to end.
-const GRACE: Duration = Duration::from_secs(15);
 
 /// Who registers the taints of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,22 +89,16 @@ pub fn stop(host: &dyn Host) -> Result<()> {
     if host.has_systemd() {
         return systemctl(host, "stop");
     }
-    let Some(pid) = supervised(host) else { return Ok(()) };
-    host.stop(pid, Stop::Gracefully).context("couldn't stop the kubelet")?;
-    let rounds = GRACE.as_millis() / 100;
-    for _ in 0..rounds {
-        if !is_kubelet(host, pid) {
-            return forget(host);
-        }
-        host.pause(Duration::from_millis(100));
-    }
-    host.stop(pid, Stop::Now).context("couldn't stop the kubelet")?;
-    forget(host)
+    supervisor::stop(host)
 }
 
 /// Starts the kubelet: by systemd where it runs, otherwise as a process of its own.
 pub fn start(host: &dyn Host, programs: &Path) -> Result<()> {
     host.line("[kubelet-start] Starting the kubelet");
+    launch(host, programs)
+}
+
+fn launch(host: &dyn Host, programs: &Path) -> Result<()> {
     if host.has_systemd() {
         systemctl(host, "daemon-reload")?;
         return systemctl(host, "restart");
@@ -118,20 +107,18 @@ pub fn start(host: &dyn Host, programs: &Path) -> Result<()> {
     let beside = programs.join("kubelet");
     let program = if host.kind(&beside) == Some(PathKind::File) { Some(beside) } else { host.find_program("kubelet") };
     let Some(program) = program else {
-        host.line("[kubelet-start] no supported init system detected, won't make sure the kubelet is running properly.");
+        host.line(
+            "[kubelet-start] no supported init system detected, won't make sure the kubelet is running properly.",
+        );
         return Ok(());
     };
-    host.line(&format!("[kubelet-start] No init system found, supervising the kubelet with pid file {PID_FILE:?} and log file {LOG_FILE:?}"));
-    let pid = host
-        .start(&Daemon { program, args: arguments(host), log: LOG_FILE.into() })
-        .context("couldn't start the kubelet")?;
-    host.put(Path::new(PID_FILE), 0o644, format!("{pid}\n").as_bytes()).context("couldn't note the kubelet's process")
+    supervisor::start(host, &program)
 }
 
 /// Restarts the kubelet after its credentials changed.
 pub fn restart(host: &dyn Host, programs: &Path) -> Result<()> {
     stop(host)?;
-    start(host, programs)
+    launch(host, programs)
 }
 
 /// What the kubelet is started with: the same as by systemd's unit.
@@ -158,23 +145,6 @@ pub fn variable_words(text: &str, variable: &str) -> Vec<String> {
         None => value.trim().to_owned(),
     };
     plain.split_whitespace().map(ToOwned::to_owned).collect()
-}
-
-/// The kubelet that kubeadm started, if it still runs.
-pub fn supervised(host: &dyn Host) -> Option<u32> {
-    let pid = host.read_text(Path::new(PID_FILE)).ok()?.trim().parse().ok()?;
-    is_kubelet(host, pid).then_some(pid)
-}
-
-/// A process id may be another process by now.
-fn is_kubelet(host: &dyn Host, pid: u32) -> bool {
-    let command = host.command_of(pid).unwrap_or_default();
-    command.first().is_some_and(|program| program.ends_with("kubelet"))
-        && command.iter().any(|arg| arg == &format!("--config={KUBELET_CONFIG}"))
-}
-
-fn forget(host: &dyn Host) -> Result<()> {
-    host.remove(Path::new(PID_FILE)).context("couldn't forget the kubelet's process")
 }
 
 fn systemctl(host: &dyn Host, verb: &str) -> Result<()> {

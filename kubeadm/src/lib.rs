@@ -27,5 +27,6 @@ pub mod phases;
 pub mod pki;
 pub mod preflight;
 pub mod rbac;
+pub mod supervisor;
 pub mod token;
 pub mod yaml;

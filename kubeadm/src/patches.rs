@@ -11,8 +11,14 @@ use crate::{
     yaml,
 };
 
-const TARGETS: [&str; 6] =
-    ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubeletconfiguration", "corednsdeployment"];
+const TARGETS: [&str; 6] = [
+    "etcd",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kubeletconfiguration",
+    "corednsdeployment",
+];
 
 /// Form of a patch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +83,9 @@ impl Patches {
                 Form::Json => patch::json::apply(&value, &one.content),
                 Form::Strategic => strategic(target, &value, &one.content),
             }
-            .with_context(|| format!("could not apply patch of type {:?} to target {target:?}", one.form.media_type()))?;
+            .with_context(|| {
+                format!("could not apply patch of type {:?} to target {target:?}", one.form.media_type())
+            })?;
             host.line(&format!("[patches] Applied patch of type {:?} to target {target:?}", one.form.media_type()));
         }
         Ok(value)
@@ -100,7 +108,9 @@ fn strategic(target: &str, value: &Value, content: &Value) -> machinery::status:
 /// All files below a directory in lexical order.
 fn files(host: &dyn Host, directory: &Path) -> Result<Vec<PathBuf>> {
     let mut all = Vec::new();
-    let entries = host.list(directory).with_context(|| format!("could not list patch files for path {:?}", directory.display().to_string()))?;
+    let entries = host
+        .list(directory)
+        .with_context(|| format!("could not list patch files for path {:?}", directory.display().to_string()))?;
     for entry in entries {
         match host.kind(&entry) {
             Some(PathKind::Directory) => all.extend(files(host, &entry)?),
@@ -127,7 +137,10 @@ fn parse_name(host: &dyn Host, name: &str) -> Result<Option<(&'static str, Form)
     match TARGETS.iter().find(|target| stem.starts_with(**target)) {
         Some(target) => Ok(Some((target, form))),
         None => {
-            host.warn(&format!("[patches] Ignoring file {name:?}: unknown target, must be one of [{}]\n", TARGETS.join(" ")));
+            host.warn(&format!(
+                "[patches] Ignoring file {name:?}: unknown target, must be one of [{}]\n",
+                TARGETS.join(" ")
+            ));
             Ok(None)
         }
     }

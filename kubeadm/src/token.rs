@@ -119,7 +119,10 @@ pub fn from_secret(secret: &Value) -> Result<BootstrapToken> {
         return fail!("bootstrap Token Secret {name:?} has no token-id or token-secret data");
     };
     if name != secret_name(&id) {
-        return fail!("bootstrap token name is not of the form 'bootstrap-token-{{token-id}}'. Actual: {name:?}. Expected: {:?}", secret_name(&id));
+        return fail!(
+            "bootstrap token name is not of the form 'bootstrap-token-{{token-id}}'. Actual: {name:?}. Expected: {:?}",
+            secret_name(&id)
+        );
     }
     let parts = Token::parse(&format!("{id}.{word}")).context("bootstrap Token Secret has an invalid format")?;
     let mut usages: Vec<String> = USAGES

@@ -141,9 +141,7 @@ fn corefile(domain: &str) -> String {
 }
 
 fn coredns_service(cluster: &ClusterConfiguration) -> Result<Value> {
-    let port = |name: &str, port: u16, protocol: &str| {
-        json!({"name": name, "port": port, "protocol": protocol, "targetPort": port})
-    };
+    let port = |name: &str, port: u16, protocol: &str| json!({"name": name, "port": port, "protocol": protocol, "targetPort": port});
     Ok(json!({
         "apiVersion": "v1",
         "kind": "Service",
@@ -166,9 +164,8 @@ fn coredns_service(cluster: &ClusterConfiguration) -> Result<Value> {
 }
 
 fn deployment(cluster: &ClusterConfiguration) -> Value {
-    let port = |name: &str, port: u16, protocol: &str| {
-        json!({"name": name, "containerPort": port, "protocol": protocol})
-    };
+    let port =
+        |name: &str, port: u16, protocol: &str| json!({"name": name, "containerPort": port, "protocol": protocol});
     let container = json!({
         "name": "coredns",
         "image": images::dns(cluster),

@@ -53,7 +53,9 @@ fn kubeconfig(server: &str) -> Value {
 }
 
 fn daemon_set(host: &dyn Host, cluster: &ClusterConfiguration) -> Value {
-    let mut env = vec![json!({"name": "NODE_NAME", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "spec.nodeName"}}})];
+    let mut env = vec![
+        json!({"name": "NODE_NAME", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "spec.nodeName"}}}),
+    ];
     env.extend(manifests::environment(host, &[]));
     json!({
         "apiVersion": "apps/v1",

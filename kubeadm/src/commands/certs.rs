@@ -1,6 +1,10 @@
 //! `kubeadm certs`.
 
-use std::{path::{Path, PathBuf}, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -132,8 +136,7 @@ impl Expiration {
             row.push(String::new());
             return row;
         };
-        let mut row =
-            vec![self.name.to_owned(), date(facts.lifetime.not_after), remaining(self.seconds(now))];
+        let mut row = vec![self.name.to_owned(), date(facts.lifetime.not_after), remaining(self.seconds(now))];
         row.extend(self.authority.map(ToOwned::to_owned));
         row.push(if self.external { "yes" } else { "no" }.to_owned());
         row
@@ -170,9 +173,8 @@ async fn check(host: &dyn Host, flags: &CertsFlags, format: Format) -> Result<()
     let pki = Path::new(&found.certificates_dir);
     let now = host.now();
     let place = Place { host, cluster: &found, pki, kubeconfigs: Path::new(KUBERNETES_DIR), started: now };
-    let external = |name: &str| {
-        authorities(&found).iter().find(|row| row.name == name).is_some_and(|row| place.is_external(row))
-    };
+    let external =
+        |name: &str| authorities(&found).iter().find(|row| row.name == name).is_some_and(|row| place.is_external(row));
     let mut leaves = Vec::new();
     for one in renewables(&found) {
         let facts = place.facts(&one)?;

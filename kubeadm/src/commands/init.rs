@@ -46,7 +46,9 @@ pub(super) async fn run(host: Arc<dyn Host>, command: InitCommand, given: &Given
 }
 
 fn announce_network(init: &Init) {
-    if init.cluster().image_source() == ImageSource::Programs && init.cluster().networking.pod_subnet == DEFAULT_POD_SUBNET {
+    if init.cluster().image_source() == ImageSource::Programs
+        && init.cluster().networking.pod_subnet == DEFAULT_POD_SUBNET
+    {
         init.host.line(&format!("[init] Using pod network {DEFAULT_POD_SUBNET}"));
     }
 }
@@ -147,8 +149,9 @@ fn prepare(
         config.init.patches = Some(Patches { directory: flags.patches });
     }
     let dry_run = config.init.dry_run;
-    let ignored =
-        preflight::ignored(flags.ignore_preflight_errors.iter().chain(&config.init.node_registration.ignore_preflight_errors))?;
+    let ignored = preflight::ignored(
+        flags.ignore_preflight_errors.iter().chain(&config.init.node_registration.ignore_preflight_errors),
+    )?;
     let programs = programs(&*host, flags.bin_dir)?;
     let host: Arc<dyn Host> = if dry_run {
         let directory = host

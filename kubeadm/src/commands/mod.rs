@@ -14,11 +14,13 @@ use std::{path::PathBuf, sync::Arc};
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, parser::ValueSource};
 
+use runtime::CancellationToken;
+
 use crate::{
     cli::{Cli, Command},
     error::{Context, Error, Result, fail},
     host::Host,
-    phases,
+    phases, supervisor,
 };
 
 /// Flags that may stand beside `--config`.
@@ -89,9 +91,8 @@ impl Given {
 
 /// The command line with the phases in its help.
 pub fn command() -> clap::Command {
-    let workflow = |name: &str, outline: String| {
-        format!("The \"{name}\" command executes the following phases:\n{outline}")
-    };
+    let workflow =
+        |name: &str, outline: String| format!("The \"{name}\" command executes the following phases:\n{outline}");
     let init = workflow("init", phases::workflow::outline(phases::init::PHASES));
     let join = workflow("join [api-server-endpoint]", phases::workflow::outline(phases::join::PHASES));
     let reset = workflow("reset", phases::workflow::outline(phases::reset::PHASES));
@@ -102,7 +103,7 @@ pub fn command() -> clap::Command {
 }
 
 /// Runs a command line. The result is the error to print.
-pub async fn run(host: Arc<dyn Host>, words: Vec<String>) -> Result<()> {
+pub async fn run(host: Arc<dyn Host>, words: Vec<String>, stop: CancellationToken) -> Result<()> {
     let mut command = command();
     let matches = match command.try_get_matches_from_mut(words) {
         Ok(matches) => matches,
@@ -118,28 +119,44 @@ pub async fn run(host: Arc<dyn Host>, words: Vec<String>) -> Result<()> {
         host.change_root(root).with_context(|| format!("failed to chroot to {}", root.display()))?;
     }
     given.check_mixed()?;
-    match cli.command {
+    if let Some(Command::SuperviseKubelet { program }) = cli.command {
+        return supervisor::run(&*host, program, stop).await;
+    }
+    tokio::select! {
+        done = dispatch(host, cli.command, &given, &mut command) => done,
+        () = stop.cancelled() => fail!("interrupted"),
+    }
+}
+
+async fn dispatch(
+    host: Arc<dyn Host>,
+    chosen: Option<Command>,
+    given: &Given,
+    command: &mut clap::Command,
+) -> Result<()> {
+    match chosen {
         None => {
             host.say(&command.render_help().to_string());
             Ok(())
         }
-        Some(Command::Init(init)) => init::run(host, *init, &given).await,
-        Some(Command::Join(join)) => join::run(host, *join, &given).await,
-        Some(Command::Reset(reset)) => reset::run(host, *reset, &given).await,
+        Some(Command::Init(init)) => init::run(host, *init, given).await,
+        Some(Command::Join(join)) => join::run(host, *join, given).await,
+        Some(Command::Reset(reset)) => reset::run(host, *reset, given).await,
         Some(Command::Token(token)) => match token.action {
             Some(action) => token::run(&*host, action, token.kubeconfig.as_deref(), token.dry_run).await,
-            None => no_subcommand(&*host, &mut command, &["token"]),
+            None => no_subcommand(&*host, command, &["token"]),
         },
-        Some(Command::Config(config)) => config::run(host, config, &mut command).await,
+        Some(Command::Config(config)) => config::run(host, config, command).await,
         Some(Command::Certs(certs)) => match certs.action {
-            Some(action) => certs::run(host, action, &mut command).await,
-            None => no_subcommand(&*host, &mut command, &["certs"]),
+            Some(action) => certs::run(host, action, command).await,
+            None => no_subcommand(&*host, command, &["certs"]),
         },
         Some(Command::Kubeconfig(kubeconfig)) => match kubeconfig.action {
             Some(action) => kubeconfig::run(&*host, action).await,
-            None => no_subcommand(&*host, &mut command, &["kubeconfig"]),
+            None => no_subcommand(&*host, command, &["kubeconfig"]),
         },
         Some(Command::Version(version)) => version::run(&*host, &version.output),
+        Some(Command::SuperviseKubelet { .. }) => Ok(()),
     }
 }
 

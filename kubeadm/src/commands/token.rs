@@ -32,7 +32,16 @@ pub(super) async fn run(host: &dyn Host, action: TokenAction, kubeconfig: Option
     let api = if dry_run { api.telling() } else { api };
     match action {
         TokenAction::Generate => Ok(()),
-        TokenAction::Create { token, certificate_key, config, description, groups, print_join_command, ttl, usages } => {
+        TokenAction::Create {
+            token,
+            certificate_key,
+            config,
+            description,
+            groups,
+            print_join_command,
+            ttl,
+            usages,
+        } => {
             let mut entry = match config {
                 Some(path) => of_file(host, &path)?,
                 None => BootstrapToken { description, groups, ttl: Some(ttl), usages, ..BootstrapToken::default() },

@@ -4,12 +4,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{ApiEndpoint, ClusterConfiguration};
-use crate::{
-    constants::MANIFESTS_DIR,
-    error::Result,
-    host::Host,
-    yaml,
-};
+use crate::{constants::MANIFESTS_DIR, error::Result, host::Host, yaml};
 
 /// Group and version of KubeletConfiguration.
 pub const KUBELET_API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";

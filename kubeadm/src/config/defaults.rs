@@ -11,7 +11,8 @@ use super::{
 };
 use crate::{
     constants::{
-        BOOTSTRAPPERS, CONTROL_PLANE_LABEL, DEFAULT_CRI_SOCKET, DEFAULT_REPOSITORY, ETCD_DIR, KNOWN_CRI_SOCKETS, PKI_DIR,
+        BOOTSTRAPPERS, CONTROL_PLANE_LABEL, DEFAULT_CRI_SOCKET, DEFAULT_REPOSITORY, ETCD_DIR, KNOWN_CRI_SOCKETS,
+        PKI_DIR,
     },
     error::{Context, Result, fail},
     host::{Host, PathKind},

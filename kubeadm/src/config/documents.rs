@@ -43,13 +43,8 @@ const OLD: [(&str, &str); 5] = [
     ("kubeadm.k8s.io/v1beta1", "v1.15"),
     ("kubeadm.k8s.io/v1beta2", "v1.22"),
 ];
-const KINDS: [&str; 5] = [
-    "InitConfiguration",
-    "ClusterConfiguration",
-    "JoinConfiguration",
-    "ResetConfiguration",
-    "UpgradeConfiguration",
-];
+const KINDS: [&str; 5] =
+    ["InitConfiguration", "ClusterConfiguration", "JoinConfiguration", "ResetConfiguration", "UpgradeConfiguration"];
 const COMPONENTS: [(&str, &str); 2] =
     [("KubeletConfiguration", KUBELET_API_VERSION), ("KubeProxyConfiguration", PROXY_API_VERSION)];
 

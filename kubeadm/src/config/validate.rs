@@ -9,7 +9,9 @@ use machinery::{
 };
 use serde_json::Value;
 
-use super::{Arg, BootstrapToken, ClusterConfiguration, InitConfiguration, JoinConfiguration, NodeRegistration, argument};
+use super::{
+    Arg, BootstrapToken, ClusterConfiguration, InitConfiguration, JoinConfiguration, NodeRegistration, argument,
+};
 use crate::{
     error::{Error, Result},
     host::Host,
@@ -171,7 +173,10 @@ fn networking(config: &ClusterConfiguration, errors: &mut ErrorList) {
             invalid("pod subnet size (mask) must not be greater than the node mask", errors);
         } else if mask - network.prefix_len() > 16 {
             invalid(
-                &format!("pod subnet mask ({}) and node-mask ({mask}) difference is greater than 16", network.prefix_len()),
+                &format!(
+                    "pod subnet mask ({}) and node-mask ({mask}) difference is greater than 16",
+                    network.prefix_len()
+                ),
                 errors,
             );
         }
@@ -189,14 +194,22 @@ fn subnets(text: &str, smallest: u32, path: &Path, errors: &mut ErrorList) -> Ve
     }
     let v4 = networks.iter().filter(|n| matches!(n, IpNet::V4(_))).count();
     if networks.len() > 2 {
-        errors.invalid(path, &Value::from(text), "expected one (IPv4 or IPv6) CIDR or two CIDRs from each family for dual-stack networking");
+        errors.invalid(
+            path,
+            &Value::from(text),
+            "expected one (IPv4 or IPv6) CIDR or two CIDRs from each family for dual-stack networking",
+        );
     } else if networks.len() == 2 && v4 != 1 {
         errors.invalid(path, &Value::from(text), "expected two CIDRs from each family for dual-stack networking");
     }
     for network in &networks {
         let bits = u32::from(network.max_prefix_len() - network.prefix_len());
         if bits < 32 && (1_u64 << bits) < u64::from(smallest) {
-            errors.invalid(path, &Value::from(text), &format!("subnet with {} address(es) is too small, the minimum is {smallest}", 1_u64 << bits));
+            errors.invalid(
+                path,
+                &Value::from(text),
+                &format!("subnet with {} address(es) is too small, the minimum is {smallest}", 1_u64 << bits),
+            );
         }
     }
     networks
@@ -206,7 +219,11 @@ fn alternative_name(san: &str, path: &Path, errors: &mut ErrorList) {
     let is_address = san.parse::<IpAddr>().is_ok();
     let is_name = names::dns1123_subdomain(san).is_empty() || names::wildcard_dns1123_subdomain(san).is_empty();
     if !is_address && !is_name {
-        errors.invalid(path, &Value::from(san), "altname is not a valid IP address, DNS label or a DNS label with subdomain wildcards");
+        errors.invalid(
+            path,
+            &Value::from(san),
+            "altname is not a valid IP address, DNS label or a DNS label with subdomain wildcards",
+        );
     }
 }
 
@@ -230,10 +247,18 @@ fn gates(config: &ClusterConfiguration, errors: &mut ErrorList) {
         match GATES.iter().find(|(known, _)| known == name) {
             None => {
                 let known: Vec<&str> = GATES.iter().map(|(known, _)| *known).collect();
-                errors.invalid(&path, &Value::from(name.as_str()), &format!("{name} is not a valid feature name. Valid features are {}", known.join(", ")));
+                errors.invalid(
+                    &path,
+                    &Value::from(name.as_str()),
+                    &format!("{name} is not a valid feature name. Valid features are {}", known.join(", ")),
+                );
             }
             Some((_, Some(locked))) if locked != value => {
-                errors.invalid(&path, &Value::from(name.as_str()), &format!("cannot set feature gate {name} to {value}, feature is locked to {locked}"));
+                errors.invalid(
+                    &path,
+                    &Value::from(name.as_str()),
+                    &format!("cannot set feature gate {name} to {value}, feature is locked to {locked}"),
+                );
             }
             Some(_) => {}
         }
@@ -248,7 +273,11 @@ fn endpoint(text: &str, errors: &mut ErrorList) {
     let (host, port) = super::split_host_port(text);
     let good = host.parse::<IpAddr>().is_ok() || names::dns1123_subdomain(host).is_empty();
     if !good || (text.matches(':').count() == 1 && port.is_none()) {
-        errors.invalid(&path, &Value::from(text), "must be a valid IP address or a valid RFC-1123 DNS subdomain, with an optional port");
+        errors.invalid(
+            &path,
+            &Value::from(text),
+            "must be a valid IP address or a valid RFC-1123 DNS subdomain, with an optional port",
+        );
     }
     if port.is_some_and(|p| !(1..=65535).contains(&p)) {
         errors.invalid(&path, &Value::from(text), "port must be a valid number between 1 and 65535, inclusive");
@@ -275,7 +304,11 @@ fn etcd(config: &ClusterConfiguration, errors: &mut ErrorList) {
             errors.invalid(&path.child("endpoints"), &Value::from(""), "at least one endpoint must be specified");
         }
         if external.cert_file.is_empty() != external.key_file.is_empty() {
-            errors.invalid(&path, &Value::from(""), "either both or none of .Etcd.External.CertFile and .Etcd.External.KeyFile must be set");
+            errors.invalid(
+                &path,
+                &Value::from(""),
+                "either both or none of .Etcd.External.CertFile and .Etcd.External.KeyFile must be set",
+            );
         }
         for file in [&external.ca_file, &external.cert_file, &external.key_file] {
             if !file.is_empty() {
@@ -293,7 +326,11 @@ fn node(node: &NodeRegistration, errors: &mut ErrorList) {
         errors.invalid(&path_of_socket, &Value::from(node.cri_socket.as_str()), "only URL schemes unix are supported");
     }
     if !["IfNotPresent", "Always", "Never"].contains(&node.image_pull_policy.as_str()) {
-        errors.not_supported(&path.child("imagePullPolicy"), &Value::from(node.image_pull_policy.as_str()), &["Always", "IfNotPresent", "Never"]);
+        errors.not_supported(
+            &path.child("imagePullPolicy"),
+            &Value::from(node.image_pull_policy.as_str()),
+            &["Always", "IfNotPresent", "Never"],
+        );
     }
     named(&node.kubelet_extra_args, &path.child("kubeletExtraArgs"), errors);
 }
@@ -307,12 +344,23 @@ fn bootstrap_token(text: &str, path: &Path, errors: &mut ErrorList) {
 fn groups_and_usages(groups: &[String], usages: &[String], path: &Path, errors: &mut ErrorList) {
     for group in groups {
         if !token::is_group(group) {
-            errors.invalid(&path.child("groups"), &Value::from(group.as_str()), &format!("bootstrap group {group:?} is invalid (must match {})", token::GROUP_PATTERN));
+            errors.invalid(
+                &path.child("groups"),
+                &Value::from(group.as_str()),
+                &format!("bootstrap group {group:?} is invalid (must match {})", token::GROUP_PATTERN),
+            );
         }
     }
     for usage in usages {
         if !token::USAGES.contains(&usage.as_str()) {
-            errors.invalid(&path.child("usages"), &Value::from(usage.as_str()), &format!("invalid bootstrap token usage string: {usage}, valid usage options: {}", token::USAGES.join(", ")));
+            errors.invalid(
+                &path.child("usages"),
+                &Value::from(usage.as_str()),
+                &format!(
+                    "invalid bootstrap token usage string: {usage}, valid usage options: {}",
+                    token::USAGES.join(", ")
+                ),
+            );
         }
     }
 }

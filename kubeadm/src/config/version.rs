@@ -30,8 +30,11 @@ impl Version {
 
     /// The version of this program.
     pub fn own() -> Self {
-        Self::parse(runtime::version::git_version())
-            .unwrap_or(Self { numbers: [1, 36, 0], pre: String::new(), build: String::new() })
+        Self::parse(runtime::version::git_version()).unwrap_or(Self {
+            numbers: [1, 36, 0],
+            pre: String::new(),
+            build: String::new(),
+        })
     }
 
     /// Major and minor.
@@ -89,7 +92,9 @@ async fn of_label(host: &dyn Host, label: &str, lookup: Lookup) -> Result<Versio
     };
     let word = name.split('-').next().unwrap_or_default();
     if !["stable", "latest"].contains(&word) || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-.".contains(c)) {
-        return fail!("version {label:?} doesn't match patterns for neither semantic version nor labels (stable, latest, ...)");
+        return fail!(
+            "version {label:?} doesn't match patterns for neither semantic version nor labels (stable, latest, ...)"
+        );
     }
     let own = Version::own();
     if lookup == Lookup::Own {
@@ -107,7 +112,9 @@ async fn of_label(host: &dyn Host, label: &str, lookup: Lookup) -> Result<Versio
         Ok(Some(found)) => Ok(found),
         other => {
             let cause = other.err().map_or_else(|| "not a version".to_owned(), |e| e.to_string());
-            host.warn(&format!("could not fetch a Kubernetes version from the internet: unable to get URL {url:?}: {cause}\n"));
+            host.warn(&format!(
+                "could not fetch a Kubernetes version from the internet: unable to get URL {url:?}: {cause}\n"
+            ));
             host.warn(&format!("falling back to the local client version: {own}\n"));
             Ok(own)
         }

@@ -15,7 +15,10 @@ use std::{
 
 use nix::{
     mount::{MntFlags, umount2},
-    sys::signal::{Signal, kill},
+    sys::{
+        signal::{Signal, kill},
+        wait::{WaitPidFlag, waitpid},
+    },
     unistd::Pid,
 };
 use time::OffsetDateTime;
@@ -132,9 +135,8 @@ impl Host for LocalHost {
         let out = child.stdout.take().map(|pipe| std::thread::spawn(move || drain(pipe)));
         let err = child.stderr.take().map(|pipe| std::thread::spawn(move || drain(pipe)));
         let code = wait(&mut child, program.deadline)?;
-        let text = |thread: Option<std::thread::JoinHandle<String>>| {
-            thread.and_then(|t| t.join().ok()).unwrap_or_default()
-        };
+        let text =
+            |thread: Option<std::thread::JoinHandle<String>>| thread.and_then(|t| t.join().ok()).unwrap_or_default();
         Ok(Ended { code, stdout: text(out), stderr: text(err) })
     }
 
@@ -168,6 +170,9 @@ impl Host for LocalHost {
         let status = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The state follows the name in parentheses; a zombie has ended.
         if status.rsplit_once(") ")?.1.starts_with('Z') {
+            // One of our own is collected.
+            let child = Pid::from_raw(i32::try_from(pid).ok()?);
+            let _other = waitpid(child, Some(WaitPidFlag::WNOHANG)).is_err();
             return None;
         }
         let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;

@@ -39,11 +39,9 @@ pub fn archive(layer: &[u8], entrypoint: &[String], references: &[String]) -> Re
     }))?;
     let manifest_digest = sha256(&manifest);
     let entry = |reference: &String| {
-        let mut entry =
-            descriptor("application/vnd.oci.image.manifest.v1+json", &manifest_digest, manifest.len());
+        let mut entry = descriptor("application/vnd.oci.image.manifest.v1+json", &manifest_digest, manifest.len());
         let tag = reference.rsplit(':').next().unwrap_or_default();
-        entry["annotations"] =
-            json!({"io.containerd.image.name": reference, "org.opencontainers.image.ref.name": tag});
+        entry["annotations"] = json!({"io.containerd.image.name": reference, "org.opencontainers.image.ref.name": tag});
         entry
     };
     let index = encode(&json!({

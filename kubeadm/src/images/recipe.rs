@@ -157,7 +157,10 @@ fn cni_plugins(host: &dyn Host, recipe: &mut Recipe, linked: &mut Vec<PathBuf>) 
 /// Files that programs expect around them.
 fn surroundings(host: &dyn Host, recipe: &mut Recipe) {
     let texts = [
-        ("/etc/passwd", "root:x:0:0:root:/root:/sbin/nologin\nnobody:x:65534:65534:nobody:/nonexistent:/sbin/nologin\n"),
+        (
+            "/etc/passwd",
+            "root:x:0:0:root:/root:/sbin/nologin\nnobody:x:65534:65534:nobody:/nonexistent:/sbin/nologin\n",
+        ),
         ("/etc/group", "root:x:0:\nnogroup:x:65534:\n"),
         ("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n"),
     ];

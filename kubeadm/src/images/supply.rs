@@ -96,7 +96,9 @@ impl Supply<'_> {
         if versioned && !image.reference.ends_with(&format!(":{own}")) {
             return match present {
                 Some(_) => Ok(()),
-                None => fail!("the installed programs are {own}; the image of another version cannot be made from them"),
+                None => {
+                    fail!("the installed programs are {own}; the image of another version cannot be made from them")
+                }
             };
         }
         let recipe = recipe::recipe(self.host, image.purpose, self.programs)?;

@@ -53,9 +53,7 @@ impl Inputs<'_> {
 
     fn api_server(&self) -> StaticPod {
         let given = &self.cluster.api_server;
-        let mut mounts = vec![
-            Mount::same("k8s-certs", &self.cluster.certificates_dir, "DirectoryOrCreate", true),
-        ];
+        let mut mounts = vec![Mount::same("k8s-certs", &self.cluster.certificates_dir, "DirectoryOrCreate", true)];
         mounts.extend(self.trusted());
         mounts.extend(self.external_etcd());
         let host = probe_host(&self.endpoint.advertise_address);
@@ -89,8 +87,6 @@ impl Inputs<'_> {
             ("kubelet-client-certificate", self.pki("apiserver-kubelet-client.crt")),
             ("kubelet-client-key", self.pki("apiserver-kubelet-client.key")),
             ("kubelet-preferred-address-types", "InternalIP,ExternalIP,Hostname".into()),
-            ("proxy-client-cert-file", self.pki("front-proxy-client.crt")),
-            ("proxy-client-key-file", self.pki("front-proxy-client.key")),
             ("requestheader-allowed-names", "front-proxy-client".into()),
             ("requestheader-client-ca-file", self.pki("front-proxy-ca.crt")),
             ("requestheader-extra-headers-prefix", "X-Remote-Extra-".into()),
@@ -148,8 +144,7 @@ impl Inputs<'_> {
             Mount::same("kubeconfig", CONTROLLER_MANAGER_CONF, "FileOrCreate", true),
         ];
         mounts.extend(self.trusted());
-        let probe =
-            |path| Probe { path, scheme: "HTTPS", host: bind_address(&given.extra_args) };
+        let probe = |path| Probe { path, scheme: "HTTPS", host: bind_address(&given.extra_args) };
         StaticPod {
             name: "kube-controller-manager",
             image: images::component(self.cluster, "kube-controller-manager"),
@@ -170,7 +165,8 @@ impl Inputs<'_> {
 
     fn controller_manager_flags(&self) -> Vec<(&'static str, String)> {
         let kubeconfig = || CONTROLLER_MANAGER_CONF.to_owned();
-        let external_ca = self.host.exists(Path::new(&self.pki("ca.crt"))) && !self.host.exists(Path::new(&self.pki("ca.key")));
+        let external_ca =
+            self.host.exists(Path::new(&self.pki("ca.crt"))) && !self.host.exists(Path::new(&self.pki("ca.key")));
         let signing = |file: &str| if external_ca { String::new() } else { self.pki(file) };
         let mut flags = vec![
             ("authentication-kubeconfig", kubeconfig()),

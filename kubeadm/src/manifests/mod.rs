@@ -171,8 +171,9 @@ pub fn write(host: &dyn Host, name: &str, content: &str) -> Result<()> {
     host.create_directory(Path::new(MANIFESTS_DIR), 0o700)
         .with_context(|| format!("failed to create directory {MANIFESTS_DIR:?}"))?;
     let path = path(name);
-    host.write(&path, 0o600, content.as_bytes())
-        .with_context(|| format!("failed to write static pod manifest file for {name:?} ({:?})", path.display().to_string()))
+    host.write(&path, 0o600, content.as_bytes()).with_context(|| {
+        format!("failed to write static pod manifest file for {name:?} ({:?})", path.display().to_string())
+    })
 }
 
 /// The command line: defaults sorted by name without those that are given anew, then what is given.
@@ -202,7 +203,8 @@ fn probe(probe: &Probe, delay: u32, failures: u64, period: u32) -> Value {
     if !probe.host.is_empty() {
         get["host"] = probe.host.as_str().into();
     }
-    let mut value = json!({"httpGet": get, "failureThreshold": failures, "periodSeconds": period, "timeoutSeconds": 15});
+    let mut value =
+        json!({"httpGet": get, "failureThreshold": failures, "periodSeconds": period, "timeoutSeconds": 15});
     if delay > 0 {
         value["initialDelaySeconds"] = delay.into();
     }

@@ -73,11 +73,8 @@ impl Inputs<'_> {
             }
             NamesOf::EtcdServer | NamesOf::EtcdPeer => {
                 names.dns = vec![self.node.to_owned(), "localhost".into()];
-                names.ips = vec![
-                    advertised()?,
-                    std::net::Ipv4Addr::LOCALHOST.into(),
-                    std::net::Ipv6Addr::LOCALHOST.into(),
-                ];
+                names.ips =
+                    vec![advertised()?, std::net::Ipv4Addr::LOCALHOST.into(), std::net::Ipv6Addr::LOCALHOST.into()];
                 let local = self.cluster.local_etcd();
                 if of == NamesOf::EtcdServer { local.server_cert_sans } else { local.peer_cert_sans }
             }
@@ -186,9 +183,12 @@ impl Inputs<'_> {
         })?;
         self.check_period(row.file, facts.lifetime);
         let wanted = self.names(names)?;
-        let missing = wanted.dns.iter().filter(|n| !facts.names.dns.contains(n)).cloned().chain(
-            wanted.ips.iter().filter(|ip| !facts.names.ips.contains(ip)).map(ToString::to_string),
-        );
+        let missing = wanted
+            .dns
+            .iter()
+            .filter(|n| !facts.names.dns.contains(n))
+            .cloned()
+            .chain(wanted.ips.iter().filter(|ip| !facts.names.ips.contains(ip)).map(ToString::to_string));
         if let Some(name) = missing.into_iter().next() {
             return fail!("certificate {} is invalid: x509: certificate is not valid for {name}", row.file);
         }

@@ -73,7 +73,6 @@ pub fn config_map(host: &dyn Host, admin: &Kubeconfig) -> Result<Value> {
         "clusters": [{"name": "", "cluster": cluster}],
         "contexts": null,
         "current-context": "",
-        "preferences": {},
         "users": null,
     });
     Ok(json!({
@@ -118,7 +117,9 @@ pub(super) async fn init(init: &mut Init) -> Result<()> {
     }
     host.line("[bootstrap-token] Creating the \"cluster-info\" ConfigMap in the \"kube-public\" namespace");
     let admin = Kubeconfig::load(host, &init.kubeconfig)?;
-    api.create_or_update(host, &config_map(host, &admin)?).await.context("error creating the cluster-info ConfigMap")?;
+    api.create_or_update(host, &config_map(host, &admin)?)
+        .await
+        .context("error creating the cluster-info ConfigMap")?;
     let public = [rbac::user("system:anonymous")];
     let name = "kubeadm:bootstrap-signer-clusterinfo";
     for object in rbac::reader(name, "kube-public", "configmaps", "cluster-info", &public) {

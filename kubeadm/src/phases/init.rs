@@ -153,17 +153,47 @@ pub static PHASES: &[Phase<Init>] = &[
         "Certificate generation",
         &[
             Phase::all("Generate all certificates"),
-            Phase::leaf("ca", "Generate the self-signed Kubernetes CA to provision identities for other Kubernetes components", |c| Box::pin(certs::one(c, "ca"))),
-            Phase::leaf("apiserver", "Generate the certificate for serving the Kubernetes API", |c| Box::pin(certs::one(c, "apiserver"))),
-            Phase::leaf("apiserver-kubelet-client", "Generate the certificate for the API server to connect to kubelet", |c| Box::pin(certs::one(c, "apiserver-kubelet-client"))),
-            Phase::leaf("front-proxy-ca", "Generate the self-signed CA to provision identities for front proxy", |c| Box::pin(certs::one(c, "front-proxy-ca"))),
-            Phase::leaf("front-proxy-client", "Generate the certificate for the front proxy client", |c| Box::pin(certs::one(c, "front-proxy-client"))),
-            Phase::leaf("etcd-ca", "Generate the self-signed CA to provision identities for etcd", |c| Box::pin(certs::one(c, "etcd-ca"))),
-            Phase::leaf("etcd-server", "Generate the certificate for serving etcd", |c| Box::pin(certs::one(c, "etcd-server"))),
-            Phase::leaf("etcd-peer", "Generate the certificate for etcd nodes to communicate with each other", |c| Box::pin(certs::one(c, "etcd-peer"))),
-            Phase::leaf("etcd-healthcheck-client", "Generate the certificate for liveness probes to healthcheck etcd", |c| Box::pin(certs::one(c, "etcd-healthcheck-client"))),
-            Phase::leaf("apiserver-etcd-client", "Generate the certificate the apiserver uses to access etcd", |c| Box::pin(certs::one(c, "apiserver-etcd-client"))),
-            Phase::leaf("sa", "Generate a private key for signing service account tokens along with its public key", |c| Box::pin(certs::service_account(c))),
+            Phase::leaf(
+                "ca",
+                "Generate the self-signed Kubernetes CA to provision identities for other Kubernetes components",
+                |c| Box::pin(certs::one(c, "ca")),
+            ),
+            Phase::leaf("apiserver", "Generate the certificate for serving the Kubernetes API", |c| {
+                Box::pin(certs::one(c, "apiserver"))
+            }),
+            Phase::leaf(
+                "apiserver-kubelet-client",
+                "Generate the certificate for the API server to connect to kubelet",
+                |c| Box::pin(certs::one(c, "apiserver-kubelet-client")),
+            ),
+            Phase::leaf("front-proxy-ca", "Generate the self-signed CA to provision identities for front proxy", |c| {
+                Box::pin(certs::one(c, "front-proxy-ca"))
+            }),
+            Phase::leaf("front-proxy-client", "Generate the certificate for the front proxy client", |c| {
+                Box::pin(certs::one(c, "front-proxy-client"))
+            }),
+            Phase::leaf("etcd-ca", "Generate the self-signed CA to provision identities for etcd", |c| {
+                Box::pin(certs::one(c, "etcd-ca"))
+            }),
+            Phase::leaf("etcd-server", "Generate the certificate for serving etcd", |c| {
+                Box::pin(certs::one(c, "etcd-server"))
+            }),
+            Phase::leaf("etcd-peer", "Generate the certificate for etcd nodes to communicate with each other", |c| {
+                Box::pin(certs::one(c, "etcd-peer"))
+            }),
+            Phase::leaf(
+                "etcd-healthcheck-client",
+                "Generate the certificate for liveness probes to healthcheck etcd",
+                |c| Box::pin(certs::one(c, "etcd-healthcheck-client")),
+            ),
+            Phase::leaf("apiserver-etcd-client", "Generate the certificate the apiserver uses to access etcd", |c| {
+                Box::pin(certs::one(c, "apiserver-etcd-client"))
+            }),
+            Phase::leaf(
+                "sa",
+                "Generate a private key for signing service account tokens along with its public key",
+                |c| Box::pin(certs::service_account(c)),
+            ),
         ],
     )
     .first(|c| Box::pin(certs::announce(c))),
@@ -172,50 +202,82 @@ pub static PHASES: &[Phase<Init>] = &[
         "Generate all kubeconfig files necessary to establish the control plane and the admin kubeconfig file",
         &[
             Phase::all("Generate all kubeconfig files"),
-            Phase::leaf("admin", "Generate a kubeconfig file for the admin to use and for kubeadm itself", |c| Box::pin(kubeconfigs::one(c, "admin.conf"))),
-            Phase::leaf("super-admin", "Generate a kubeconfig file for the super-admin", |c| Box::pin(kubeconfigs::one(c, "super-admin.conf"))),
-            Phase::leaf("kubelet", "Generate a kubeconfig file for the kubelet to use *only* for cluster bootstrapping purposes", |c| Box::pin(kubeconfigs::one(c, "kubelet.conf"))),
-            Phase::leaf("controller-manager", "Generate a kubeconfig file for the controller manager to use", |c| Box::pin(kubeconfigs::one(c, "controller-manager.conf"))),
-            Phase::leaf("scheduler", "Generate a kubeconfig file for the scheduler to use", |c| Box::pin(kubeconfigs::one(c, "scheduler.conf"))),
+            Phase::leaf("admin", "Generate a kubeconfig file for the admin to use and for kubeadm itself", |c| {
+                Box::pin(kubeconfigs::one(c, "admin.conf"))
+            }),
+            Phase::leaf("super-admin", "Generate a kubeconfig file for the super-admin", |c| {
+                Box::pin(kubeconfigs::one(c, "super-admin.conf"))
+            }),
+            Phase::leaf(
+                "kubelet",
+                "Generate a kubeconfig file for the kubelet to use *only* for cluster bootstrapping purposes",
+                |c| Box::pin(kubeconfigs::one(c, "kubelet.conf")),
+            ),
+            Phase::leaf("controller-manager", "Generate a kubeconfig file for the controller manager to use", |c| {
+                Box::pin(kubeconfigs::one(c, "controller-manager.conf"))
+            }),
+            Phase::leaf("scheduler", "Generate a kubeconfig file for the scheduler to use", |c| {
+                Box::pin(kubeconfigs::one(c, "scheduler.conf"))
+            }),
         ],
     )
     .first(|c| Box::pin(kubeconfigs::announce(c))),
     Phase::group(
         "etcd",
         "Generate static Pod manifest file for local etcd",
-        &[Phase::leaf("local", "Generate the static Pod manifest file for a local, single-node local etcd instance", |c| Box::pin(control_plane::etcd(c)))],
+        &[Phase::leaf(
+            "local",
+            "Generate the static Pod manifest file for a local, single-node local etcd instance",
+            |c| Box::pin(control_plane::etcd(c)),
+        )],
     ),
     Phase::group(
         "control-plane",
         "Generate all static Pod manifest files necessary to establish the control plane",
         &[
             Phase::all("Generate all static Pod manifest files"),
-            Phase::leaf("apiserver", "Generates the kube-apiserver static Pod manifest", |c| Box::pin(control_plane::component(c, "kube-apiserver"))),
-            Phase::leaf("controller-manager", "Generates the kube-controller-manager static Pod manifest", |c| Box::pin(control_plane::component(c, "kube-controller-manager"))),
-            Phase::leaf("scheduler", "Generates the kube-scheduler static Pod manifest", |c| Box::pin(control_plane::component(c, "kube-scheduler"))),
+            Phase::leaf("apiserver", "Generates the kube-apiserver static Pod manifest", |c| {
+                Box::pin(control_plane::component(c, "kube-apiserver"))
+            }),
+            Phase::leaf("controller-manager", "Generates the kube-controller-manager static Pod manifest", |c| {
+                Box::pin(control_plane::component(c, "kube-controller-manager"))
+            }),
+            Phase::leaf("scheduler", "Generates the kube-scheduler static Pod manifest", |c| {
+                Box::pin(control_plane::component(c, "kube-scheduler"))
+            }),
         ],
     )
     .first(|c| Box::pin(control_plane::announce(c))),
-    Phase::leaf("kubelet-start", "Write kubelet settings and (re)start the kubelet", |c| Box::pin(control_plane::kubelet_start(c))),
+    Phase::leaf("kubelet-start", "Write kubelet settings and (re)start the kubelet", |c| {
+        Box::pin(control_plane::kubelet_start(c))
+    }),
     Phase::leaf("wait-control-plane", "Wait for the control plane to start", |c| Box::pin(wait::init(c))),
     Phase::group(
         "upload-config",
         "Upload the kubeadm and kubelet configuration to a ConfigMap",
         &[
             Phase::all("Upload all configuration to a config map"),
-            Phase::leaf("kubeadm", "Upload the kubeadm ClusterConfiguration to a ConfigMap", |c| Box::pin(upload::kubeadm(c))),
-            Phase::leaf("kubelet", "Upload the kubelet component config to a ConfigMap", |c| Box::pin(upload::kubelet(c))),
+            Phase::leaf("kubeadm", "Upload the kubeadm ClusterConfiguration to a ConfigMap", |c| {
+                Box::pin(upload::kubeadm(c))
+            }),
+            Phase::leaf("kubelet", "Upload the kubelet component config to a ConfigMap", |c| {
+                Box::pin(upload::kubelet(c))
+            }),
         ],
     ),
     Phase::leaf("upload-certs", "Upload certificates to kubeadm-certs", |c| Box::pin(upload_certs::init(c))),
     Phase::leaf("mark-control-plane", "Mark a node as a control-plane", |c| Box::pin(mark::init(c))),
-    Phase::leaf("bootstrap-token", "Generates bootstrap tokens used to join a node to a cluster", |c| Box::pin(cluster_info::init(c))),
+    Phase::leaf("bootstrap-token", "Generates bootstrap tokens used to join a node to a cluster", |c| {
+        Box::pin(cluster_info::init(c))
+    }),
     Phase::group(
         "kubelet-finalize",
         "Updates settings relevant to the kubelet after TLS bootstrap",
         &[
             Phase::all("Run all kubelet-finalize phases"),
-            Phase::leaf("enable-client-cert-rotation", "Enable kubelet client certificate rotation", |c| Box::pin(control_plane::kubelet_finalize(c))),
+            Phase::leaf("enable-client-cert-rotation", "Enable kubelet client certificate rotation", |c| {
+                Box::pin(control_plane::kubelet_finalize(c))
+            }),
         ],
     ),
     Phase::group(
@@ -224,9 +286,15 @@ pub static PHASES: &[Phase<Init>] = &[
         &[
             Phase::all("Install all the addons"),
             Phase::leaf("coredns", "Install the CoreDNS addon to a Kubernetes cluster", |c| Box::pin(addons::dns(c))),
-            Phase::leaf("kube-proxy", "Install the kube-proxy addon to a Kubernetes cluster", |c| Box::pin(addons::proxy(c))),
-            Phase::leaf("pod-network", "Install the pod network to a Kubernetes cluster", |c| Box::pin(addons::network(c))),
+            Phase::leaf("kube-proxy", "Install the kube-proxy addon to a Kubernetes cluster", |c| {
+                Box::pin(addons::proxy(c))
+            }),
+            Phase::leaf("pod-network", "Install the pod network to a Kubernetes cluster", |c| {
+                Box::pin(addons::network(c))
+            }),
         ],
     ),
-    Phase::leaf("show-join-command", "Show the join command for control-plane and worker node", |c| Box::pin(summary::init(c))),
+    Phase::leaf("show-join-command", "Show the join command for control-plane and worker node", |c| {
+        Box::pin(summary::init(c))
+    }),
 ];

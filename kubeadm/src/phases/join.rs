@@ -1,6 +1,9 @@
 //! `kubeadm join`: what its phases share, and the phases themselves.
 
-use std::{path::{Path, PathBuf}, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -10,14 +13,21 @@ use super::{
 };
 use crate::{
     client::Cluster,
-    config::{ApiEndpoint, ClusterConfiguration, JoinConfiguration, Timeouts, component::{self, ComponentConfig}, split_host_port},
+    config::{
+        ApiEndpoint, ClusterConfiguration, JoinConfiguration, Timeouts,
+        component::{self, ComponentConfig},
+        split_host_port,
+    },
     constants::{ADMIN_CONF, BOOTSTRAP_KUBELET_CONF, KUBELET_CONF, KUBERNETES_DIR},
     cri::Cri,
-    discovery, etcd,
+    discovery,
     error::{Context, Error, Result, fail},
-    fetch,
+    etcd, fetch,
     host::{Host, PathKind},
-    images::{self, supply::{Policy, Supply}},
+    images::{
+        self,
+        supply::{Policy, Supply},
+    },
     kubeconfig::Kubeconfig,
     kubelet::{self, Taints},
     manifests::control_plane,
@@ -131,7 +141,8 @@ impl Join {
         }
         let api = self.api().await?;
         fetch::announce(&*self.host, "preflight");
-        let cluster = fetch::cluster(&*self.host, &api).await.context("unable to fetch the kubeadm-config ConfigMap")?;
+        let cluster =
+            fetch::cluster(&*self.host, &api).await.context("unable to fetch the kubeadm-config ConfigMap")?;
         let Some(mut kubelet) = fetch::component(&api, "kubelet-config", "kubelet").await? else {
             return fail!("unable to fetch the kubelet-config ConfigMap: configmaps \"kubelet-config\" not found");
         };
@@ -150,14 +161,26 @@ pub static PHASES: &[Phase<Join>] = &[
         "Prepare the machine for serving a control plane",
         &[
             Phase::all("Prepare the machine for serving a control plane"),
-            Phase::leaf("download-certs", "Download certificates shared among control-plane nodes from the kubeadm-certs Secret", |c| Box::pin(download(c))),
-            Phase::leaf("certs", "Generate the certificates for the new control plane components", |c| Box::pin(certificates(c))),
-            Phase::leaf("kubeconfig", "Generate the kubeconfig for the new control plane components", |c| Box::pin(kubeconfig_files(c))),
-            Phase::leaf("control-plane", "Generate the manifests for the new control plane components", |c| Box::pin(manifests(c))),
+            Phase::leaf(
+                "download-certs",
+                "Download certificates shared among control-plane nodes from the kubeadm-certs Secret",
+                |c| Box::pin(download(c)),
+            ),
+            Phase::leaf("certs", "Generate the certificates for the new control plane components", |c| {
+                Box::pin(certificates(c))
+            }),
+            Phase::leaf("kubeconfig", "Generate the kubeconfig for the new control plane components", |c| {
+                Box::pin(kubeconfig_files(c))
+            }),
+            Phase::leaf("control-plane", "Generate the manifests for the new control plane components", |c| {
+                Box::pin(manifests(c))
+            }),
         ],
     ),
     Phase::leaf("check-etcd", "Check etcd health for control plane join", |c| Box::pin(check_etcd(c))),
-    Phase::leaf("kubelet-start", "Write kubelet settings, certificates and (re)start the kubelet", |c| Box::pin(kubelet_start(c))),
+    Phase::leaf("kubelet-start", "Write kubelet settings, certificates and (re)start the kubelet", |c| {
+        Box::pin(kubelet_start(c))
+    }),
     Phase::leaf("etcd-join", "Join etcd for control plane nodes", |c| Box::pin(etcd_join(c))),
     Phase::leaf("kubelet-wait-bootstrap", "Wait for the kubelet to bootstrap itself", |c| Box::pin(wait_bootstrap(c))),
     Phase::group(
@@ -238,7 +261,9 @@ fn control_plane_conditions(join: &Join, cluster: &ClusterConfiguration) -> Resu
     }
     let directory = Path::new(&cluster.certificates_dir);
     match files.iter().map(|f| directory.join(f)).find(|f| !join.host.exists(f)) {
-        Some(missing) => unmet(&format!("failure loading certificate: couldn't load {}: no such file", missing.display())),
+        Some(missing) => {
+            unmet(&format!("failure loading certificate: couldn't load {}: no such file", missing.display()))
+        }
         None => Ok(()),
     }
 }
@@ -470,7 +495,9 @@ Run 'kubectl get nodes' on the control-plane to see this node join the cluster.
         .into();
     }
     let etcd = match cluster {
-        Some(cluster) if cluster.has_local_etcd() => "* A new etcd member was added to the local/stacked etcd cluster.\n",
+        Some(cluster) if cluster.has_local_etcd() => {
+            "* A new etcd member was added to the local/stacked etcd cluster.\n"
+        }
         _ => "",
     };
     format!(

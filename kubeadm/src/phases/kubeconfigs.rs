@@ -87,7 +87,11 @@ impl Inputs<'_> {
     /// A file with a key but no certificate yet; the authority is put in when it is known here.
     pub fn without_certificate(&self, server: &str, subject: &Subject, key: &Key) -> Result<String> {
         let path = certificate_path(Path::new(&self.cluster.certificates_dir), "ca");
-        let ca = if self.host.exists(&path) { pem("CERTIFICATE", &read_certificate(self.host, &path)?) } else { String::new() };
+        let ca = if self.host.exists(&path) {
+            pem("CERTIFICATE", &read_certificate(self.host, &path)?)
+        } else {
+            String::new()
+        };
         let user = &subject.common_name;
         let credentials = kubeconfig::Credentials::Certificate(String::new(), key.to_pem()?);
         let contents = Contents { cluster: &self.cluster.cluster_name, server, ca: &ca, user, credentials };
@@ -103,18 +107,11 @@ impl Inputs<'_> {
         crate::yaml::to_yaml(&file.0)
     }
 
-    fn text(
-        &self,
-        authority: &crate::pki::Authority,
-        server: &str,
-        subject: &Subject,
-        ca: &str,
-    ) -> Result<String> {
+    fn text(&self, authority: &crate::pki::Authority, server: &str, subject: &Subject, ca: &str) -> Result<String> {
         let key = Key::generate(self.cluster.algorithm())?;
         let end = certs::leaf_end(self.cluster, self.started);
         let user = &subject.common_name;
-        let credentials =
-            kubeconfig::client_credentials(self.host, authority, key, user, &subject.organizations, end)?;
+        let credentials = kubeconfig::client_credentials(self.host, authority, key, user, &subject.organizations, end)?;
         Contents { cluster: &self.cluster.cluster_name, server, ca, user, credentials }.to_yaml()
     }
 }

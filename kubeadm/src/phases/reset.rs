@@ -1,6 +1,10 @@
 //! `kubeadm reset`: takes back what `init` and `join` did to this host. What fails late only warns.
 
-use std::{path::{Path, PathBuf}, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::workflow::Phase;
 use crate::{
@@ -107,11 +111,15 @@ async fn remove_etcd_member(reset: &mut Reset) -> Result<()> {
     if let Some(cluster) = &reset.cluster
         && let Err(cause) = leave(&*host, cluster, &reset.kubeconfig, &peer_url).await
     {
-        host.warn(&format!("[reset] Failed to remove etcd member: {cause}, please manually remove this etcd member using etcdctl\n"));
+        host.warn(&format!(
+            "[reset] Failed to remove etcd member: {cause}, please manually remove this etcd member using etcdctl\n"
+        ));
     }
     match host.empty(Path::new(&data)) {
         Ok(()) => host.line(&format!("[reset] Deleted contents of the etcd data directory: {data}")),
-        Err(cause) => host.warn(&format!("[reset] Failed to delete contents of the etcd directory: {data:?}, error: {cause}\n")),
+        Err(cause) => {
+            host.warn(&format!("[reset] Failed to delete contents of the etcd directory: {data:?}, error: {cause}\n"))
+        }
     }
     Ok(())
 }
@@ -150,11 +158,11 @@ async fn cleanup_node(reset: &mut Reset) -> Result<()> {
             host.warn(&format!("[reset] The kubelet service could not be stopped by kubeadm: [{cause}]\n"));
             host.warn("[reset] Please ensure kubelet is stopped manually\n");
         }
+        host.line(&format!("[reset] Unmounting mounted directories in {KUBELET_DIR:?}"));
+        unmount(&*host, &reset.config.unmount_flags)?;
         if let Err(cause) = remove_sandboxes(&reset.cri_socket).await {
             host.warn(&format!("[reset] Failed to remove containers: {cause}\n"));
         }
-        host.line(&format!("[reset] Unmounting mounted directories in {KUBELET_DIR:?}"));
-        unmount(&*host, &reset.config.unmount_flags)?;
     }
     delete(reset, &*host);
     Ok(())
@@ -203,14 +211,8 @@ fn delete(reset: &Reset, host: &dyn Host) {
     if host.exists(Path::new(EMBEDDED_STORE_DIR)) {
         directories.push(EMBEDDED_STORE_DIR.to_owned());
     }
-    let files = [
-        ADMIN_CONF,
-        SUPER_ADMIN_CONF,
-        KUBELET_CONF,
-        BOOTSTRAP_KUBELET_CONF,
-        CONTROLLER_MANAGER_CONF,
-        SCHEDULER_CONF,
-    ];
+    let files =
+        [ADMIN_CONF, SUPER_ADMIN_CONF, KUBELET_CONF, BOOTSTRAP_KUBELET_CONF, CONTROLLER_MANAGER_CONF, SCHEDULER_CONF];
     let deleting = if dry { "[dryrun] Would delete" } else { "[reset] Deleting" };
     host.line(&format!("{deleting} contents of directories: [{}]", directories.join(" ")));
     if !dry {

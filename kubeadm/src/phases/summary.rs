@@ -19,7 +19,8 @@ pub fn pin(public_key: &[u8]) -> String {
 
 /// Pins of the authorities of a kubeconfig.
 pub fn pins(host: &dyn Host, file: &Kubeconfig) -> Result<Vec<String>> {
-    let authorities = file.authorities(host).ok_or_else(|| Error::new("the kubeconfig has no certificate authority"))?;
+    let authorities =
+        file.authorities(host).ok_or_else(|| Error::new("the kubeconfig has no certificate authority"))?;
     issue::certificates(&authorities).iter().map(|c| Ok(pin(&issue::facts(c)?.public_key))).collect()
 }
 

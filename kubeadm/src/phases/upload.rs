@@ -5,7 +5,10 @@ use serde_json::{Value, json};
 use super::init::Init;
 use crate::{
     client::Cluster,
-    config::{API_VERSION, ClusterConfiguration, component::{self, ComponentConfig}},
+    config::{
+        API_VERSION, ClusterConfiguration,
+        component::{self, ComponentConfig},
+    },
     constants::{BOOTSTRAPPERS, COMPONENT_HASH},
     error::Result,
     host::Host,

@@ -29,10 +29,11 @@ pub fn new_key(host: &dyn Host) -> String {
 
 /// Keys of the Secret and the files they hold, relative to the certificate directory unless absolute.
 pub fn files(cluster: &ClusterConfiguration) -> Vec<(&'static str, String)> {
-    let mut all: Vec<(&str, String)> = ["ca.crt", "ca.key", "front-proxy-ca.crt", "front-proxy-ca.key", "sa.pub", "sa.key"]
-        .into_iter()
-        .map(|name| (name, name.to_owned()))
-        .collect();
+    let mut all: Vec<(&str, String)> =
+        ["ca.crt", "ca.key", "front-proxy-ca.crt", "front-proxy-ca.key", "sa.pub", "sa.key"]
+            .into_iter()
+            .map(|name| (name, name.to_owned()))
+            .collect();
     match &cluster.etcd.external {
         Some(etcd) => {
             all.push(("external-etcd-ca.crt", etcd.ca_file.clone()));
@@ -49,7 +50,8 @@ pub fn files(cluster: &ClusterConfiguration) -> Vec<(&'static str, String)> {
 
 fn cipher(key: &str) -> Result<LessSafeKey> {
     let bytes = hex::decode(key).context("error decoding certificate key")?;
-    let key = UnboundKey::new(&AES_256_GCM, &bytes).map_err(|_| Error::new("error decoding certificate key: invalid length"))?;
+    let key = UnboundKey::new(&AES_256_GCM, &bytes)
+        .map_err(|_| Error::new("error decoding certificate key: invalid length"))?;
     Ok(LessSafeKey::new(key))
 }
 
@@ -106,7 +108,8 @@ pub async fn upload(host: &dyn Host, api: &Cluster, cluster: &ClusterConfigurati
         secret["metadata"]["ownerReferences"] = json!([owner]);
     }
     api.create_or_update(host, &secret).await?;
-    for object in rbac::reader("kubeadm:kubeadm-certs", "kube-system", "secrets", SECRET, &[rbac::group(BOOTSTRAPPERS)]) {
+    for object in rbac::reader("kubeadm:kubeadm-certs", "kube-system", "secrets", SECRET, &[rbac::group(BOOTSTRAPPERS)])
+    {
         api.create_or_update(host, &object).await?;
     }
     Ok(())
@@ -141,7 +144,9 @@ async fn owner(host: &dyn Host, api: &Cluster) -> Result<Option<Value>> {
 
 /// Brings the certificates to a joining host; those that are there stay.
 pub async fn download(host: &dyn Host, api: &Cluster, cluster: &ClusterConfiguration, key: &str) -> Result<()> {
-    host.line("[download-certs] Downloading the certificates in Secret \"kubeadm-certs\" in the \"kube-system\" Namespace");
+    host.line(
+        "[download-certs] Downloading the certificates in Secret \"kubeadm-certs\" in the \"kube-system\" Namespace",
+    );
     let Some(secret) = api.get(PATH).await? else {
         return fail!(
             "Secret \"kubeadm-certs\" was not found in the \"kube-system\" Namespace. This Secret might have expired. \

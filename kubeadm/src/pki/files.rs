@@ -38,7 +38,8 @@ pub fn write_key(host: &dyn Host, path: &Path, key: &Key) -> Result<()> {
 
 /// Reads a certificate.
 pub fn read_certificate(host: &dyn Host, path: &Path) -> Result<Vec<u8>> {
-    let load = |error: &dyn std::fmt::Display| format!("couldn't load the certificate file {}: {error}", path.display());
+    let load =
+        |error: &dyn std::fmt::Display| format!("couldn't load the certificate file {}: {error}", path.display());
     let text = host.read(path).map_err(|e| crate::error::Error::new(load(&e)))?;
     issue::first_certificate(&text).map_err(|e| crate::error::Error::new(load(&e)))
 }

@@ -240,12 +240,13 @@ pub fn facts(certificate: &[u8]) -> Result<Facts> {
             }
         }
     }
-    let usage = parsed.extended_key_usage().ok().flatten().and_then(|u| match (u.value.server_auth, u.value.client_auth) {
-        (true, true) => Some(Usage::Both),
-        (true, false) => Some(Usage::Server),
-        (false, true) => Some(Usage::Client),
-        (false, false) => None,
-    });
+    let usage =
+        parsed.extended_key_usage().ok().flatten().and_then(|u| match (u.value.server_auth, u.value.client_auth) {
+            (true, true) => Some(Usage::Both),
+            (true, false) => Some(Usage::Server),
+            (false, true) => Some(Usage::Client),
+            (false, false) => None,
+        });
     let validity = parsed.validity();
     Ok(Facts {
         subject,

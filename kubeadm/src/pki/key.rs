@@ -78,9 +78,7 @@ impl Key {
         let none = || Error::new("data doesn't contain a valid RSA or ECDSA private key");
         match PrivateKeyDer::from_pem_slice(pem).map_err(|_| none())? {
             PrivateKeyDer::Pkcs1(key) => Self::from_pkcs8(&der::rsa_to_pkcs8(key.secret_pkcs1_der())),
-            PrivateKeyDer::Sec1(key) => {
-                Self::from_pkcs8(&der::ec_to_pkcs8(key.secret_sec1_der()).ok_or_else(none)?)
-            }
+            PrivateKeyDer::Sec1(key) => Self::from_pkcs8(&der::ec_to_pkcs8(key.secret_sec1_der()).ok_or_else(none)?),
             PrivateKeyDer::Pkcs8(key) => Self::from_pkcs8(key.secret_pkcs8_der()),
             _ => Err(none()),
         }

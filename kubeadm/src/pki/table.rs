@@ -50,7 +50,13 @@ const fn authority(name: &'static str, long_name: &'static str, file: &'static s
     Row { name, long_name, file, common_name: Some(cn), role: Role::Authority }
 }
 
-const fn client(name: &'static str, long_name: &'static str, file: &'static str, of: &'static str, cn: &'static str) -> Row {
+const fn client(
+    name: &'static str,
+    long_name: &'static str,
+    file: &'static str,
+    of: &'static str,
+    cn: &'static str,
+) -> Row {
     let role = Role::Leaf { authority: of, usage: Usage::Client, names: NamesOf::None };
     Row { name, long_name, file, common_name: Some(cn), role }
 }

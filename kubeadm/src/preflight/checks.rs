@@ -35,7 +35,8 @@ pub fn privileged(host: &dyn Host) -> Findings {
 /// Checks of a host that becomes a control plane.
 pub async fn control_plane(subject: &Subject<'_>, cluster: &ClusterConfiguration, bind_port: i32) -> Vec<Findings> {
     let host = subject.host;
-    let mut found = vec![processors(host), memory(host), kubernetes_version(cluster), firewall(host, &[bind_port, 10250])];
+    let mut found =
+        vec![processors(host), memory(host), kubernetes_version(cluster), firewall(host, &[bind_port, 10250])];
     found.extend([bind_port, 10259, 10257].map(|port| port_is_free(host, port)));
     for name in ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd"] {
         found.push(file_is_free(host, &manifests::path(name).to_string_lossy()));
@@ -242,7 +243,9 @@ fn kubelet_version(subject: &Subject<'_>, target: Option<&str>) -> Findings {
         _ => subject.host.find_program("kubelet"),
     };
     let Some(program) = program else {
-        return found.error("couldn't get kubelet version: cannot execute 'kubelet --version': executable file not found in $PATH");
+        return found.error(
+            "couldn't get kubelet version: cannot execute 'kubelet --version': executable file not found in $PATH",
+        );
     };
     let answer = subject.host.run(&Program::new(program.to_string_lossy(), ["--version"]));
     let version = answer.ok().and_then(|ended| kernel::kubelet_version(&ended.stdout));

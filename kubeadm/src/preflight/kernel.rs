@@ -9,9 +9,28 @@ use crate::{config::version::Version, host::Host};
 
 /// Options without which nothing runs.
 const REQUIRED: [&str; 22] = [
-    "NAMESPACES", "NET_NS", "PID_NS", "IPC_NS", "UTS_NS", "CGROUPS", "CGROUP_BPF", "CGROUP_CPUACCT", "CGROUP_DEVICE",
-    "CGROUP_FREEZER", "CGROUP_PIDS", "CGROUP_SCHED", "CPUSETS", "MEMCG", "INET", "EXT4_FS", "PROC_FS",
-    "NETFILTER_XT_TARGET_REDIRECT", "NETFILTER_XT_MATCH_COMMENT", "FAIR_GROUP_SCHED", "CFS_BANDWIDTH", "CGROUP_HUGETLB",
+    "NAMESPACES",
+    "NET_NS",
+    "PID_NS",
+    "IPC_NS",
+    "UTS_NS",
+    "CGROUPS",
+    "CGROUP_BPF",
+    "CGROUP_CPUACCT",
+    "CGROUP_DEVICE",
+    "CGROUP_FREEZER",
+    "CGROUP_PIDS",
+    "CGROUP_SCHED",
+    "CPUSETS",
+    "MEMCG",
+    "INET",
+    "EXT4_FS",
+    "PROC_FS",
+    "NETFILTER_XT_TARGET_REDIRECT",
+    "NETFILTER_XT_MATCH_COMMENT",
+    "FAIR_GROUP_SCHED",
+    "CFS_BANDWIDTH",
+    "CGROUP_HUGETLB",
 ];
 /// Those of them that only limit what can be done.
 const OPTIONAL: [&str; 4] = ["CGROUP_BPF", "CGROUP_HUGETLB", "CFS_BANDWIDTH", "EXT4_FS"];
@@ -37,7 +56,9 @@ pub fn check(host: &dyn Host, mut found: Findings) -> Findings {
         ));
     }
     let Some(options) = options(host, release) else {
-        return found.warning(format!("unable to parse kernel config: unexpected error when reading kernel config for {release}"));
+        return found.warning(format!(
+            "unable to parse kernel config: unexpected error when reading kernel config for {release}"
+        ));
     };
     let missing = |name: &&&str| !options.lines().any(|line| is_set(line, name));
     for name in REQUIRED.iter().filter(missing) {
@@ -75,5 +96,5 @@ fn options(host: &dyn Host, release: &str) -> Option<String> {
 
 /// Version in the output of `kubelet --version`.
 pub fn kubelet_version(output: &str) -> Option<Version> {
-    Version::parse(output.trim().strip_prefix("Kubernetes ")?)
+    Version::parse(output.split_whitespace().last()?)
 }
