@@ -146,12 +146,16 @@ pub(crate) fn plan(
         unreachable: Vec::new(),
     };
     for (name, peer) in peers {
-        if plan.cluster.is_empty() || settings.cluster.is_empty() {
+        if settings.cluster.is_empty() {
             plan.cluster.extend(&peer.cidrs);
         }
         if let Err(reason) = reach(settings, &mut plan, peer, uplinks) {
             plan.unreachable.push((name.clone(), reason));
         }
+    }
+    if settings.mode == Mode::Auto {
+        // Where all nodes are on one segment no tunnel is needed.
+        plan.vxlan = plan.vxlan.filter(|v| !v.forwarding.is_empty());
     }
     if settings.cluster.is_empty() {
         plan.cluster.extend(&own.cidrs);

@@ -324,9 +324,8 @@ async fn serve(options: &Options, runtime: &Runtime, progress: &Progress) -> Res
     let (alive, ready) = (progress.clone(), progress.clone());
     runtime.health.add_live("sync", move || alive.alive());
     runtime.health.add_to(Scope::READY, "network", move || ready.ready());
-    let pages = axum::Router::new()
-        .merge(runtime.health.router())
-        .merge(runtime::metrics::router(runtime.registry.clone()));
+    let pages =
+        axum::Router::new().merge(runtime.health.router()).merge(runtime::metrics::router(runtime.registry.clone()));
     let address = options.healthz_bind_address;
     let listener = TcpListener::bind(address).await.map_err(|source| AgentError::Listen { address, source })?;
     let stop = runtime.tasks.token().clone();

@@ -224,6 +224,7 @@ async fn pods_of_two_hosts_reach_each_other() {
     let [a, _] = &cluster.hosts;
     let routes = a.namespace.ok("ip", &["route"]);
     assert!(routes.contains("10.244.2.0/24 via 192.0.2.2 dev wire proto 84"), "{routes}");
+    assert!(!a.namespace.ok("ip", &["link"]).contains("timonel.vxlan"), "no tunnel is needed");
     wait_ping("a ping over a direct route", &a.pod, &second).await;
 
     // A node that is gone has no route.

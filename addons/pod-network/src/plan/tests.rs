@@ -49,6 +49,17 @@ fn peers_on_the_segment_are_reached_directly_others_by_vxlan() {
 }
 
 #[test]
+fn one_segment_needs_no_tunnel() {
+    let own = node(&["192.0.2.1"], &["10.244.1.0/24"]);
+    let peers = [("near".to_owned(), node(&["192.0.2.2"], &["10.244.2.0/24"]))].into();
+    let up = [uplink("eth0", "192.0.2.1/24")];
+    let auto = plan(&settings(Mode::Auto), &own, &peers, &up).expect("a plan");
+    assert_eq!((auto.vxlan, auto.mtu), (None, 1450), "Pods keep room for tunnels to nodes that come later");
+    let always = plan(&settings(Mode::Vxlan), &own, &BTreeMap::new(), &up).expect("a plan");
+    assert!(always.vxlan.is_some());
+}
+
+#[test]
 fn modes_are_kept() {
     let all: Vec<_> = planned(Mode::Vxlan).routes.into_values().map(|r| r.device).collect();
     assert_eq!(all, ["vx", "vx"]);
