@@ -6,7 +6,8 @@ use rand::Rng;
 
 use crate::{
     cluster::{Cluster, NodeIx},
-    framework::{Denial, Diagnosis, LeftOut, NodeCheck, PluginId, Prepared, Profile},
+    framework::{Denial, Diagnosis, LeftOut, NodeCheck, NodeScore, PluginId, Prepared, Profile},
+    memo::{Memo, Memos},
     nominations::Nominations,
     objects::PodView,
 };
@@ -17,17 +18,30 @@ const MIN_FEASIBLE: usize = 100;
 const MIN_PERCENTAGE: usize = 5;
 
 /// The filters of a profile, prepared for one Pod.
-pub(crate) struct Checks(Vec<(PluginId, Box<dyn NodeCheck>)>);
+pub(crate) struct Checks {
+    all: Vec<(PluginId, Box<dyn NodeCheck>)>,
+    /// How many of the first ones look at nothing but the node.
+    local: usize,
+}
 
 impl Checks {
     /// Asks the filters in turn, up to the first that rejects.
     pub(crate) fn run(&self, cluster: &Cluster, node: NodeIx) -> Result<(), (PluginId, Denial)> {
-        self.0.iter().try_for_each(|(plugin, check)| check.check(cluster, node).map_err(|d| (*plugin, d)))
+        ask(&self.all, cluster, node)
+    }
+
+    /// [`Checks::run`] that looks at the node itself only if it changed since a Pod like this one was here.
+    fn run_remembered(&self, cluster: &Cluster, node: NodeIx, memo: &mut Memo) -> Result<(), (PluginId, Denial)> {
+        let (local, others) = self.all.split_at(self.local);
+        match memo.verdict(cluster, node, || ask(local, cluster, node).err()) {
+            Some(denied) => Err(denied),
+            None => ask(others, cluster, node),
+        }
     }
 
     /// Pods were moved to see what would be.
     pub(crate) fn refresh(&mut self, cluster: &Cluster) {
-        self.0.iter_mut().for_each(|(_, check)| check.refresh(cluster));
+        self.all.iter_mut().for_each(|(_, check)| check.refresh(cluster));
     }
 
     /// [`Checks::run`] once with the Pods that are nominated to the node and matter as much as this one, and once
@@ -54,6 +68,10 @@ impl Checks {
     }
 }
 
+fn ask(checks: &[(PluginId, Box<dyn NodeCheck>)], cluster: &Cluster, node: NodeIx) -> Result<(), (PluginId, Denial)> {
+    checks.iter().try_for_each(|(plugin, check)| check.check(cluster, node).map_err(|d| (*plugin, d)))
+}
+
 /// What the filters say before they see nodes.
 pub(crate) enum Preparation {
     /// Nodes to ask: all, or some.
@@ -64,10 +82,12 @@ pub(crate) enum Preparation {
 
 /// Runs the PreFilters.
 pub(crate) fn prepare(profile: &Profile, pod: &PodView, cluster: &mut Cluster) -> Preparation {
-    let mut checks = Vec::new();
+    let mut checks: Vec<(PluginId, Box<dyn NodeCheck>)> = Vec::new();
+    let (mut local, mut all_local) = (0, true);
     let mut allowed: Option<Vec<Box<str>>> = None;
     let mut restricting: Vec<PluginId> = Vec::new();
     for (plugin, filter) in profile.filters() {
+        all_local &= filter.is_local();
         match filter.prepare(pod, cluster) {
             Prepared::Skip => {}
             Prepared::Reject(text) => return Preparation::Reject { plugin: Some(plugin), text },
@@ -85,6 +105,9 @@ pub(crate) fn prepare(profile: &Profile, pod: &PodView, cluster: &mut Cluster) -
                 allowed = Some(both);
             }
         }
+        if all_local {
+            local = checks.len();
+        }
     }
     let only = allowed.map(|names| {
         let there = names.iter().filter_map(|n| cluster.nodes.find(n));
@@ -92,7 +115,7 @@ pub(crate) fn prepare(profile: &Profile, pod: &PodView, cluster: &mut Cluster) -
     });
     let left_out =
         (!restricting.is_empty()).then(|| format!("node(s) didn't satisfy plugin(s) {}", list(&restricting)));
-    Preparation::Ask { checks: Checks(checks), only, left_out }
+    Preparation::Ask { checks: Checks { all: checks, local }, only, left_out }
 }
 
 fn list(plugins: &[PluginId]) -> String {
@@ -133,13 +156,14 @@ pub(crate) struct Cycle<'a> {
     pub(crate) profile: &'a Profile,
     pub(crate) cluster: &'a mut Cluster,
     pub(crate) nominations: &'a Nominations,
+    pub(crate) memos: &'a mut Memos,
     /// Where the search begins; moves on with every Pod.
     pub(crate) start: &'a mut usize,
 }
 
 impl Cycle<'_> {
     /// Runs the cycle for a Pod.
-    pub(crate) fn run(&mut self, pod: &PodView, random: &mut impl Rng) -> Result<Chosen, Box<Diagnosis>> {
+    pub(crate) fn run(&mut self, pod: &Arc<PodView>, random: &mut impl Rng) -> Result<Chosen, Box<Diagnosis>> {
         self.cluster.begin();
         let mut diagnosis = Box::new(Diagnosis::default());
         if self.cluster.nodes.len() == 0 {
@@ -186,7 +210,8 @@ impl Cycle<'_> {
         only: Option<&[NodeIx]>,
         diagnosis: &mut Diagnosis,
     ) -> Vec<NodeIx> {
-        let candidates: Vec<NodeIx> = only.unwrap_or(self.cluster.ordered()).to_vec();
+        let candidates: Arc<[NodeIx]> = only.map_or_else(|| self.cluster.ordered(), Arc::from);
+        let mut memo = self.memos.of(&pod.template);
         let wanted = enough(candidates.len(), self.profile.percentage);
         let from = if candidates.is_empty() { 0 } else { *self.start % candidates.len() };
         let mut feasible = Vec::with_capacity(wanted.min(candidates.len()));
@@ -197,10 +222,11 @@ impl Cycle<'_> {
                 break;
             }
             tried += 1;
-            let outcome = if self.nominations.is_empty() {
-                checks.run(self.cluster, *node)
-            } else {
-                checks.run_with_nominated(pod, self.cluster, self.nominations, *node)
+            let expected = !self.nominations.is_empty() && self.nominations.any_on(self.cluster.nodes.name(*node));
+            let outcome = match &mut memo {
+                _ if expected => checks.run_with_nominated(pod, self.cluster, self.nominations, *node),
+                Some(memo) => checks.run_remembered(self.cluster, *node, memo),
+                None => checks.run(self.cluster, *node),
             };
             match outcome {
                 Ok(()) => feasible.push(*node),
@@ -218,9 +244,9 @@ impl Cycle<'_> {
         if let [only] = feasible {
             return *only;
         }
-        let mut totals = vec![0_i64; feasible.len()];
+        let mut totals = self.local_scores(pod, feasible);
         let mut scores = vec![0_i64; feasible.len()];
-        for (_, weight, plugin) in self.profile.scores() {
+        for (_, weight, plugin) in self.profile.scores().filter(|(_, _, p)| !p.is_local()) {
             let Some(scoring) = plugin.prepare(pod, feasible, self.cluster) else { continue };
             scores.fill(0);
             scoring.score(self.cluster, feasible, &mut scores);
@@ -232,6 +258,29 @@ impl Cycle<'_> {
         let best: Vec<NodeIx> =
             feasible.iter().zip(&totals).filter(|(_, total)| **total == highest).map(|(node, _)| *node).collect();
         best[random.random_range(0..best.len())]
+    }
+
+    /// Weighted scores that depend on nothing but each node.
+    fn local_scores(&mut self, pod: &PodView, feasible: &[NodeIx]) -> Vec<i64> {
+        let mut scorings: Vec<(i64, Box<dyn NodeScore>)> = Vec::new();
+        for (_, weight, plugin) in self.profile.scores().filter(|(_, _, p)| p.is_local()) {
+            if let Some(scoring) = plugin.prepare(pod, feasible, self.cluster) {
+                scorings.push((weight, scoring));
+            }
+        }
+        let cluster = &*self.cluster;
+        let sum = |node: NodeIx| {
+            let of_one = |scoring: &dyn NodeScore| {
+                let mut score = [0];
+                scoring.score(cluster, &[node], &mut score);
+                score[0]
+            };
+            scorings.iter().map(|(weight, scoring)| weight * of_one(&**scoring)).sum()
+        };
+        match self.memos.of(&pod.template) {
+            Some(memo) => feasible.iter().map(|n| memo.score(cluster, *n, || sum(*n))).collect(),
+            None => feasible.iter().map(|n| sum(*n)).collect(),
+        }
     }
 }
 

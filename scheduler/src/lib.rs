@@ -13,6 +13,7 @@ mod config;
 mod cycle;
 mod events;
 mod framework;
+mod memo;
 mod metrics;
 mod nominations;
 mod objects;

@@ -55,6 +55,11 @@ impl Nominations {
         self.by_node.is_empty()
     }
 
+    /// Whether Pods are to come to a node.
+    pub(crate) fn any_on(&self, node: &str) -> bool {
+        self.by_node.contains_key(node)
+    }
+
     /// Pods that are to come to a node.
     pub(crate) fn on(&self, node: &str) -> &[Arc<PodView>] {
         self.by_node.get(node).map_or(&[], Vec::as_slice)

@@ -18,6 +18,7 @@ use crate::{
     cycle::{Chosen, Cycle},
     events::ClusterEvent,
     framework::{Diagnosis, PluginId, Profile},
+    memo::Memos,
     metrics::{Attempt, Metrics},
     nominations::Nominations,
     objects::{DisruptionBudgetView, PodView},
@@ -62,13 +63,20 @@ pub(crate) struct State {
     pub(crate) cluster: Cluster,
     pub(crate) queue: PodQueue,
     pub(crate) nominations: Nominations,
+    memos: Memos,
     /// Where the next search for nodes begins.
     start: usize,
 }
 
 impl State {
     pub(crate) fn new(queue: PodQueue) -> Self {
-        Self { cluster: Cluster::default(), queue, nominations: Nominations::default(), start: 0 }
+        Self {
+            cluster: Cluster::default(),
+            queue,
+            nominations: Nominations::default(),
+            memos: Memos::default(),
+            start: 0,
+        }
     }
 }
 
@@ -219,8 +227,8 @@ impl Scheduler {
         let shared = &self.shared;
         let pod = Arc::clone(&waiting.pod);
         let mut random = rand::rng();
-        let State { cluster, nominations, start, .. } = state;
-        let outcome = Cycle { profile, cluster, nominations, start }.run(&pod, &mut random);
+        let State { cluster, nominations, memos, start, .. } = state;
+        let outcome = Cycle { profile, cluster, nominations, memos, start }.run(&pod, &mut random);
         let took = shared.now().saturating_sub(began);
         shared.metrics.computed(took);
         match outcome {

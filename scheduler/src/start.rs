@@ -136,6 +136,8 @@ impl Assembly<'_> {
     fn election(&self, client: Client) -> Result<Option<LeaderElector>, StartError> {
         let runtime = self.runtime;
         let args = self.settings.leader_election();
+        let ping = Scope { healthz: !args.leader_elect, livez: true, readyz: false };
+        runtime.health.add_to(ping, "ping", || Ok(()));
         if !args.leader_elect {
             return Ok(None);
         }

@@ -52,14 +52,23 @@ pub(crate) struct Cluster {
     /// Nodes that have an image.
     images: HashMap<Symbol, usize>,
     order: Order,
-    /// Grows with every change to nodes, Pods on nodes and namespaces.
+    /// Grows with every change to a node or the Pods on it; the last one of each node.
     generation: u64,
+    versions: Vec<u64>,
 }
 
 impl Cluster {
-    /// Number that is the same as long as nothing here changed.
-    pub(crate) fn generation(&self) -> u64 {
-        self.generation
+    /// Number that is the same as long as a node, with the Pods on it, did not change.
+    pub(crate) fn version(&self, node: NodeIx) -> u64 {
+        self.versions.get(node.at()).copied().unwrap_or(0)
+    }
+
+    fn changed(&mut self, node: NodeIx) {
+        self.generation += 1;
+        if self.versions.len() <= node.at() {
+            self.versions.resize(node.at() + 1, 0);
+        }
+        self.versions[node.at()] = self.generation;
     }
 
     /// Pods on nodes: all, and those that are assumed.
@@ -74,7 +83,7 @@ impl Cluster {
     }
 
     /// Nodes in the order in which they are tried: zone by zone in turn.
-    pub(crate) fn ordered(&self) -> &[NodeIx] {
+    pub(crate) fn ordered(&self) -> Arc<[NodeIx]> {
         self.order.nodes()
     }
 
@@ -96,8 +105,8 @@ impl Cluster {
 
     /// Takes over a node. Tells whether it is new.
     pub(crate) fn set_node(&mut self, view: &NodeView) -> bool {
-        self.generation += 1;
         let node = self.nodes.place(&view.name);
+        self.changed(node);
         let was_present = self.nodes.get(node).present;
         let before = self.shape(node);
         self.count_images(node, false);
@@ -119,7 +128,7 @@ impl Cluster {
     /// Forgets a node.
     pub(crate) fn remove_node(&mut self, name: &str) {
         let Some(node) = self.nodes.find(name) else { return };
-        self.generation += 1;
+        self.changed(node);
         self.count_images(node, false);
         self.nodes.unset(node, &mut self.symbols);
         self.views.clear(&mut self.symbols);
@@ -149,7 +158,6 @@ impl Cluster {
             Some(labels) => self.namespaces.insert(name.into(), labels),
             None => self.namespaces.remove(name),
         };
-        self.generation += 1;
         self.views.clear(&mut self.symbols);
     }
 
@@ -195,7 +203,7 @@ impl Cluster {
 
     /// Counts a Pod on a node. With [`Cluster::detach`], also to try what would be if.
     pub(crate) fn attach(&mut self, pod: &Arc<PodView>, node: NodeIx) {
-        self.generation += 1;
+        self.changed(node);
         self.nodes.add_pod(node, pod, &mut self.symbols);
         let group = match self.groups.add(&pod.template, node, pod.terminating) {
             Grouped::Came(group) => {
@@ -212,7 +220,7 @@ impl Cluster {
 
     /// Takes a Pod off a node.
     pub(crate) fn detach(&mut self, pod: &Arc<PodView>, node: NodeIx) {
-        self.generation += 1;
+        self.changed(node);
         self.nodes.remove_pod(node, pod, &mut self.symbols);
         match self.groups.remove(&pod.template, node, pod.terminating) {
             None => {}

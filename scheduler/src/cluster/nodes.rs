@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::symbols::{Symbol, Symbols};
-use crate::objects::{HostPort, NodeView, PodView, Requests, Taint};
+use crate::objects::{HostPort, NodeView, PodView, Taint};
 
 /// Index of a node; stays the same while the node or a Pod on it exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -249,17 +249,6 @@ impl Nodes {
     pub(crate) fn scalar(&self, node: NodeIx, name: Symbol) -> (i64, i64) {
         let found = self.facts[node.at()].scalars.iter().find(|s| s.name == name);
         found.map_or((0, 0), |s| (s.allocatable, s.requested))
-    }
-
-    /// All that Pods request of a node.
-    pub(crate) fn requested(&self, node: NodeIx) -> Requests {
-        let at = node.at();
-        Requests {
-            cpu: self.cpu.requested[at],
-            memory: self.memory.requested[at],
-            ephemeral: self.ephemeral.requested[at],
-            scalars: Vec::new(),
-        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The order in which nodes are tried: one of each zone in turn, so that the first ones found are spread.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{NodeIx, Nodes, Symbols};
 
@@ -10,13 +10,13 @@ const REGION: &str = "topology.kubernetes.io/region";
 /// Nodes in order.
 #[derive(Debug, Default)]
 pub(crate) struct Order {
-    nodes: Vec<NodeIx>,
+    nodes: Arc<[NodeIx]>,
     current: bool,
 }
 
 impl Order {
-    pub(crate) fn nodes(&self) -> &[NodeIx] {
-        &self.nodes
+    pub(crate) fn nodes(&self) -> Arc<[NodeIx]> {
+        Arc::clone(&self.nodes)
     }
 
     /// Nodes came, went or moved.
@@ -38,9 +38,6 @@ impl Order {
             zones.entry(place).or_default().push(node);
         }
         let longest = zones.values().map(Vec::len).max().unwrap_or(0);
-        self.nodes.clear();
-        for row in 0..longest {
-            self.nodes.extend(zones.values().filter_map(|z| z.get(row)));
-        }
+        self.nodes = (0..longest).flat_map(|row| zones.values().filter_map(move |z| z.get(row).copied())).collect();
     }
 }

@@ -52,6 +52,11 @@ pub(crate) trait Gate: Send + Sync {
 
 /// PreFilter and Filter.
 pub(crate) trait Filter: Send + Sync {
+    /// Whether what it says of a node depends on the Pod's template and that node alone.
+    fn is_local(&self) -> bool {
+        false
+    }
+
     /// Looks at the Pod before the nodes.
     fn prepare(&self, pod: &PodView, cluster: &mut Cluster) -> Prepared;
 }
@@ -79,6 +84,11 @@ pub(crate) trait NodeCheck {
 
 /// PreScore and Score.
 pub(crate) trait Score: Send + Sync {
+    /// Whether a node's score depends on the Pod's template and that node alone.
+    fn is_local(&self) -> bool {
+        false
+    }
+
     /// Looks at the Pod before the nodes that can take it; `None` if it gives no scores.
     fn prepare(&self, pod: &PodView, feasible: &[NodeIx], cluster: &mut Cluster) -> Option<Box<dyn NodeScore>>;
 }

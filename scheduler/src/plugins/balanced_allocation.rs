@@ -42,6 +42,10 @@ impl Plugin for BalancedAllocation {
 }
 
 impl Score for BalancedAllocation {
+    fn is_local(&self) -> bool {
+        true
+    }
+
     fn prepare(&self, pod: &PodView, _feasible: &[NodeIx], cluster: &mut Cluster) -> Option<Box<dyn NodeScore>> {
         let wanted = &pod.template.requests;
         if self.resources.iter().all(|r| wanted.get(&r.name) == 0) {

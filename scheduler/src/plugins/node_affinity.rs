@@ -104,6 +104,10 @@ fn allowed_names(required: &NodeSelector) -> Option<BTreeSet<&str>> {
 }
 
 impl Filter for NodeAffinity {
+    fn is_local(&self) -> bool {
+        true
+    }
+
     fn prepare(&self, pod: &PodView, _cluster: &mut Cluster) -> Prepared {
         let template = &pod.template;
         if template.node_selector.is_empty() && template.node_required.is_none() && self.added.required.is_none() {

@@ -29,6 +29,10 @@ impl Plugin for NodeName {
 }
 
 impl Filter for NodeName {
+    fn is_local(&self) -> bool {
+        true
+    }
+
     fn prepare(&self, pod: &PodView, _cluster: &mut Cluster) -> Prepared {
         if pod.node_name.is_empty() {
             return Prepared::Skip;

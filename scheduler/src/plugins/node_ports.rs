@@ -39,6 +39,10 @@ impl Plugin for NodePorts {
 }
 
 impl Filter for NodePorts {
+    fn is_local(&self) -> bool {
+        true
+    }
+
     fn prepare(&self, pod: &PodView, _cluster: &mut Cluster) -> Prepared {
         if pod.template.host_ports.is_empty() {
             return Prepared::Skip;

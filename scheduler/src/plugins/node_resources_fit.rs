@@ -108,6 +108,10 @@ fn less(old: &Requests, new: &Requests) -> bool {
 }
 
 impl Filter for NodeResourcesFit {
+    fn is_local(&self) -> bool {
+        true
+    }
+
     fn prepare(&self, pod: &PodView, cluster: &mut Cluster) -> Prepared {
         let scalars = pod.template.requests.scalars.iter();
         let scalars = scalars
@@ -195,6 +199,10 @@ struct Scoring {
 }
 
 impl Score for NodeResourcesFit {
+    fn is_local(&self) -> bool {
+        true
+    }
+
     fn prepare(&self, pod: &PodView, _feasible: &[NodeIx], cluster: &mut Cluster) -> Option<Box<dyn NodeScore>> {
         let resources = self.settings.resources.iter().filter_map(|resource| {
             let added = pod.template.scored.get(&resource.name);

@@ -29,6 +29,10 @@ impl Plugin for NodeUnschedulable {
 }
 
 impl Filter for NodeUnschedulable {
+    fn is_local(&self) -> bool {
+        true
+    }
+
     fn prepare(&self, pod: &PodView, _cluster: &mut Cluster) -> Prepared {
         let taint = Taint::unschedulable();
         if pod.template.tolerations.iter().any(|t| t.tolerates(&taint)) {

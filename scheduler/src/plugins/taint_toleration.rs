@@ -48,6 +48,10 @@ fn tolerated(tolerations: &[Toleration], taints: &[Taint]) -> bool {
 }
 
 impl Filter for TaintToleration {
+    fn is_local(&self) -> bool {
+        true
+    }
+
     fn prepare(&self, pod: &PodView, _cluster: &mut Cluster) -> Prepared {
         Prepared::Check(Box::new(Check(Arc::clone(&pod.template))))
     }

@@ -26,12 +26,13 @@ impl Scene {
     }
 
     /// Node and victims, or what is told.
-    fn plan(&mut self, pod: &PodView) -> Result<(String, Vec<String>), String> {
+    fn plan(&mut self, pod: &Arc<PodView>) -> Result<(String, Vec<String>), String> {
         let profile = default_profile();
         let mut random = rand::rngs::StdRng::seed_from_u64(1);
         let cluster = &mut self.fixture.cluster;
-        let mut start = 0;
-        let mut cycle = Cycle { profile: &profile, cluster, nominations: &self.nominations, start: &mut start };
+        let (mut start, mut memos) = (0, crate::memo::Memos::default());
+        let mut cycle =
+            Cycle { profile: &profile, cluster, nominations: &self.nominations, memos: &mut memos, start: &mut start };
         let diagnosis = cycle.run(pod, &mut random).expect_err("does not fit");
         let mut preemption = Preemption {
             settings: DefaultPreemption::default(),
