@@ -24,11 +24,9 @@ mod mirroring;
 mod namespace;
 mod nodeipam;
 mod nodelifecycle;
-mod objects;
 pub mod options;
 mod podgc;
 mod replicaset;
-mod rest;
 mod rootca;
 mod serve;
 mod serviceaccount;
@@ -83,17 +81,6 @@ pub enum StartError {
     /// Another process leads.
     #[error(transparent)]
     Leader(#[from] LeaderError),
-}
-
-/// Pause before a failed reconciliation is tried again.
-const RETRY: std::time::Duration = std::time::Duration::from_secs(1);
-
-/// What happens after a failed reconciliation.
-fn retry<K, C>(_object: Arc<K>, error: &rest::RestError, _context: Arc<C>) -> kube::runtime::controller::Action {
-    if !error.is_conflict() {
-        tracing::warn!(%error, "reconciliation failed, trying again");
-    }
-    kube::runtime::controller::Action::requeue(RETRY)
 }
 
 /// Runs the component until it is told to stop.

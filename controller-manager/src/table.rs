@@ -61,7 +61,7 @@ pub(crate) const CONTROLLERS: &[Controller] = controllers! {
     "deployment-controller" "deployment" on crate::deployment::start;
     "replicaset-controller" "replicaset" on crate::replicaset::start::<ReplicaSet>;
     "replicationcontroller-controller" "replicationcontroller" on crate::replicaset::start::<ReplicationController>;
-    "garbage-collector-controller" "garbagecollector" on collector;
+    "garbage-collector-controller" "garbagecollector" on crate::collector::start;
     "pod-garbage-collector-controller" "podgc" on crate::podgc::start;
     "certificatesigningrequest-signing-controller" "csrsigning" on crate::certificates::start_signer;
     "certificatesigningrequest-approving-controller" "csrapproving" on crate::certificates::start_approver;
@@ -73,13 +73,6 @@ pub(crate) const CONTROLLERS: &[Controller] = controllers! {
     "node-lifecycle-controller" "nodelifecycle" on crate::nodelifecycle::start;
     "taint-eviction-controller" "" on crate::nodelifecycle::eviction::start;
 };
-
-async fn collector(context: &Context) -> Result<Started, StartError> {
-    let rest = crate::rest::Rest(context.client("generic-garbage-collector").await?);
-    context.tasks.spawn("collector", crate::collector::run(rest, context.tasks.token().clone()));
-    Ok(Started::Running)
-}
-
 
 /// Names of cloud controllers: known, because installers switch them off, and without effect.
 const INERT: &[&str] = &["service-lb-controller", "node-route-controller", "cloud-node-lifecycle-controller"];

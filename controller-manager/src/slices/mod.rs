@@ -4,8 +4,6 @@
 mod pack;
 mod write;
 
-use std::sync::Arc;
-
 use ::controller::{Cached, Index, Viewed};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
@@ -19,8 +17,6 @@ pub(crate) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 /// Annotation: when the change happened that the last write shows.
 pub(crate) const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
-/// A slice.
-pub(crate) type Slice = Arc<Cached<SliceView>>;
 
 /// A whole EndpointSlice.
 #[derive(Clone, Debug)]
