@@ -4,6 +4,8 @@
 //! [`backend::Backend`] applies it. Changes coalesce: a sync starts at most once a second.
 
 pub mod backend;
+pub mod config;
+mod conntrack;
 pub mod model;
 pub mod options;
 pub mod rules;
@@ -11,28 +13,31 @@ mod servers;
 mod sync;
 mod watch;
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
-use kube::{
-    Client, Config,
-    config::{KubeConfigOptions, Kubeconfig},
-};
-use tokio_util::sync::CancellationToken;
+use client::{ClientMetrics, Connection};
+use runtime::{Runtime, tls::WatchedFile};
 
 use crate::{
     backend::{Backend, BackendError, Iptables},
-    options::{ConfigurationError, Options},
+    options::{Options, OptionsError, Settings},
 };
 
 /// Why the proxy does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyError {
-    /// The configuration file is unusable.
+    /// The flags or the configuration file are unusable.
     #[error(transparent)]
-    Configuration(#[from] ConfigurationError),
-    /// The credentials are unusable.
-    #[error("kubeconfig: {0}")]
-    Credentials(String),
+    Options(#[from] OptionsError),
+    /// There is no client.
+    #[error(transparent)]
+    Client(#[from] client::ClientError),
+    /// The host has no name.
+    #[error("cannot find out the host name")]
+    Host(#[source] std::io::Error),
+    /// So that a new start reads it.
+    #[error("content of the proxy server's configuration file was updated")]
+    ConfigurationChanged,
     /// Rules cannot be written.
     #[error(transparent)]
     Backend(#[from] BackendError),
@@ -49,47 +54,78 @@ pub enum ProxyError {
     Metrics(#[from] prometheus::Error),
 }
 
-async fn client(kubeconfig: Option<&Path>) -> Result<Client, ProxyError> {
-    let fail = |e: &dyn std::fmt::Display| ProxyError::Credentials(e.to_string());
-    let config = match kubeconfig {
-        Some(path) => {
-            let file = Kubeconfig::read_from(path).map_err(|e| fail(&e))?;
-            Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(|e| fail(&e))?
-        }
-        None => Config::incluster().map_err(|e| fail(&e))?,
+fn node_name(settings: &Settings) -> Result<String, ProxyError> {
+    let name = match settings.hostname_override.as_str() {
+        "" => runtime::env::hostname().map_err(ProxyError::Host)?,
+        name => name.to_owned(),
     };
-    Client::try_from(config).map_err(|e| fail(&e))
+    Ok(name.trim().to_lowercase())
 }
 
-fn node_name(options: &Options) -> String {
-    let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    options.hostname_override.clone().unwrap_or_else(host).trim().to_lowercase()
-}
-
-/// Runs the proxy until `stop`.
-pub async fn run(options: Options, stop: CancellationToken) -> Result<(), ProxyError> {
-    let options = options.complete()?;
-    let backend = Iptables;
-    if options.cleanup {
-        return Ok(backend.cleanup().await?);
-    }
-    let client = client(options.kubeconfig.as_deref()).await?;
-    let node = node_name(&options);
-    if options.iptables_localhost_nodeports
+/// What needs full root privileges: kernel settings.
+fn set_up(settings: &Settings) {
+    conntrack::apply(Path::new("/"), &settings.conntrack);
+    if settings.localhost_node_ports
         && let Err(error) = std::fs::write("/proc/sys/net/ipv4/conf/all/route_localnet", "1")
     {
         tracing::warn!(%error, "route_localnet cannot be set; node ports do not answer on loopback");
     }
-    let registry = runtime::metrics::registry()?;
-    let progress = sync::Progress::new(&registry)?;
-    servers::start(&options, registry, &progress, &stop).await?;
-    let settings = rules::Settings {
-        mark: 1 << options.iptables_masquerade_bit,
-        masquerade_all: options.masquerade_all,
-        cluster_cidr: options.cluster_cidr.clone(),
-        localhost_node_ports: options.iptables_localhost_nodeports,
+}
+
+/// Runs the proxy until it is told to stop.
+pub async fn run(options: Options, runtime: Runtime) -> Result<(), ProxyError> {
+    let backend = Iptables;
+    if options.cleanup {
+        return Ok(backend.cleanup().await?);
+    }
+    let settings = options.settings()?;
+    if settings.verbosity > runtime::logging::verbosity() {
+        runtime::logging::set_verbosity(settings.verbosity);
+    }
+    set_up(&settings);
+    if options.init_only {
+        return Ok(());
+    }
+    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", settings.oom_score_adj.to_string()) {
+        tracing::info!(v = 2, %error, "Failed to set oom_score_adj");
+    }
+    let node = node_name(&settings)?;
+    let connection = Connection {
+        user_agent: runtime::version::user_agent("kube-proxy"),
+        qps: settings.qps,
+        burst: settings.burst,
+        metrics: Some(ClientMetrics::new(&runtime.registry)?),
     };
+    let client = client::connect_to(settings.kubeconfig.as_deref(), None, &connection).await?;
+    let stop = runtime.shutdown.clone();
+    let progress = sync::Progress::new(&runtime.registry, settings.sync_period)?;
+    servers::start(&settings, &runtime, &progress).await?;
+    let rules = rules::Settings {
+        mark: 1 << settings.masquerade_bit,
+        masquerade_all: settings.masquerade_all,
+        cluster_cidr: settings.cluster_cidr.clone(),
+        localhost_node_ports: settings.localhost_node_ports,
+    };
+    let periods = sync::Periods { full: settings.sync_period, least: settings.min_sync_period };
     let states = watch::follow(client, &node, &stop);
-    sync::run(&backend, &settings, states, &progress, stop).await;
-    Ok(())
+    let syncing = sync::run(&backend, &rules, periods, states, &progress, stop.clone());
+    tokio::select! {
+        () = syncing => Ok(()),
+        () = changed(options.config.as_deref()) => Err(ProxyError::ConfigurationChanged),
+    }
+}
+
+/// Ends when the configuration file has changed.
+async fn changed(path: Option<&Path>) {
+    const PERIOD: Duration = Duration::from_secs(5);
+    let mut file = match path.map(WatchedFile::open) {
+        Some(Ok(file)) => file,
+        _ => return std::future::pending().await,
+    };
+    loop {
+        tokio::time::sleep(PERIOD).await;
+        if file.changed() {
+            return;
+        }
+    }
 }

@@ -2,11 +2,14 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use kube_proxy::options::Options;
+use runtime::ComponentInfo;
+
+const INFO: ComponentInfo = ComponentInfo {
+    name: "kube-proxy",
+    about: "The Kubernetes network proxy runs on each node and forwards the traffic of Services to their endpoints.",
+    deprecated: &[],
+};
 
 fn main() -> ExitCode {
-    let options = Options::parse();
-    let logging = options.logging.clone();
-    runtime::process::run(&logging, |stop| kube_proxy::run(options, stop))
+    runtime::run(INFO, kube_proxy::run)
 }

@@ -19,10 +19,14 @@ use crate::{
     watch::States,
 };
 
-/// Least time between the starts of two syncs.
-const MIN_PERIOD: Duration = Duration::from_secs(1);
-/// Time after which a failed sync is tried again, and rules are looked after unasked.
-const SYNC_PERIOD: Duration = Duration::from_secs(30);
+/// How often rules are written.
+#[derive(Clone, Copy)]
+pub(crate) struct Periods {
+    /// Time after which a failed sync is tried again, and rules are looked after unasked.
+    pub(crate) full: Duration,
+    /// Least time between the starts of two syncs.
+    pub(crate) least: Duration,
+}
 
 /// When rules were last asked for and written, Unix seconds.
 #[derive(Clone)]
@@ -32,6 +36,7 @@ pub(crate) struct Progress {
     duration: Histogram,
     last: Gauge,
     failures: IntCounter,
+    period: Duration,
 }
 
 fn now() -> u64 {
@@ -39,7 +44,7 @@ fn now() -> u64 {
 }
 
 impl Progress {
-    pub(crate) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+    pub(crate) fn new(registry: &Registry, period: Duration) -> Result<Self, prometheus::Error> {
         let duration = Histogram::with_opts(HistogramOpts::new(
             "kubeproxy_sync_proxy_rules_duration_seconds",
             "SyncProxyRules latency in seconds",
@@ -55,13 +60,13 @@ impl Progress {
         registry.register(Box::new(duration.clone()))?;
         registry.register(Box::new(last.clone()))?;
         registry.register(Box::new(failures.clone()))?;
-        Ok(Self { queued: Arc::default(), synced: Arc::default(), duration, last, failures })
+        Ok(Self { queued: Arc::default(), synced: Arc::default(), duration, last, failures, period })
     }
 
     /// Unhealthy when a change has waited for twice the sync period.
     pub(crate) fn is_healthy(&self) -> bool {
         let (queued, synced) = (self.queued.load(Ordering::Relaxed), self.synced.load(Ordering::Relaxed));
-        synced >= queued || now().saturating_sub(queued) < 2 * SYNC_PERIOD.as_secs()
+        synced >= queued || now().saturating_sub(queued) < 2 * self.period.as_secs()
     }
 
     /// When rules were last written, Unix seconds.
@@ -85,6 +90,7 @@ impl Progress {
 pub(crate) async fn run(
     backend: &dyn Backend,
     settings: &Settings,
+    periods: Periods,
     mut states: States,
     progress: &Progress,
     stop: CancellationToken,
@@ -108,7 +114,7 @@ pub(crate) async fn run(
                 }
             }
         }
-        let rest = MIN_PERIOD.saturating_sub(started.elapsed());
+        let rest = periods.least.saturating_sub(started.elapsed());
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(rest) => {}
@@ -120,7 +126,7 @@ pub(crate) async fn run(
                     return;
                 }
             }
-            () = tokio::time::sleep(SYNC_PERIOD) => {}
+            () = tokio::time::sleep(periods.full) => {}
         }
     }
 }

@@ -60,7 +60,16 @@ impl Connection {
 
 /// A client from `--kubeconfig` and `--master`, or from inside the cluster if neither is given.
 pub async fn connect(args: &ClientArgs, connection: &Connection) -> Result<Client, ClientError> {
-    connect_with(load(args.kubeconfig.as_deref(), args.master.as_deref()).await?, connection)
+    connect_to(args.kubeconfig.as_deref(), args.master.as_deref(), connection).await
+}
+
+/// [`connect`] for components that have these settings in a file.
+pub async fn connect_to(
+    kubeconfig: Option<&Path>,
+    master: Option<&str>,
+    connection: &Connection,
+) -> Result<Client, ClientError> {
+    connect_with(load(kubeconfig, master).await?, connection)
 }
 
 /// [`connect`], but with a bearer token instead of the credentials of the kubeconfig.
