@@ -59,6 +59,7 @@ pub(crate) const CONTROLLERS: &[Controller] = controllers! {
     "endpointslice-mirroring-controller" "endpointslicemirroring" on crate::mirroring::start;
     "endpointslice-controller" "endpointslice" on crate::endpointslice::start;
     "deployment-controller" "deployment" on crate::deployment::start;
+    "daemonset-controller" "daemonset" on crate::daemonset::start;
     "replicaset-controller" "replicaset" on crate::replicaset::start::<ReplicaSet>;
     "replicationcontroller-controller" "replicationcontroller" on crate::replicaset::start::<ReplicationController>;
     "garbage-collector-controller" "garbagecollector" on crate::collector::start;

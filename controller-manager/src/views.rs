@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ::controller::{Cached, Index, Viewed};
 use k8s_openapi::{
-    api::core::v1::{Container, ContainerStatus, Node, Pod, Toleration},
+    api::core::v1::{Affinity, Container, ContainerStatus, Node, Pod, Toleration},
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
     jiff::Timestamp,
 };
@@ -79,6 +79,8 @@ pub(crate) struct PodView {
     pub(crate) deletion: Option<Timestamp>,
     pub(crate) generate_name: String,
     pub(crate) node: String,
+    /// The one Node its affinity leaves it.
+    pub(crate) pinned_to: String,
     pub(crate) hostname: String,
     pub(crate) subdomain: String,
     pub(crate) phase: Phase,
@@ -203,6 +205,7 @@ impl Viewed for PodView {
             created: meta.creation_timestamp.map(|t| t.0),
             deletion: meta.deletion_timestamp.map(|t| t.0),
             generate_name: meta.generate_name.unwrap_or_default(),
+            pinned_to: pinned(spec.affinity.as_ref()),
             node: spec.node_name.unwrap_or_default(),
             hostname: spec.hostname.unwrap_or_default(),
             subdomain: spec.subdomain.unwrap_or_default(),
@@ -219,6 +222,16 @@ impl Viewed for PodView {
             restart_policy: spec.restart_policy.unwrap_or_default(),
         }
     }
+}
+
+/// The Node that a required affinity names.
+fn pinned(affinity: Option<&Affinity>) -> String {
+    let required = affinity
+        .and_then(|a| a.node_affinity.as_ref())
+        .and_then(|n| n.required_during_scheduling_ignored_during_execution.as_ref());
+    let fields = required.into_iter().flat_map(|r| &r.node_selector_terms).flat_map(|t| t.match_fields.iter().flatten());
+    let named = fields.filter(|f| f.key == "metadata.name" && f.operator == "In");
+    named.filter_map(|f| f.values.as_ref()?.first().cloned()).next().unwrap_or_default()
 }
 
 fn keeps_running(container: &Container) -> bool {

@@ -69,7 +69,7 @@ fn no_execute(taints: &[Taint]) -> Vec<&Taint> {
 }
 
 /// Whether a toleration is for a taint.
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+pub(crate) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     let said = |text: &Option<String>| text.clone().unwrap_or_default();
     let (key, effect, value) = (said(&toleration.key), said(&toleration.effect), said(&toleration.value));
     if !(effect.is_empty() || effect == taint.effect) || !(key.is_empty() || key == taint.key) {

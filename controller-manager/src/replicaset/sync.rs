@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ::controller::{Cached, ObjectKey, Outcome, Reconcile, ReconcileError, events::reference_to, slow_start};
+use client::ApiErrorExt;
 use futures::future::join_all;
 use k8s_openapi::{api::core::v1::ObjectReference, jiff::Timestamp};
 use kube::{Api, Client, ResourceExt, api::PostParams};
@@ -219,10 +220,14 @@ impl<K: ReplicaKind> Reconciler<K> {
         let written = match api.replace_status(&key.name, &PostParams::default(), &object).await {
             Ok(written) => written,
             Err(_) => {
-                let mut fresh = api.get(&key.name).await?;
+                let fresh = match api.get(&key.name).await {
+                    Err(error) if error.is_not_found() => return Ok(()),
+                    fresh => fresh?,
+                };
                 if fresh.uid() != set.uid() {
                     return Ok(());
                 }
+                let mut fresh = fresh;
                 fresh.put_status(status);
                 api.replace_status(&key.name, &PostParams::default(), &fresh).await?
             }

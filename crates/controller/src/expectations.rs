@@ -106,6 +106,13 @@ impl<K: Eq + Hash + Clone> UidExpectations<K> {
         self.counts.satisfied(key)
     }
 
+    /// Expects creations, and the deletion of these.
+    pub fn set(&self, key: &K, creations: usize, uids: impl IntoIterator<Item = String>) {
+        let uids: HashSet<String> = uids.into_iter().collect();
+        self.counts.set(key, creations, uids.len());
+        self.uids.lock().insert(key.clone(), uids);
+    }
+
     /// Expects creations only.
     pub fn expect_creations(&self, key: &K, count: usize) {
         self.uids.lock().remove(key);
@@ -174,6 +181,11 @@ mod tests {
         expectations.deletion_observed(&1, "z");
         assert!(!expectations.satisfied(&1));
         expectations.deletion_observed(&1, "y");
+        assert!(expectations.satisfied(&1));
+        expectations.set(&1, 1, ["x".to_owned()]);
+        expectations.creation_observed(&1);
+        assert!(!expectations.satisfied(&1));
+        expectations.deletion_observed(&1, "x");
         assert!(expectations.satisfied(&1));
         expectations.expect_creations(&1, 1);
         expectations.forget(&1);
