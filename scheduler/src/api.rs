@@ -1,8 +1,10 @@
-//! The calls that the scheduler makes: bindings, Pod status, deletion of victims. Nothing else is written.
+//! The calls that the scheduler makes: bindings, Pod status, deletion of victims, claims and volumes that are to find
+//! each other, events. Nothing else is written.
 
 use std::time::Duration;
 
 use client::ApiErrorExt;
+use controller::ObjectKey;
 use http::{Method, Request, header};
 use kube::Client;
 use serde_json::{Value, json};
@@ -81,6 +83,18 @@ impl Api {
             "preconditions": {"uid": &*pod.uid},
         });
         self.call(Method::DELETE, &path_of(pod), "application/json", &body).await
+    }
+
+    /// Patches a PersistentVolumeClaim.
+    pub(crate) async fn patch_claim(&self, claim: &ObjectKey, patch: &Value) -> Result<(), CallError> {
+        let path = format!("/api/v1/namespaces/{}/persistentvolumeclaims/{}", claim.namespace, claim.name);
+        self.call(Method::PATCH, &path, "application/merge-patch+json", patch).await
+    }
+
+    /// Patches a PersistentVolume.
+    pub(crate) async fn patch_volume(&self, name: &str, patch: &Value) -> Result<(), CallError> {
+        let path = format!("/api/v1/persistentvolumes/{name}");
+        self.call(Method::PATCH, &path, "application/merge-patch+json", patch).await
     }
 
     /// Writes an object of events.k8s.io/v1.

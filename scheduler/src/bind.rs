@@ -2,8 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
+use serde_json::json;
+use tokio::sync::OwnedSemaphorePermit;
+
 use crate::{
+    api::CallError,
     metrics::Attempt,
+    plugins::volumes::{VolumeError, VolumePlan},
     queue::Waiting,
     report::{Nominate, Report},
     scheduler::{Shared, take_back},
@@ -15,16 +20,29 @@ pub(crate) struct Binding {
     pub(crate) node: Arc<str>,
     /// When its cycle began.
     pub(crate) began: Duration,
+    /// Volumes to be bound first.
+    pub(crate) volumes: Option<VolumePlan>,
+}
+
+/// Why a Pod was not bound.
+#[derive(Debug, thiserror::Error)]
+enum BindError {
+    #[error("running PreBind plugin \"VolumeBinding\": {0}")]
+    Volumes(#[from] VolumeError),
+    #[error("binding rejected: running Bind plugin \"DefaultBinder\": {0}")]
+    Call(#[from] CallError),
 }
 
 impl Binding {
     /// Binds the Pod, or takes the assumption back.
-    pub(crate) async fn run(self, shared: &Shared) {
+    pub(crate) async fn run(self, shared: &Shared, slot: OwnedSemaphorePermit) {
         let pod = &self.waiting.pod;
         let profile = &pod.template.scheduler_name;
         shared.metrics.running("binding", 1);
         let bind_began = shared.now();
-        let bound = shared.api.bind(pod, &self.node).await;
+        // Who waits for volumes keeps nobody else from being bound.
+        let slot = Some(slot).filter(|_| self.volumes.is_none());
+        let bound = self.bind(shared).await;
         let now = shared.now();
         shared.metrics.running("binding", -1);
         let status = if bound.is_ok() { "Success" } else { "Error" };
@@ -42,11 +60,11 @@ impl Binding {
             Err(error) => {
                 shared.metrics.attempted(profile, Attempt::Error, now.saturating_sub(self.began));
                 let known = take_back(shared, pod);
-                if !known || error.is_not_found() {
+                if !known || matches!(&error, BindError::Call(e) if e.is_not_found()) {
                     tracing::info!(v = 2, pod = %pod.full_name(), "Pod is gone while it was being bound");
                     return;
                 }
-                let message = format!("binding rejected: running Bind plugin \"DefaultBinder\": {error}");
+                let message = error.to_string();
                 tracing::error!(pod = %pod.full_name(), node = %self.node, err = %message, "Error scheduling pod; retrying");
                 let nominate = Nominate::Keep;
                 Report { pod: Arc::clone(pod), reason: "SchedulerError", message, nominate, preemption: None }
@@ -54,5 +72,23 @@ impl Binding {
                     .await;
             }
         }
+        drop(slot);
+    }
+
+    /// Binds volumes, then the Pod.
+    async fn bind(&self, shared: &Shared) -> Result<(), BindError> {
+        let pod = &self.waiting.pod;
+        let settings = shared.profiles.of(pod).and_then(|p| p.volumes.as_ref());
+        if let (Some(plan), Some((storage, deadline))) = (&self.volumes, settings) {
+            // Binding volumes takes a while: others can see where the Pod is going.
+            let nominated = shared.api.patch_status(pod, &json!({"nominatedNodeName": &*self.node})).await;
+            if let Err(error) = nominated {
+                tracing::debug!(pod = %pod.full_name(), %error, "the nominated node is not written");
+            }
+            let outcome = storage.bind(plan, &shared.api, *deadline).await;
+            storage.release(plan);
+            outcome?;
+        }
+        Ok(shared.api.bind(pod, &self.node).await?)
     }
 }

@@ -147,6 +147,7 @@ enum Next {
 enum Decision {
     Bind(Binding),
     Report(Report),
+    Nothing,
 }
 
 /// The scheduling loop.
@@ -234,7 +235,7 @@ impl Scheduler {
         match outcome {
             Ok(chosen) => {
                 shared.metrics.ran("Filter", "Success", &profile.scheduler_name, took);
-                self.place(state, waiting, chosen, began)
+                self.place(state, profile, waiting, chosen, began)
             }
             Err(diagnosis) => {
                 shared.metrics.ran("Filter", "Unschedulable", &profile.scheduler_name, took);
@@ -246,9 +247,27 @@ impl Scheduler {
         }
     }
 
-    fn place(&self, state: &mut State, waiting: Waiting, chosen: Chosen, began: Duration) -> Decision {
+    fn place(
+        &self,
+        state: &mut State,
+        profile: &Profile,
+        waiting: Waiting,
+        chosen: Chosen,
+        began: Duration,
+    ) -> Decision {
         let pod = Arc::clone(&waiting.pod);
         let node = Arc::clone(state.cluster.nodes.name(chosen.node));
+        let volumes = match &profile.volumes {
+            None => None,
+            Some((storage, _)) => match storage.reserve(&pod, &state.cluster, chosen.node) {
+                Some(plan) => Some(plan).filter(|p| !p.is_empty()),
+                None => {
+                    // Another Pod was given the volumes since the filters ran.
+                    state.queue.fail(&pod.uid, began);
+                    return Decision::Nothing;
+                }
+            },
+        };
         tracing::info!(
             v = 4,
             pod = %pod.full_name(),
@@ -259,7 +278,7 @@ impl Scheduler {
         );
         state.cluster.assume(&pod, chosen.node);
         state.nominations.remove(&pod.uid);
-        Decision::Bind(Binding { waiting, node, began })
+        Decision::Bind(Binding { waiting, node, began, volumes })
     }
 
     /// No node fits: looks for Pods to preempt, and puts the Pod back.
@@ -328,9 +347,9 @@ impl Scheduler {
     fn carry_out(&self, decision: Decision, slot: OwnedSemaphorePermit) {
         let shared = Arc::clone(&self.shared);
         match decision {
+            Decision::Nothing => {}
             Decision::Bind(binding) => self.shared.tasks.spawn("binding", async move {
-                binding.run(&shared).await;
-                drop(slot);
+                binding.run(&shared, slot).await;
             }),
             Decision::Report(report) => self.shared.tasks.spawn("report", async move {
                 report.run(&shared).await;

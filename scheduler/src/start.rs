@@ -17,14 +17,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::Api,
-    config::{FromFlags, Settings, SettingsError},
+    config::{FromFlags, Settings, SettingsError, Sources},
     metrics::Metrics,
     options::Options,
+    plugins::volumes::Storage,
     queue::PodQueue,
     record::Recorder,
     scheduler::{Profiles, Scheduler, Shared, State},
     serve, spread_selector,
-    watch::Watched,
+    watch::{Watched, storage_changed},
 };
 
 const NAME: &str = "kube-scheduler";
@@ -155,8 +156,10 @@ impl Assembly<'_> {
         let runtime = self.runtime;
         let metrics = Metrics::new(&runtime.registry)?;
         let informers = Arc::new(InformerSet::new(self.client.clone(), &runtime.tasks));
-        let watched = Arc::new(Watched::start(&informers));
-        let profiles = self.settings.profiles(&spread_selector::following(&informers))?;
+        let watched = Watched::start(&informers);
+        let storage = Storage::following(&informers);
+        let sources = Sources { selector: spread_selector::following(&informers), storage: Arc::clone(&storage) };
+        let profiles = self.settings.profiles(&sources)?;
         let tasks = runtime.tasks.child("scheduling");
         let api = Api::new(self.client.clone());
         let recorder = Recorder::new(api.clone(), &runtime::env::hostname()?, Arc::clone(&runtime.clock), &tasks);
@@ -190,7 +193,7 @@ impl Assembly<'_> {
                 measuring.measure();
             }
         });
-        Ok(Parts { shared, informers, watched })
+        Ok(Parts { shared, informers, watched, storage })
     }
 }
 
@@ -198,13 +201,16 @@ impl Assembly<'_> {
 struct Parts {
     shared: Arc<Shared>,
     informers: Arc<InformerSet>,
-    watched: Arc<Watched>,
+    watched: Watched,
+    storage: Arc<Storage>,
 }
 
 impl Parts {
     /// Schedules until `stop`.
     async fn lead(self, stop: CancellationToken) {
         self.watched.feed(&self.shared);
+        let shared = Arc::clone(&self.shared);
+        self.storage.on_change(move || storage_changed(&shared));
         while !self.informers.unsynced().is_empty() && !stop.is_cancelled() {
             stop.run_until_cancelled(self.shared.clock.sleep(SYNC_PAUSE)).await;
         }

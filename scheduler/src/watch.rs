@@ -80,6 +80,13 @@ fn namespace_changed(shared: &Shared, change: &Change<NamespaceView>) {
     shared.wake.notify_one();
 }
 
+/// A claim, a volume or a class changed.
+pub(crate) fn storage_changed(shared: &Shared) {
+    let now = shared.now();
+    shared.state.lock().queue.happened(&ClusterEvent::StorageChanged, &shared.profiles, now);
+    shared.wake.notify_one();
+}
+
 fn pod_changed(shared: &Shared, change: &Change<SharedPod>) {
     let mut state = shared.state.lock();
     match change {

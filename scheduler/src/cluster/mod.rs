@@ -49,6 +49,8 @@ pub(crate) struct Cluster {
     rules: HashMap<Arc<Rule>, usize>,
     views: Views,
     namespaces: Namespaces,
+    /// Pods on nodes by the claims that they use: namespace and name.
+    claims: HashMap<(Box<str>, Box<str>), usize>,
     /// Nodes that have an image.
     images: HashMap<Symbol, usize>,
     order: Order,
@@ -96,6 +98,11 @@ impl Cluster {
     #[cfg(test)]
     pub(crate) fn node_of(&self, uid: &str) -> Option<NodeIx> {
         self.pods.get(uid).map(|p| p.node)
+    }
+
+    /// Pods on nodes that use a claim.
+    pub(crate) fn users_of_claim(&self, namespace: &str, claim: &str) -> usize {
+        self.claims.get(&(namespace.into(), claim.into())).copied().unwrap_or(0)
     }
 
     /// Nodes that have an image.
@@ -205,6 +212,9 @@ impl Cluster {
     pub(crate) fn attach(&mut self, pod: &Arc<PodView>, node: NodeIx) {
         self.changed(node);
         self.nodes.add_pod(node, pod, &mut self.symbols);
+        for claim in &pod.template.claims {
+            *self.claims.entry((pod.template.namespace.clone(), claim.clone())).or_default() += 1;
+        }
         let group = match self.groups.add(&pod.template, node, pod.terminating) {
             Grouped::Came(group) => {
                 self.views.group_came(group, &pod.template, &self.namespaces);
@@ -222,6 +232,15 @@ impl Cluster {
     pub(crate) fn detach(&mut self, pod: &Arc<PodView>, node: NodeIx) {
         self.changed(node);
         self.nodes.remove_pod(node, pod, &mut self.symbols);
+        for claim in &pod.template.claims {
+            let key = (pod.template.namespace.clone(), claim.clone());
+            if let Some(users) = self.claims.get_mut(&key) {
+                *users -= 1;
+                if *users == 0 {
+                    self.claims.remove(&key);
+                }
+            }
+        }
         match self.groups.remove(&pod.template, node, pod.terminating) {
             None => {}
             Some(Grouped::Left(group)) => {

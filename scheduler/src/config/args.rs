@@ -1,6 +1,6 @@
 //! Settings of single plugins.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -30,6 +30,8 @@ pub(super) struct Args {
     pub(super) balanced: Vec<ResourceWeight>,
     pub(super) fit: Arc<FitSettings>,
     pub(super) spread: Defaults,
+    /// Time for volumes to be bound.
+    pub(super) bind_timeout: Duration,
 }
 
 impl Default for Args {
@@ -43,6 +45,7 @@ impl Default for Args {
             balanced: fit.resources.clone(),
             fit: Arc::new(fit),
             spread: Defaults::System,
+            bind_timeout: Duration::from_secs(600),
         }
     }
 }
@@ -148,6 +151,12 @@ struct ConstraintFile {
     when_unsatisfiable: String,
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct VolumeBindingArgs {
+    bind_timeout_seconds: Option<i64>,
+}
+
 fn decoded<T: serde::de::DeserializeOwned>(plugin: PluginId, args: &Value) -> Result<T, String> {
     let kind = format!("{plugin}Args");
     let Value::Object(mut fields) = args.clone() else {
@@ -212,6 +221,12 @@ impl Args {
             }
             PluginId::NodeResourcesFit => self.take_fit(decoded(plugin, raw)?),
             PluginId::PodTopologySpread => self.take_spread(decoded(plugin, raw)?),
+            PluginId::VolumeBinding => {
+                let args: VolumeBindingArgs = decoded(plugin, raw)?;
+                let seconds = within("bindTimeoutSeconds", args.bind_timeout_seconds.unwrap_or(600), 0, i64::MAX)?;
+                self.bind_timeout = Duration::from_secs(u64::try_from(seconds).unwrap_or(600));
+                Ok(())
+            }
             other => Err(format!("pluginConfig: plugin {:?} takes no args here", other.name())),
         }
     }

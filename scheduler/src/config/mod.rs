@@ -21,6 +21,7 @@ use crate::{
     framework::{PluginId, Profile, Scorer, SharedPlugin},
     plugins::{
         balanced_allocation::BalancedAllocation,
+        dynamic_resources::DynamicResources,
         image_locality::ImageLocality,
         inter_pod_affinity::InterPodAffinity,
         node_affinity::NodeAffinity,
@@ -31,6 +32,7 @@ use crate::{
         scheduling_gates::SchedulingGates,
         taint_toleration::TaintToleration,
         topology_spread::{DefaultSelector, TopologySpread},
+        volumes::{NodeVolumeLimits, Storage, VolumeBinding, VolumeRestrictions, VolumeZone},
     },
     queue::BackoffTimes,
 };
@@ -52,6 +54,14 @@ fn list(problems: &[String]) -> String {
         [one] => one.clone(),
         many => format!("[{}]", many.join(", ")),
     }
+}
+
+/// What plugins know of the cluster besides nodes and Pods.
+#[derive(Clone)]
+pub(crate) struct Sources {
+    /// Finds whom a Pod is spread among by default.
+    pub(crate) selector: DefaultSelector,
+    pub(crate) storage: Arc<Storage>,
 }
 
 /// The effective configuration.
@@ -199,12 +209,12 @@ impl Settings {
         }
     }
 
-    /// The profiles with their plugins. `selector` finds whom a Pod is spread among by default.
-    pub(crate) fn profiles(&self, selector: &DefaultSelector) -> Result<Vec<Profile>, SettingsError> {
-        self.file.profiles.iter().map(|p| self.profile(p, selector)).collect()
+    /// The profiles with their plugins.
+    pub(crate) fn profiles(&self, sources: &Sources) -> Result<Vec<Profile>, SettingsError> {
+        self.file.profiles.iter().map(|p| self.profile(p, sources)).collect()
     }
 
-    fn profile(&self, file: &ProfileFile, selector: &DefaultSelector) -> Result<Profile, SettingsError> {
+    fn profile(&self, file: &ProfileFile, sources: &Sources) -> Result<Profile, SettingsError> {
         let points = Points::of(&plugins(file)).map_err(SettingsError::Invalid)?;
         let args = Args::of(&file.plugin_config).map_err(SettingsError::Invalid)?;
         let mut made: Vec<SharedPlugin> = Vec::new();
@@ -212,7 +222,7 @@ impl Settings {
             if let Some(known) = made.iter().find(|p| p.id() == id) {
                 return Some(Arc::clone(known));
             }
-            let plugin = make(id, &args, selector)?;
+            let plugin = make(id, &args, sources)?;
             made.push(Arc::clone(&plugin));
             Some(plugin)
         };
@@ -229,6 +239,11 @@ impl Settings {
             filters,
             scorers,
             preemption: after(PluginId::DefaultPreemption).then_some(args.preemption),
+            volumes: points
+                .at(Point::PreBind)
+                .iter()
+                .any(|e| e.plugin == PluginId::VolumeBinding)
+                .then(|| (Arc::clone(&sources.storage), args.bind_timeout)),
             claims: after(PluginId::DynamicResources),
             plugins: made,
         })
@@ -288,8 +303,8 @@ fn complete(file: &mut File, flags: &FromFlags<'_>, no_file: bool) {
     text(&mut election.resource_namespace, "leader-elect-resource-namespace", &said.leader_elect_resource_namespace);
 }
 
-/// A plugin with its settings; `None` for those that have no part in placing Pods without volumes and claims.
-fn make(id: PluginId, args: &Args, selector: &DefaultSelector) -> Option<SharedPlugin> {
+/// A plugin with its settings; `None` for those that are not asked about nodes.
+fn make(id: PluginId, args: &Args, sources: &Sources) -> Option<SharedPlugin> {
     Some(match id {
         PluginId::SchedulingGates => Arc::new(SchedulingGates),
         PluginId::NodeUnschedulable => Arc::new(NodeUnschedulable),
@@ -299,7 +314,7 @@ fn make(id: PluginId, args: &Args, selector: &DefaultSelector) -> Option<SharedP
         PluginId::NodePorts => Arc::new(NodePorts),
         PluginId::NodeResourcesFit => Arc::new(NodeResourcesFit { settings: Arc::clone(&args.fit) }),
         PluginId::PodTopologySpread => {
-            Arc::new(TopologySpread { defaults: args.spread.clone(), selector: Arc::clone(selector) })
+            Arc::new(TopologySpread { defaults: args.spread.clone(), selector: Arc::clone(&sources.selector) })
         }
         PluginId::InterPodAffinity => Arc::new(InterPodAffinity {
             hard_weight: args.hard_affinity_weight,
@@ -307,12 +322,12 @@ fn make(id: PluginId, args: &Args, selector: &DefaultSelector) -> Option<SharedP
         }),
         PluginId::NodeResourcesBalancedAllocation => Arc::new(BalancedAllocation { resources: args.balanced.clone() }),
         PluginId::ImageLocality => Arc::new(ImageLocality),
+        PluginId::DynamicResources => Arc::new(DynamicResources),
+        PluginId::VolumeRestrictions => Arc::new(VolumeRestrictions(Arc::clone(&sources.storage))),
+        PluginId::NodeVolumeLimits => Arc::new(NodeVolumeLimits(Arc::clone(&sources.storage))),
+        PluginId::VolumeBinding => Arc::new(VolumeBinding(Arc::clone(&sources.storage))),
+        PluginId::VolumeZone => Arc::new(VolumeZone(Arc::clone(&sources.storage))),
         PluginId::PrioritySort
-        | PluginId::VolumeRestrictions
-        | PluginId::NodeVolumeLimits
-        | PluginId::VolumeBinding
-        | PluginId::VolumeZone
-        | PluginId::DynamicResources
         | PluginId::DefaultPreemption
         | PluginId::DefaultBinder
         | PluginId::NodeDeclaredFeatures => return None,

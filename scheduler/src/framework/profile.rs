@@ -1,5 +1,7 @@
 //! A profile: the plugins that place the Pods of one scheduler name.
 
+use std::sync::Arc;
+
 use super::{Filter, Gate, PluginId, Score, SharedPlugin};
 
 /// A plugin that scores, with its weight.
@@ -20,6 +22,8 @@ pub(crate) struct Profile {
     pub(crate) scorers: Vec<Scorer>,
     /// Settings of DefaultPreemption, if it is enabled.
     pub(crate) preemption: Option<crate::plugins::default_preemption::DefaultPreemption>,
+    /// Finds volumes for claims, if VolumeBinding is enabled, and how long that may take.
+    pub(crate) volumes: Option<(Arc<crate::plugins::volumes::Storage>, std::time::Duration)>,
     /// Whether DynamicResources takes part after filtering.
     pub(crate) claims: bool,
     /// Every plugin that takes part anywhere: who may know what an event is good for.

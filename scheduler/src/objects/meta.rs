@@ -24,8 +24,11 @@ struct Meta {
 
 /// Reads metadata and skips what is large and of no use here.
 pub(super) fn metadata<'de, D: Deserializer<'de>>(from: D) -> Result<ObjectMeta, D::Error> {
-    let meta = Meta::deserialize(from)?;
-    Ok(ObjectMeta {
+    Meta::deserialize(from).map(slim)
+}
+
+fn slim(meta: Meta) -> ObjectMeta {
+    ObjectMeta {
         name: meta.name,
         namespace: meta.namespace,
         uid: meta.uid,
@@ -35,7 +38,20 @@ pub(super) fn metadata<'de, D: Deserializer<'de>>(from: D) -> Result<ObjectMeta,
         deletion_timestamp: meta.deletion_timestamp,
         owner_references: meta.owner_references,
         ..ObjectMeta::default()
-    })
+    }
+}
+
+#[derive(Deserialize)]
+struct Annotated {
+    #[serde(flatten)]
+    meta: Meta,
+    annotations: Option<BTreeMap<String, String>>,
+}
+
+/// [`metadata`] with annotations.
+pub(super) fn annotated<'de, D: Deserializer<'de>>(from: D) -> Result<ObjectMeta, D::Error> {
+    let Annotated { meta, annotations } = Annotated::deserialize(from)?;
+    Ok(ObjectMeta { annotations, ..slim(meta) })
 }
 
 /// Labels, sorted by key.

@@ -6,6 +6,7 @@ mod others;
 mod pod;
 mod requests;
 mod spec;
+mod storage;
 
 pub(crate) use meta::{Labels, Owner, controller_of};
 pub(crate) use node::{NodeView, Taint, TaintEffect};
@@ -17,6 +18,7 @@ pub(crate) use requests::{HostPort, Requests};
 pub(crate) use spec::{
     AffinityTerm, InclusionPolicy, NodeSelector, NodeSelectorTerm, SpreadConstraint, Toleration, Weighted,
 };
+pub(crate) use storage::{ClaimView, ClassView, CsiNodeView, SELECTED_NODE, VolumeView};
 #[cfg(test)]
 pub(crate) use {node::NodeObject, pod::PodObject};
 

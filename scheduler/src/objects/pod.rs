@@ -76,6 +76,7 @@ struct SpecObject {
     resources: Resources,
     scheduling_gates: Vec<Gate>,
     volumes: Vec<VolumeObject>,
+    resource_claims: Vec<serde::de::IgnoredAny>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -168,6 +169,8 @@ pub(crate) struct Template {
     /// Claims that the Pod names; those of ephemeral volumes are named after the Pod.
     pub(crate) claims: Vec<Box<str>>,
     pub(crate) ephemeral_claims: Vec<Box<str>>,
+    /// Whether it asks for devices through resource claims.
+    pub(crate) wants_devices: bool,
 }
 
 /// A Pod as the scheduler knows it.
@@ -339,6 +342,7 @@ fn template(mut metadata: ObjectMeta, spec: SpecObject, status: &StatusObject) -
         gates: spec.scheduling_gates.into_iter().map(|g| g.name).collect(),
         claims: claims.map(|c| c.claim_name.clone()).collect(),
         ephemeral_claims: spec.volumes.iter().filter(|v| v.ephemeral.is_some()).map(|v| v.name.clone()).collect(),
+        wants_devices: !spec.resource_claims.is_empty(),
         namespace,
     }
 }

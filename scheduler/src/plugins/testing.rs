@@ -242,7 +242,8 @@ fn said(outcome: &Result<(), crate::framework::Denial>) -> String {
 pub(crate) fn default_profile() -> crate::framework::Profile {
     let selector: crate::plugins::topology_spread::DefaultSelector =
         Arc::new(|_| machinery::selector::LabelSelector::default());
-    crate::config::Settings::defaults().profiles(&selector).unwrap().remove(0)
+    let sources = crate::config::Sources { selector, storage: crate::plugins::volumes::Storage::empty() };
+    crate::config::Settings::defaults().profiles(&sources).unwrap().remove(0)
 }
 
 /// Plugins of the ids.

@@ -1,0 +1,94 @@
+//! NodeVolumeLimits: a driver can attach only so many volumes to a node.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
+
+use controller::ObjectKey;
+
+use super::{Storage, has_claims};
+use crate::{
+    cluster::{Cluster, NodeIx},
+    events::ClusterEvent,
+    framework::{Denial, Filter, NodeCheck, Plugin, PluginId, Prepared},
+    objects::PodView,
+};
+
+const REASON: &str = "node(s) exceed max volume count";
+
+/// See the module.
+pub(crate) struct NodeVolumeLimits(pub(crate) Arc<Storage>);
+
+type Handles = BTreeMap<Box<str>, HashSet<Box<str>>>;
+
+struct Check {
+    storage: Arc<Storage>,
+    wanted: Handles,
+}
+
+impl Storage {
+    /// Volumes of a Pod by driver.
+    fn handles_of(&self, pod: &PodView, into: &mut Handles) {
+        for volume in self.volumes_of(pod) {
+            if let Some((driver, handle)) = &volume.csi {
+                into.entry(driver.clone()).or_default().insert(handle.clone());
+            }
+        }
+    }
+}
+
+impl Plugin for NodeVolumeLimits {
+    fn id(&self) -> PluginId {
+        PluginId::NodeVolumeLimits
+    }
+
+    fn as_filter(&self) -> Option<&dyn Filter> {
+        Some(self)
+    }
+
+    fn may_help(&self, _pod: &PodView, event: &ClusterEvent<'_>) -> bool {
+        match event {
+            ClusterEvent::PodDeleted(other) => has_claims(other),
+            ClusterEvent::StorageChanged | ClusterEvent::NodeAdded(_) => true,
+            _ => false,
+        }
+    }
+}
+
+impl Filter for NodeVolumeLimits {
+    fn prepare(&self, pod: &PodView, _cluster: &mut Cluster) -> Prepared {
+        let mut wanted = Handles::new();
+        if has_claims(pod) {
+            self.0.handles_of(pod, &mut wanted);
+        }
+        if wanted.is_empty() {
+            return Prepared::Skip;
+        }
+        Prepared::Check(Box::new(Check { storage: Arc::clone(&self.0), wanted }))
+    }
+}
+
+impl NodeCheck for Check {
+    fn check(&self, cluster: &Cluster, node: NodeIx) -> Result<(), Denial> {
+        let name = ObjectKey::cluster(&**cluster.nodes.name(node));
+        let Some(csi) = self.storage.csi_nodes.get(&name) else { return Ok(()) };
+        if !self.wanted.keys().any(|driver| csi.limits.contains_key(driver)) {
+            return Ok(());
+        }
+        let mut used = Handles::new();
+        for pod in cluster.nodes.get(node).pods.iter().filter(|p| has_claims(p)) {
+            self.storage.handles_of(pod, &mut used);
+        }
+        let none = HashSet::new();
+        for (driver, wanted) in &self.wanted {
+            let Some(limit) = csi.limits.get(driver) else { continue };
+            let there = used.get(driver).unwrap_or(&none);
+            let new = wanted.difference(there).count();
+            if new > 0 && there.len() + new > usize::try_from(*limit).unwrap_or(0) {
+                return Err(Denial::by_pods(REASON));
+            }
+        }
+        Ok(())
+    }
+}
