@@ -175,7 +175,12 @@ impl Host for Recorder {
 
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
         let state = self.0.lock();
-        let entries: Vec<PathBuf> = state.nodes.keys().filter(|entry| entry.parent() == Some(path)).cloned().collect();
+        // Directories above files are there without being told.
+        let below = state.nodes.keys().filter_map(|entry| {
+            let first = entry.strip_prefix(path).ok()?.components().next()?;
+            Some(path.join(first))
+        });
+        let entries: Vec<PathBuf> = below.collect::<std::collections::BTreeSet<_>>().into_iter().collect();
         if entries.is_empty() && !state.nodes.contains_key(path) { Err(absent()) } else { Ok(entries) }
     }
 

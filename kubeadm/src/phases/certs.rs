@@ -263,6 +263,8 @@ fn inputs(init: &Init) -> Inputs<'_> {
 
 pub(super) async fn announce(init: &mut Init) -> Result<()> {
     init.host.line(&format!("[certs] Using certificateDir folder {:?}", init.config.cluster.certificates_dir));
+    // Only the components of the control plane, which run as root, look in here.
+    init.host.create_directory(&init.pki(), 0o700).context("cannot make the directory of certificates")?;
     if is_external_ca(&*init.host, &init.pki(), "ca") {
         check_external_ca(&inputs(init))?;
     }
