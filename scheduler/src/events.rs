@@ -1,6 +1,9 @@
 //! What happens in the cluster that may make a waiting Pod schedulable.
 
-use crate::objects::{NodeView, PodView};
+use crate::{
+    framework::PluginId,
+    objects::{NodeView, PodView},
+};
 
 /// A change of a node that matters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,6 +71,27 @@ impl ClusterEvent<'_> {
             Self::Own { .. } => "UnscheduledPodUpdate",
             Self::NamespaceChanged => "NamespaceUpdate",
             Self::StorageChanged => "PersistentVolumeClaimUpdate",
+        }
+    }
+
+    /// Whether the event can ever help a Pod that `plugin` rejected: a first look, before each Pod is asked.
+    pub(crate) fn concerns(&self, plugin: PluginId) -> bool {
+        match self {
+            Self::PodAssigned(_) => matches!(plugin, PluginId::InterPodAffinity | PluginId::PodTopologySpread),
+            Self::NamespaceChanged => plugin == PluginId::InterPodAffinity,
+            Self::NodeDeleted => plugin == PluginId::PodTopologySpread,
+            Self::StorageChanged => matches!(
+                plugin,
+                PluginId::VolumeBinding
+                    | PluginId::VolumeZone
+                    | PluginId::VolumeRestrictions
+                    | PluginId::NodeVolumeLimits
+            ),
+            Self::NodeAdded(_)
+            | Self::NodeChanged { .. }
+            | Self::PodChanged { .. }
+            | Self::PodDeleted(_)
+            | Self::Own { .. } => true,
         }
     }
 

@@ -23,6 +23,7 @@ mod preempt;
 mod queue;
 mod record;
 mod report;
+mod resource_metrics;
 mod scheduler;
 mod serve;
 mod spread_selector;
@@ -30,3 +31,6 @@ mod start;
 mod watch;
 
 pub use start::{StartError, run};
+
+#[cfg(test)]
+mod flow_tests;

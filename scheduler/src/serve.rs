@@ -6,7 +6,7 @@ use axum::Router;
 use client::DelegatedAuth;
 use runtime::{Runtime, profiling, serving::SecureServing, zpages};
 
-use crate::{config::Settings, options::Options, start::StartError};
+use crate::{config::Settings, options::Options, resource_metrics::ResourceMetrics, start::StartError};
 
 /// Grace for running requests at the end.
 const GRACE: Duration = Duration::from_secs(5);
@@ -15,7 +15,12 @@ const PORT: u16 = 10259;
 const PATHS: &[&str] = &["/configz", "/debug", "/healthz", "/livez", "/metrics", "/readyz"];
 
 /// Binds the port and serves.
-pub(crate) async fn start(options: &Options, runtime: &Runtime, settings: &Settings) -> Result<(), StartError> {
+pub(crate) async fn start(
+    options: &Options,
+    runtime: &Runtime,
+    settings: &Settings,
+    resources: &ResourceMetrics,
+) -> Result<(), StartError> {
     let serving = SecureServing::bind(&options.serving, PORT, "kube-scheduler", &[], &[], &runtime.tasks)?;
     let Some(serving) = serving else { return Ok(()) };
     let auth = DelegatedAuth::new(&options.auth, runtime.component, runtime).await?;
@@ -29,6 +34,7 @@ pub(crate) async fn start(options: &Options, runtime: &Runtime, settings: &Setti
         .health
         .router()
         .merge(runtime::metrics::router(runtime.registry.clone()))
+        .merge(resources.router())
         .merge(zpages::router(runtime, PATHS))
         .merge(zpages::configz("componentconfig", move || document.clone()));
     let router = if settings.profiling() { router.merge(profiling::router(&runtime.tasks)) } else { router };

@@ -23,6 +23,7 @@ use crate::{
     plugins::volumes::Storage,
     queue::PodQueue,
     record::Recorder,
+    resource_metrics::ResourceMetrics,
     scheduler::{Profiles, Scheduler, Shared, State},
     serve, spread_selector,
     watch::{Watched, storage_changed},
@@ -86,12 +87,16 @@ pub async fn run(options: Options, runtime: Runtime) -> Result<(), StartError> {
 
     let assembly = Assembly { settings: &settings, options: &options, runtime: &runtime, client };
     let election = assembly.election(election_client)?;
-    serve::start(&options, &runtime, &settings).await?;
+    let resources = ResourceMetrics::default();
+    serve::start(&options, &runtime, &settings, &resources).await?;
     let early = if settings.delays_caches() { None } else { Some(assembly.assemble()?) };
     let lead = |stop: CancellationToken| async move {
         let assembled = early.map_or_else(|| assembly.assemble(), Ok);
         match assembled {
-            Ok(parts) => parts.lead(stop).await,
+            Ok(parts) => {
+                resources.follow(&parts.watched.pods);
+                parts.lead(stop).await;
+            }
             Err(error) => tracing::error!(err = &error as &dyn std::error::Error, "Cannot start scheduling"),
         }
     };
@@ -107,6 +112,13 @@ const SYNC_PAUSE: Duration = Duration::from_millis(20);
 
 fn load(options: &Options, runtime: &Runtime) -> Result<Settings, StartError> {
     let mut problems = options.metrics.validate();
+    let wishes = &options.metrics;
+    if !wishes.disabled_metrics.is_empty()
+        || !wishes.allow_metric_labels.0.is_empty()
+        || wishes.allow_metric_labels_manifest.is_some()
+    {
+        problems.push("--disabled-metrics, --allow-metric-labels and its manifest are not supported".into());
+    }
     let gates = FeatureGates::parse(&options.feature_gates, true)
         .map_err(|e| vec![e])
         .and_then(|settings| FeatureGates::new(GATES, &settings));

@@ -142,6 +142,15 @@ impl Settings {
         if connection.content_type.is_empty() || connection.burst.is_some_and(|b| b < 0) {
             problems.push("clientConnection: contentType has to be set and burst has to be at least 0".into());
         }
+        // The wire format is an optimization that the client chooses for itself; a wish for one that it does not know is
+        // a mistake.
+        let known = ["application/json", "application/vnd.kubernetes.protobuf", "application/cbor"];
+        for (field, text) in
+            [("contentType", &connection.content_type), ("acceptContentTypes", &connection.accept_content_types)]
+        {
+            let unknown = text.split(',').map(str::trim).filter(|t| !t.is_empty() && !known.contains(t));
+            problems.extend(unknown.map(|t| format!("clientConnection.{field}: Unsupported value: {t:?}")));
+        }
         let mut names: Vec<&str> = Vec::new();
         for (at, profile) in file.profiles.iter().enumerate() {
             match profile.scheduler_name.as_deref() {

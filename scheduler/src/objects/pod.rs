@@ -30,6 +30,7 @@ use super::{
 #[serde(rename_all = "camelCase", default)]
 struct Resources {
     requests: ResourceList,
+    limits: ResourceList,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -160,6 +161,8 @@ pub(crate) struct Template {
     pub(crate) tolerations: Vec<Toleration>,
     pub(crate) spread: Vec<SpreadConstraint>,
     pub(crate) requests: Requests,
+    /// Limits; they are told, not looked at.
+    pub(crate) limits: Requests,
     /// Requests as scoring counts them.
     pub(crate) scored: Requests,
     pub(crate) host_ports: Vec<HostPort>,
@@ -315,6 +318,12 @@ fn template(mut metadata: ObjectMeta, spec: SpecObject, status: &StatusObject) -
         &spec.resources.requests,
         &spec.overhead,
     );
+    let limits = requests::limits_of_pod(
+        &limited(&spec.containers),
+        &limited(&spec.init_containers),
+        &spec.resources.limits,
+        &spec.overhead,
+    );
     let sidecars = spec.init_containers.iter().filter(|c| is_sidecar(c));
     let host_ports = spec.containers.iter().chain(sidecars).flat_map(|c| &c.ports).filter_map(host_port).collect();
     let containers = spec.containers.iter().chain(&spec.init_containers).map(|c| normalized(&c.image));
@@ -336,6 +345,7 @@ fn template(mut metadata: ObjectMeta, spec: SpecObject, status: &StatusObject) -
         tolerations: spec.tolerations,
         spread: spread.collect(),
         requests,
+        limits,
         scored,
         host_ports,
         images: containers.chain(image_volumes).collect(),
@@ -363,6 +373,15 @@ fn counted(containers: &[ContainerObject], statuses: &[ContainerStatus]) -> Vec<
             actual.raise(&Requests::of(&status.resources.requests));
         }
         Container { requests: container.resources.requests.clone(), actual, sidecar: is_sidecar(container) }
+    };
+    containers.iter().map(one).collect()
+}
+
+fn limited(containers: &[ContainerObject]) -> Vec<Container> {
+    let one = |container: &ContainerObject| Container {
+        requests: container.resources.limits.clone(),
+        actual: Requests::default(),
+        sidecar: is_sidecar(container),
     };
     containers.iter().map(one).collect()
 }

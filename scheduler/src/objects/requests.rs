@@ -148,6 +148,20 @@ pub(super) fn of_pod(
     (sum(false), sum(true))
 }
 
+/// What a Pod may use at most. Overhead adds to limits that there are.
+pub(super) fn limits_of_pod(
+    containers: &[Container],
+    init: &[Container],
+    pod_level: &ResourceList,
+    overhead: &ResourceList,
+) -> Requests {
+    let (mut limits, _) = of_pod(containers, init, pod_level, &ResourceList::new());
+    let more: ResourceList =
+        overhead.iter().filter(|(name, _)| limits.get(name) > 0).map(|(n, v)| (n.clone(), v.clone())).collect();
+    limits.add(&Requests::of(&more));
+    limits
+}
+
 /// Protocol of a host port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize)]
 #[serde(rename_all = "UPPERCASE")]

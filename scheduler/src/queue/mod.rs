@@ -87,6 +87,8 @@ pub(crate) struct PodQueue {
     backoff: BTreeSet<(Duration, Rank)>,
     error_backoff: BTreeSet<(Duration, Rank)>,
     unschedulable: HashSet<Arc<str>>,
+    /// How many of them each plugin rejected.
+    rejected: HashMap<PluginId, usize>,
     /// Pods whose preemption is under way.
     preempting: HashSet<Arc<str>>,
     sequence: u64,
@@ -105,6 +107,7 @@ impl PodQueue {
             backoff: BTreeSet::new(),
             error_backoff: BTreeSet::new(),
             unschedulable: HashSet::new(),
+            rejected: HashMap::new(),
             preempting: HashSet::new(),
             sequence: 0,
             times,
@@ -252,6 +255,10 @@ impl PodQueue {
 
     /// Something happened: Pods that it may help are tried again.
     pub(crate) fn happened(&mut self, event: &ClusterEvent<'_>, judge: &dyn Judge, now: Duration) {
+        // Most events concern none of the plugins that rejected anything.
+        if !self.rejected.keys().any(|plugin| event.concerns(*plugin)) {
+            return;
+        }
         let helps = |uid: &&Arc<str>| self.waiting.get(&***uid).is_some_and(|w| w.is_helped(event, judge));
         let helped: Vec<Arc<str>> = self.unschedulable.iter().filter(helps).cloned().collect();
         for uid in helped {
@@ -352,7 +359,12 @@ impl PodQueue {
                 let queue = if entry.errors > 0 { &mut self.error_backoff } else { &mut self.backoff };
                 queue.insert((at, entry.rank));
             }
-            Place::Unschedulable => drop(self.unschedulable.insert(Arc::clone(&entry.pod.uid))),
+            Place::Unschedulable => {
+                self.unschedulable.insert(Arc::clone(&entry.pod.uid));
+                for plugin in entry.rejected_by.iter() {
+                    *self.rejected.entry(plugin).or_default() += 1;
+                }
+            }
             Place::Gated(_) | Place::InFlight => {}
         }
     }
@@ -366,7 +378,17 @@ impl PodQueue {
                 self.backoff.remove(&at);
                 self.error_backoff.remove(&at);
             }
-            Place::Unschedulable => drop(self.unschedulable.remove(uid)),
+            Place::Unschedulable => {
+                self.unschedulable.remove(uid);
+                for plugin in entry.rejected_by.iter() {
+                    if let Some(pods) = self.rejected.get_mut(&plugin) {
+                        *pods -= 1;
+                        if *pods == 0 {
+                            self.rejected.remove(&plugin);
+                        }
+                    }
+                }
+            }
             Place::Gated(_) | Place::InFlight => {}
         }
     }

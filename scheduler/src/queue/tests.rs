@@ -62,9 +62,11 @@ fn rejected_pods_wait_for_what_helps() {
     queue.pop(at(0.0));
     queue.reject(&p.uid, fit(), at(0.0));
     assert_eq!(popped(&mut queue, 100.0), None);
-    queue.happened(&ClusterEvent::NodeDeleted, &NO, at(100.0));
+    queue.happened(&ClusterEvent::PodDeleted(&pod("gone", 0)), &NO, at(100.0));
     assert_eq!(popped(&mut queue, 100.0), None);
-    queue.happened(&ClusterEvent::NodeDeleted, &YES, at(100.0));
+    queue.happened(&ClusterEvent::NamespaceChanged, &YES, at(100.0));
+    assert_eq!(popped(&mut queue, 100.0), None);
+    queue.happened(&ClusterEvent::PodDeleted(&pod("gone", 0)), &YES, at(100.0));
     assert_eq!(popped(&mut queue, 100.0).as_deref(), Some("p"));
 }
 
@@ -75,7 +77,7 @@ fn back_off_is_cut_short_when_nothing_else_is_to_do() {
     queue.set(&p, &YES, at(0.0));
     queue.pop(at(0.0));
     queue.reject(&p.uid, fit(), at(0.0));
-    queue.happened(&ClusterEvent::NodeDeleted, &YES, at(0.5));
+    queue.happened(&ClusterEvent::PodDeleted(&pod("gone", 0)), &YES, at(0.5));
     assert_eq!(queue.get(&p.uid).unwrap().place, Place::Backoff);
     queue.set(&other, &YES, at(0.5));
     assert_eq!(popped(&mut queue, 0.6).as_deref(), Some("other"));
@@ -128,7 +130,7 @@ fn a_preemptor_waits_for_its_preemption() {
     queue.pop(at(0.0));
     queue.reject(&p.uid, fit(), at(0.0));
     queue.preemption_began(&p.uid);
-    queue.happened(&ClusterEvent::NodeDeleted, &YES, at(20.0));
+    queue.happened(&ClusterEvent::PodDeleted(&pod("gone", 0)), &YES, at(20.0));
     assert_eq!(popped(&mut queue, 20.0), None);
     queue.preemption_ended(&p.uid, false, &YES, at(21.0));
     assert_eq!(popped(&mut queue, 21.0).as_deref(), Some("p"));
