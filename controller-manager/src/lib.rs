@@ -21,6 +21,7 @@ mod daemonset;
 mod deployment;
 mod endpoints;
 mod endpointslice;
+mod job;
 mod mirroring;
 mod namespace;
 mod nodeipam;
@@ -35,7 +36,9 @@ mod serviceaccount;
 mod slices;
 mod table;
 mod template;
+mod tokens;
 mod ttl;
+mod ttlafterfinished;
 mod views;
 
 use std::sync::Arc;

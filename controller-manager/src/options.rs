@@ -149,6 +149,9 @@ pub struct AccountOptions {
     /// File with the root certificate authority that every namespace gets as kube-root-ca.crt.
     #[arg(long)]
     pub root_ca_file: Option<PathBuf>,
+    /// File with the PEM private RSA or ECDSA key that signs the tokens in Secrets.
+    #[arg(long)]
+    pub service_account_private_key_file: Option<PathBuf>,
     /// Use individual service account credentials for each controller.
     #[arg(long, default_value_t = false)]
     pub use_service_account_credentials: bool,

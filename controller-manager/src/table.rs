@@ -52,6 +52,7 @@ macro_rules! controllers {
 
 /// All controllers, in the order they are started.
 pub(crate) const CONTROLLERS: &[Controller] = controllers! {
+    "serviceaccount-token-controller" "serviceaccount-token" on crate::tokens::start;
     "namespace-controller" "namespace" on crate::namespace::start;
     "serviceaccount-controller" "serviceaccount" on crate::serviceaccount::start;
     "root-ca-certificate-publisher-controller" "root-ca-cert-publisher" on crate::rootca::start;
@@ -60,6 +61,8 @@ pub(crate) const CONTROLLERS: &[Controller] = controllers! {
     "endpointslice-controller" "endpointslice" on crate::endpointslice::start;
     "deployment-controller" "deployment" on crate::deployment::start;
     "daemonset-controller" "daemonset" on crate::daemonset::start;
+    "job-controller" "job" on crate::job::start;
+    "ttl-after-finished-controller" "ttl-after-finished" on crate::ttlafterfinished::start;
     "replicaset-controller" "replicaset" on crate::replicaset::start::<ReplicaSet>;
     "replicationcontroller-controller" "replicationcontroller" on crate::replicaset::start::<ReplicationController>;
     "garbage-collector-controller" "garbagecollector" on crate::collector::start;

@@ -12,7 +12,7 @@ use k8s_openapi::{
 use kube::{Api, Client, api::PostParams};
 use rand::Rng;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SerialNumber};
-use runtime::clock::Clock;
+use runtime::{clock::Clock, tls::pkcs8};
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -91,7 +91,7 @@ impl Authority {
     }
 
     fn parse(certificate: &str, key: &str) -> Result<Self, String> {
-        let key = KeyPair::from_pem(key).map_err(|error| error.to_string())?;
+        let key = pkcs8::key_pair(key.as_bytes()).map_err(|error| error.to_string())?;
         let chain = runtime::tls::certificates(certificate.as_bytes()).map_err(|error| error.to_string())?;
         let der = chain.first().ok_or("there is no certificate")?;
         let (_, parsed) = X509Certificate::from_der(der).map_err(|error| error.to_string())?;

@@ -1,12 +1,11 @@
 //! Private keys: made, read and written in the form Kubernetes' files have.
 
 use base64::Engine;
-use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_RSA_SHA256};
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384};
 use rsa::pkcs8::EncodePrivateKey;
-use rustls_pki_types::{PrivatePkcs8KeyDer, pem::PemObject};
+use runtime::tls::pkcs8;
 
-use super::der;
-use crate::error::{Context, Error, Result, fail};
+use crate::error::{Context, Error, Result};
 
 /// Kind and size of new keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,31 +62,17 @@ impl Key {
     }
 
     fn from_pkcs8(bytes: &[u8]) -> Result<Self> {
-        let wrapped = PrivatePkcs8KeyDer::from(bytes);
-        let algorithms = [&PKCS_RSA_SHA256, &PKCS_ECDSA_P256_SHA256, &PKCS_ECDSA_P384_SHA384];
-        let read = |algorithm| KeyPair::from_pkcs8_der_and_sign_algo(&wrapped, algorithm).ok();
-        match algorithms.into_iter().find_map(read) {
-            Some(pair) => Ok(Self(pair)),
-            None => fail!("data doesn't contain a valid RSA or ECDSA private key"),
-        }
+        pkcs8::key_pair_of(bytes).map(Self).map_err(|e| Error::new(e.to_string()))
     }
 
     /// Reads the first private key of a PEM file: PKCS#1, SEC1 or PKCS#8.
     pub fn from_pem(pem: &[u8]) -> Result<Self> {
-        use rustls_pki_types::PrivateKeyDer;
-        let none = || Error::new("data doesn't contain a valid RSA or ECDSA private key");
-        match PrivateKeyDer::from_pem_slice(pem).map_err(|_| none())? {
-            PrivateKeyDer::Pkcs1(key) => Self::from_pkcs8(&der::rsa_to_pkcs8(key.secret_pkcs1_der())),
-            PrivateKeyDer::Sec1(key) => Self::from_pkcs8(&der::ec_to_pkcs8(key.secret_sec1_der()).ok_or_else(none)?),
-            PrivateKeyDer::Pkcs8(key) => Self::from_pkcs8(key.secret_pkcs8_der()),
-            _ => Err(none()),
-        }
+        pkcs8::key_pair(pem).map(Self).map_err(|e| Error::new(e.to_string()))
     }
 
     /// PEM of the private key: `RSA PRIVATE KEY` or `EC PRIVATE KEY`.
     pub fn to_pem(&self) -> Result<String> {
-        let (bytes, label) =
-            der::from_pkcs8(self.0.serialized_der()).ok_or_else(|| Error::new("cannot encode a key"))?;
+        let (bytes, label) = pkcs8::unwrap(self.0.serialized_der()).ok_or_else(|| Error::new("cannot encode a key"))?;
         Ok(pem(label, &bytes))
     }
 

@@ -1,6 +1,5 @@
 //! The certificates of a cluster: what there is ([`table`]), how one is made ([`issue`]), and the files ([`files`]).
 
-mod der;
 pub mod files;
 pub mod issue;
 pub mod key;

@@ -2,6 +2,7 @@
 
 mod authorities;
 mod files;
+pub mod pkcs8;
 mod sni;
 mod suites;
 #[cfg(test)]
