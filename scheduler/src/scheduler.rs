@@ -28,8 +28,8 @@ use crate::{
     report::{Nominate, Report},
 };
 
-/// Bindings, reports and preemptions under way at once.
-const IN_FLIGHT: usize = 256;
+/// Bindings, reports and preemptions under way at once; each may take a connection of its own.
+const IN_FLIGHT: usize = 96;
 /// How often Pods that wait for too long are looked for.
 const FLUSH_EVERY: Duration = Duration::from_secs(30);
 

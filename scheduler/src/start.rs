@@ -84,8 +84,10 @@ pub async fn run(options: Options, runtime: Runtime) -> Result<(), StartError> {
     let connection = |suffix| Connection::of(NAME, suffix, &args, Some(client_metrics.clone()));
     let client = client::connect(&args, &connection("scheduler")).await?;
     let election_client = client::connect(&args, &connection("leader-election")).await?;
+    // Events have a rate limit of their own, so that they do not slow bindings down.
+    let events = client::connect(&args, &connection("scheduler")).await?;
 
-    let assembly = Assembly { settings: &settings, options: &options, runtime: &runtime, client };
+    let assembly = Assembly { settings: &settings, options: &options, runtime: &runtime, client, events };
     let election = assembly.election(election_client)?;
     let resources = ResourceMetrics::default();
     serve::start(&options, &runtime, &settings, &resources).await?;
@@ -142,6 +144,7 @@ struct Assembly<'a> {
     options: &'a Options,
     runtime: &'a Runtime,
     client: Client,
+    events: Client,
 }
 
 impl Assembly<'_> {
@@ -174,7 +177,8 @@ impl Assembly<'_> {
         let profiles = self.settings.profiles(&sources)?;
         let tasks = runtime.tasks.child("scheduling");
         let api = Api::new(self.client.clone());
-        let recorder = Recorder::new(api.clone(), &runtime::env::hostname()?, Arc::clone(&runtime.clock), &tasks);
+        let events = Api::new(self.events.clone());
+        let recorder = Recorder::new(events, &runtime::env::hostname()?, Arc::clone(&runtime.clock), &tasks);
         let counter = metrics.clone();
         let flush_after = match self.options.pod_max_in_unschedulable_pods_duration {
             Duration::ZERO => FLUSH_AFTER,

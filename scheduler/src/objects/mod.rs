@@ -48,3 +48,6 @@ macro_rules! watched {
     };
 }
 pub(crate) use watched;
+
+#[cfg(test)]
+mod tests;

@@ -141,6 +141,9 @@ pub(crate) struct PodObject {
 }
 watched!(PodObject, "", "v1", "v1", "Pod", "pods", NamespaceResourceScope);
 
+/// Stands among the gates of a Pod whose rules cannot be read.
+const UNREADABLE: &str = "unreadable-scheduling-rules";
+
 /// What placing a Pod depends on. Replicas of a workload share one.
 #[derive(Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Template {
@@ -304,14 +307,20 @@ struct Affinity {
 fn template(mut metadata: ObjectMeta, spec: SpecObject, status: &StatusObject) -> Template {
     let owner = controller_of(&metadata);
     let namespace: Box<str> = metadata.namespace.take().unwrap_or_default().into();
-    // The API server has validated it; what it lets through and cannot be read here constrains nothing.
-    let affinity: Affinity = spec.affinity.map(read_or_default).unwrap_or_default();
+    let mut gates: Vec<Box<str>> = spec.scheduling_gates.into_iter().map(|g| g.name).collect();
+    // The API server has validated the rules. A Pod with rules that cannot be read here is held back, not misplaced.
+    let mut readable = true;
+    let affinity: Affinity = read(spec.affinity.unwrap_or_default(), &mut readable).unwrap_or_default();
+    let constraints = spec.topology_spread_constraints.into_iter();
+    let spread = constraints.filter_map(|c| read(c, &mut readable)).map(|c: Spread| c.into()).collect();
+    if !readable {
+        tracing::error!(namespace = &*namespace, name = metadata.name, "The scheduling rules of a Pod cannot be read");
+        gates.push(UNREADABLE.into());
+    }
     let mut node = affinity.node_affinity.unwrap_or_default();
     let node_preferred = node.preferred();
     let (near, near_preferred) = affinity.pod_affinity.unwrap_or_default().terms(&namespace);
     let (far, far_preferred) = affinity.pod_anti_affinity.unwrap_or_default().terms(&namespace);
-    let spread = spec.topology_spread_constraints.into_iter();
-    let spread = spread.filter_map(|c| serde_json::from_value::<Spread>(c).ok()).map(SpreadConstraint::from);
     let (requests, scored) = requests::of_pod(
         &counted(&spec.containers, &status.container_statuses),
         &counted(&spec.init_containers, &status.init_container_statuses),
@@ -343,13 +352,13 @@ fn template(mut metadata: ObjectMeta, spec: SpecObject, status: &StatusObject) -
         anti_affinity: far,
         anti_affinity_preferred: far_preferred,
         tolerations: spec.tolerations,
-        spread: spread.collect(),
+        spread,
         requests,
         limits,
         scored,
         host_ports,
         images: containers.chain(image_volumes).collect(),
-        gates: spec.scheduling_gates.into_iter().map(|g| g.name).collect(),
+        gates,
         claims: claims.map(|c| c.claim_name.clone()).collect(),
         ephemeral_claims: spec.volumes.iter().filter(|v| v.ephemeral.is_some()).map(|v| v.name.clone()).collect(),
         wants_devices: !spec.resource_claims.is_empty(),
@@ -357,8 +366,14 @@ fn template(mut metadata: ObjectMeta, spec: SpecObject, status: &StatusObject) -
     }
 }
 
-fn read_or_default<T: Default + serde::de::DeserializeOwned>(value: serde_json::Value) -> T {
-    serde_json::from_value(value).unwrap_or_default()
+/// Reads a part of a spec; null is an absent one.
+fn read<T: serde::de::DeserializeOwned>(value: serde_json::Value, readable: &mut bool) -> Option<T> {
+    if value.is_null() {
+        return None;
+    }
+    let part = serde_json::from_value(value).ok();
+    *readable &= part.is_some();
+    part
 }
 
 fn is_sidecar(container: &ContainerObject) -> bool {
