@@ -91,8 +91,10 @@ pub(crate) struct PodView {
     pub(crate) conditions: Vec<Condition>,
     /// Named ports of containers and of init containers that keep running.
     pub(crate) ports: Vec<PortView>,
-    /// Containers that ended, init containers too.
+    /// Containers that ended, then init containers that did.
     pub(crate) exits: Vec<ExitView>,
+    /// Restarts of all containers.
+    pub(crate) all_restarts: i32,
     /// The most restarts of a container, and of a sidecar.
     pub(crate) restarts: (i32, i32),
     /// Volume names and the claims they use.
@@ -184,7 +186,7 @@ impl Viewed for PodView {
             most(&mut init.iter().filter(|s| sidecars.iter().any(|c| c.name == s.name))),
         );
         let ports = spec.containers.iter().chain(sidecars.iter().copied()).flat_map(named_ports).collect();
-        let exits = init.iter().chain(&main).filter_map(exit).collect();
+        let exits = main.iter().chain(&init).filter_map(exit).collect();
         let mut ips: Vec<String> = status.pod_ips.into_iter().flatten().map(|ip| ip.ip).collect();
         if ips.is_empty() {
             ips.extend(status.pod_ip);
@@ -217,6 +219,7 @@ impl Viewed for PodView {
             ports,
             exits,
             restarts,
+            all_restarts: init.iter().chain(&main).map(|s| s.restart_count).fold(0, i32::saturating_add),
             claims: claims.filter_map(|v| Some((v.name, v.persistent_volume_claim?.claim_name))).collect(),
             tolerations: spec.tolerations.unwrap_or_default(),
             restart_policy: spec.restart_policy.unwrap_or_default(),
