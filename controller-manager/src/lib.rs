@@ -17,6 +17,7 @@ mod children;
 mod collector;
 mod context;
 mod credentials;
+mod cronjob;
 mod daemonset;
 mod deployment;
 mod endpoints;

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use ::controller::{Cached, Index, Viewed};
 use k8s_openapi::{
-    api::core::v1::{Affinity, Container, ContainerStatus, Node, Pod, Toleration},
+    api::{
+        batch::v1::Job,
+        core::v1::{Affinity, Container, ContainerStatus, Node, Pod, Toleration},
+    },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
     jiff::Timestamp,
 };
@@ -279,6 +282,33 @@ impl Viewed for NodeView {
             status.images = None;
         }
         Self(node)
+    }
+}
+
+/// A whole Job, found by its controller.
+#[derive(Clone, Debug)]
+pub(crate) struct JobView(pub(crate) Job);
+
+impl std::ops::Deref for JobView {
+    type Target = Job;
+
+    fn deref(&self) -> &Job {
+        &self.0
+    }
+}
+
+fn job_by_controller(job: &Cached<JobView>) -> Vec<String> {
+    meta_by_controller(&job.metadata)
+}
+
+impl Viewed for JobView {
+    type Object = Job;
+
+    const INDICES: &'static [Index<Self>] = &[Index { name: BY_CONTROLLER, keys: job_by_controller }];
+
+    fn project(mut job: Job) -> Self {
+        job.metadata.managed_fields = None;
+        Self(job)
     }
 }
 

@@ -11,7 +11,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use ::controller::{
     Cached, Change, Informer, ObjectKey, Outcome, OwnWrites, Queue, RateLimiting, Reconcile, ReconcileError,
-    UidExpectations, Whole,
+    UidExpectations,
 };
 use client::{ApiErrorExt, CallError};
 use k8s_openapi::{
@@ -30,7 +30,7 @@ use crate::{
     children::PodControl,
     context::{Context, Syncs},
     table::Started,
-    views::PodView,
+    views::{JobView, PodView},
 };
 
 const CONTROLLER: &str = "job-controller";
@@ -41,7 +41,7 @@ const BATCH: Duration = Duration::from_secs(1);
 /// What handlers and reconcilers share.
 struct Shared {
     client: Client,
-    jobs: Informer<Whole<Job>>,
+    jobs: Informer<JobView>,
     pods: Informer<PodView>,
     expectations: UidExpectations<ObjectKey>,
     own: OwnWrites<ObjectKey>,
@@ -88,7 +88,7 @@ fn is_foreign(job: &Job) -> bool {
 }
 
 impl Shared {
-    fn job_changed(&self, change: &Change<Whole<Job>>) {
+    fn job_changed(&self, change: &Change<JobView>) {
         let job = change.object();
         match change {
             Change::Updated { old, new } if old.uid != new.uid => self.forget(&old.key),
@@ -185,7 +185,7 @@ impl Shared {
         self.maybe_orphan(pod);
     }
 
-    fn resolve(&self, namespace: &str, owner: &OwnerReference) -> Option<Arc<Cached<Whole<Job>>>> {
+    fn resolve(&self, namespace: &str, owner: &OwnerReference) -> Option<Arc<Cached<JobView>>> {
         if owner.kind != "Job" {
             return None;
         }

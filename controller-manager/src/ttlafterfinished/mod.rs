@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ::controller::{Change, Informer, ObjectKey, Outcome, Reconcile, ReconcileError, Whole};
+use ::controller::{Change, Informer, ObjectKey, Outcome, Reconcile, ReconcileError};
 use client::ApiErrorExt;
 use k8s_openapi::{api::batch::v1::Job, jiff::Timestamp};
 use kube::{
@@ -11,14 +11,14 @@ use kube::{
 };
 use runtime::clock::Clock;
 
-use crate::{StartError, context::Context, job::is_finished, table::Started};
+use crate::{StartError, context::Context, job::is_finished, table::Started, views::JobView};
 
 const CONTROLLER: &str = "ttl-after-finished-controller";
 
 /// Starts the controller.
 pub(crate) async fn start(context: &Context) -> Result<Started, StartError> {
     let client = context.client(CONTROLLER).await?;
-    let jobs: Informer<Whole<Job>> = context.informers.get();
+    let jobs: Informer<JobView> = context.informers.get();
     let queue = context.queue("ttl_jobs_to_delete");
     let of_jobs = queue.clone();
     jobs.on_change(move |change| {
@@ -47,7 +47,7 @@ fn expiry(job: &Job) -> Option<Timestamp> {
 
 struct Reconciler {
     client: Client,
-    jobs: Informer<Whole<Job>>,
+    jobs: Informer<JobView>,
     clock: Arc<dyn Clock>,
 }
 
