@@ -46,12 +46,24 @@ pub enum Command {
     Kubeconfig(KubeconfigCommand),
     /// Print the version of kubeadm.
     Version(VersionCommand),
+    /// Start the kubelet of this host, unless it runs.
+    StartKubelet(KubeletCommand),
+    /// Stop the kubelet of this host. Its containers go on.
+    StopKubelet,
     /// Keep a kubelet running where no init system does.
     #[command(name = crate::supervisor::COMMAND, hide = true)]
     SuperviseKubelet {
         /// The kubelet.
         program: PathBuf,
     },
+}
+
+/// `kubeadm start-kubelet`.
+#[derive(Debug, Args)]
+pub struct KubeletCommand {
+    /// Directory of the installed programs; that of kubeadm if empty.
+    #[arg(long, value_name = "PATH")]
+    pub bin_dir: Option<PathBuf>,
 }
 
 /// `kubeadm init`.
@@ -440,7 +452,7 @@ pub enum ConfigAction {
         #[arg(long, default_value = "", value_name = "PATH")]
         config: String,
         /// Allow validation of deprecated APIs.
-        #[arg(long)]
+        #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set)]
         allow_deprecated_api: bool,
         /// Allow validation of experimental, unreleased APIs.
         #[arg(long)]

@@ -217,7 +217,10 @@ impl Cluster {
             match attempt().await {
                 Ok(answer) => return Ok(answer),
                 Err(error) if tokio::time::Instant::now() + INTERVAL > end => return fail!("{}", error_text(&error)),
-                Err(_) => tokio::time::sleep(INTERVAL).await,
+                Err(error) => {
+                    tracing::debug!(err = error_text(&error), "call of the API failed, trying again");
+                    tokio::time::sleep(INTERVAL).await;
+                }
             }
         }
     }

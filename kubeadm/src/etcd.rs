@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     client::Cluster,
-    config::{ApiEndpoint, ClusterConfiguration, Timeouts, join_host_port},
+    config::{ApiEndpoint, ClusterConfiguration, ExternalEtcd, Timeouts, join_host_port},
     constants::{ETCD_ANNOTATION, MANIFESTS_DIR},
     error::{Context, Error, Result, fail},
     host::Host,
@@ -119,6 +119,45 @@ impl Etcd {
             other => other.map(drop),
         }
     }
+}
+
+/// The version of a server of an external etcd: three attempts of ten seconds.
+pub async fn version(host: &dyn Host, external: &ExternalEtcd, endpoint: &str) -> Result<String> {
+    let read = |file: &str| host.read(Path::new(file)).map(|bytes| STANDARD.encode(bytes)).unwrap_or_default();
+    let mut cluster = json!({"server": endpoint});
+    if !external.ca_file.is_empty() {
+        cluster["certificate-authority-data"] = read(&external.ca_file).into();
+    }
+    let user = match external.cert_file.as_str() {
+        "" => json!({}),
+        certificate => json!({
+            "client-certificate-data": read(certificate),
+            "client-key-data": read(&external.key_file),
+        }),
+    };
+    let file = Kubeconfig(json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "etcd", "cluster": cluster}],
+        "contexts": [{"name": "etcd", "context": {"cluster": "etcd", "user": "etcd"}}],
+        "current-context": "etcd",
+        "users": [{"name": "etcd", "user": user}],
+    }));
+    let server = Cluster::connect(&file, None, CALL).await?;
+    let mut last = Error::new("no attempt was made");
+    for attempt in 0..3 {
+        if attempt > 0 {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
+        match server.get_once("/version").await {
+            Ok(answer) => match answer.get("etcdserver").and_then(Value::as_str) {
+                Some(text) => return Ok(text.to_owned()),
+                None => last = Error::new("the answer has no version"),
+            },
+            Err(error) => last = Error::new(crate::client::error_text(&error)),
+        }
+    }
+    Err(last)
 }
 
 fn listed(answer: &Value) -> Vec<Listed> {

@@ -98,6 +98,14 @@ pub fn start(host: &dyn Host, programs: &Path) -> Result<()> {
     launch(host, programs)
 }
 
+/// Starts the kubelet unless it runs.
+pub fn ensure_running(host: &dyn Host, programs: &Path) -> Result<()> {
+    if host.has_systemd() {
+        return systemctl(host, "start");
+    }
+    if supervisor::supervisor(host).is_some() { Ok(()) } else { launch(host, programs) }
+}
+
 fn launch(host: &dyn Host, programs: &Path) -> Result<()> {
     if host.has_systemd() {
         systemctl(host, "daemon-reload")?;

@@ -52,8 +52,9 @@ pub(super) async fn run(host: Arc<dyn Host>, config: ConfigCommand, command: &mu
                 return fail!("the --config flag is mandatory");
             }
             let text = read_config(host, config.as_ref())?;
-            if !allow_deprecated_api && text.lines().any(|line| line.trim() == "apiVersion: kubeadm.k8s.io/v1beta3") {
-                host.warn("the configuration uses a deprecated API; see --allow-deprecated-api\n");
+            let deprecated = "kubeadm.k8s.io/v1beta3";
+            if !allow_deprecated_api && text.lines().any(|line| line.trim() == format!("apiVersion: {deprecated}")) {
+                return fail!("your configuration file uses a deprecated API spec: {deprecated:?}");
             }
             migrate(host, &text).await?;
             host.line("ok");

@@ -32,6 +32,7 @@ pub(super) async fn run(host: Arc<dyn Host>, command: InitCommand, given: &Given
     match phase {
         Some(path) => workflow::run(PHASES, Selection::Only(&path), &mut init).await,
         None => {
+            workflow::check_skipped(PHASES, &init.skipped)?;
             check_dependencies(&init.skipped)?;
             init.host.line(&format!("[init] Using Kubernetes version: {}", init.cluster().kubernetes_version));
             announce_network(&init);

@@ -20,7 +20,7 @@ use crate::{
     cli::{Cli, Command},
     error::{Context, Error, Result, fail},
     host::Host,
-    phases, supervisor,
+    kubelet, phases, supervisor,
 };
 
 /// Flags that may stand beside `--config`.
@@ -89,6 +89,19 @@ impl Given {
     }
 }
 
+/// The log verbosity of a command line, known before it is parsed.
+pub fn verbosity(words: &[String]) -> i32 {
+    let value = |at: usize| {
+        let word = words[at].as_str();
+        let rest = word.strip_prefix("--v").or_else(|| word.strip_prefix("-v"))?;
+        match rest.strip_prefix('=').unwrap_or(rest) {
+            "" => words.get(at + 1)?.parse().ok(),
+            text => text.parse().ok(),
+        }
+    };
+    (0..words.len()).rev().find_map(value).unwrap_or(0)
+}
+
 /// The command line with the phases in its help.
 pub fn command() -> clap::Command {
     let workflow =
@@ -142,6 +155,8 @@ async fn dispatch(
         Some(Command::Init(init)) => init::run(host, *init, given).await,
         Some(Command::Join(join)) => join::run(host, *join, given).await,
         Some(Command::Reset(reset)) => reset::run(host, *reset, given).await,
+        Some(Command::StartKubelet(start)) => kubelet::ensure_running(&*host, &programs(&*host, start.bin_dir)?),
+        Some(Command::StopKubelet) => kubelet::stop(&*host),
         Some(Command::Token(token)) => match token.action {
             Some(action) => token::run(&*host, action, token.kubeconfig.as_deref(), token.dry_run).await,
             None => no_subcommand(&*host, command, &["token"]),

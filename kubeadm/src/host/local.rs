@@ -62,6 +62,7 @@ impl Host for LocalHost {
     }
 
     fn write(&self, path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
+        tracing::debug!(path = %path.display(), "writing a file");
         let directory = path.parent().ok_or_else(|| io::Error::other("the path has no directory"))?;
         let name = path.file_name().ok_or_else(|| io::Error::other("the path has no name"))?;
         // The kubelet skips names with a leading dot.
@@ -126,6 +127,7 @@ impl Host for LocalHost {
     }
 
     fn run(&self, program: &Program) -> io::Result<Ended> {
+        tracing::debug!(program = program.name, args = program.args.join(" "), "running a program");
         let mut child = Command::new(&program.name)
             .args(&program.args)
             .stdin(Stdio::null())

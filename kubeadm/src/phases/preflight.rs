@@ -24,7 +24,7 @@ pub(super) async fn init(init: &mut Init) -> Result<()> {
     let cri = init.cri()?;
     let subject = checks::Subject { host, node: init.node(), cri: &cri, programs: &init.programs };
     let port = init.config.init.local_api_endpoint.bind_port;
-    let found = checks::control_plane(&subject, init.cluster(), port).await;
+    let found = checks::init(&subject, init.cluster(), port).await;
     preflight::report(host, &found, &init.ignored)?;
     if init.dry_run {
         host.line("[preflight] Would pull the required images (like 'kubeadm config images pull')");

@@ -3,10 +3,13 @@
 use std::{net::IpAddr, path::Path};
 
 use super::{Findings, cgroups, kernel, name_of};
+use ipnet::IpNet;
+
 use crate::{
-    config::{ClusterConfiguration, version::Version},
+    config::{ClusterConfiguration, ExternalEtcd, version::Version},
     constants::{BOOTSTRAP_KUBELET_CONF, KUBELET_CONF, MANIFESTS_DIR},
     cri::Cri,
+    etcd,
     host::{Host, PathKind, Program},
     images::{Image, supply::Supply},
     manifests,
@@ -32,7 +35,15 @@ pub fn privileged(host: &dyn Host) -> Findings {
     Findings::of("IsPrivilegedUser").error_if(!host.is_root(), || "user is not running as root".into())
 }
 
-/// Checks of a host that becomes a control plane.
+/// Checks of a new control plane: before its node's own ones, those, and after them.
+pub async fn init(subject: &Subject<'_>, cluster: &ClusterConfiguration, bind_port: i32) -> Vec<Findings> {
+    let mut found = control_plane(subject, cluster, bind_port).await;
+    found.extend(node(subject).await);
+    found.extend(networks(&cluster.networking.service_subnet).into_iter().map(|v6| forwarding(subject.host, v6)));
+    found
+}
+
+/// Checks of what a control plane needs beside those of every node.
 pub async fn control_plane(subject: &Subject<'_>, cluster: &ClusterConfiguration, bind_port: i32) -> Vec<Findings> {
     let host = subject.host;
     let mut found =
@@ -42,9 +53,8 @@ pub async fn control_plane(subject: &Subject<'_>, cluster: &ClusterConfiguration
         found.push(file_is_free(host, &manifests::path(name).to_string_lossy()));
     }
     found.push(proxied(host, cluster, bind_port));
-    found.extend(node(subject).await);
+    found.push(proxied_networks(host, cluster));
     found.push(kubelet_version(subject, Some(&cluster.kubernetes_version)));
-    found.extend(networks(&cluster.networking.service_subnet).into_iter().map(|v6| forwarding(host, v6)));
     if cluster.has_local_etcd() {
         found.extend([2379, 2380].map(|port| port_is_free(host, port)));
         found.push(directory_is_empty(host, &cluster.local_etcd().data_dir));
@@ -56,6 +66,46 @@ pub async fn control_plane(subject: &Subject<'_>, cluster: &ClusterConfiguration
             certificates = certificates.error_if(absent, || format!("{file} doesn't exist"));
         }
         found.push(certificates);
+        found.push(external_etcd_version(host, external).await);
+    }
+    found
+}
+
+/// The version that an external etcd says it has.
+async fn external_etcd_version(host: &dyn Host, external: &ExternalEtcd) -> Findings {
+    let mut found = Findings::of("ExternalEtcdVersion");
+    for endpoint in &external.http_endpoints {
+        let text = match etcd::version(host, external, endpoint).await {
+            Ok(text) => text,
+            Err(cause) => {
+                found = found.error(format!("couldn't get the version of external etcd {endpoint:?}: {cause}"));
+                continue;
+            }
+        };
+        let old = Version::parse(&text).is_none_or(|version| version.numbers < [3, 5, 24]);
+        found = found.error_if(old, || {
+            format!("this version of kubeadm only supports external etcd version >= 3.5.24-0. Current version: {text}")
+        });
+    }
+    found
+}
+
+/// Warns when Pods or Services would be reached by way of a proxy.
+fn proxied_networks(host: &dyn Host, cluster: &ClusterConfiguration) -> Findings {
+    let mut found = Findings::of("HTTPProxyCIDR");
+    let proxies = host.proxy_variables();
+    let value = |name: &str| proxies.iter().find(|(n, _)| n.to_lowercase() == name).map(|(_, v)| v.clone());
+    let Some(proxy) = value("https_proxy").or_else(|| value("http_proxy")) else { return found };
+    let exempt = value("no_proxy").unwrap_or_default();
+    let networks = [&cluster.networking.service_subnet, &cluster.networking.pod_subnet];
+    for network in networks.iter().flat_map(|list| list.split(',')).filter_map(|n| n.parse::<IpNet>().ok()) {
+        let covered = exempt.split(',').filter_map(|n| n.trim().parse::<IpNet>().ok()).any(|n| n.contains(&network));
+        found = found.warning_if(!covered, || {
+            format!(
+                "connection to \"{network}\" uses proxy {proxy:?}. This may lead to malfunctional cluster setup. Make \
+                 sure that Pod and Services IP ranges specified correctly as exceptions in proxy configuration"
+            )
+        });
     }
     found
 }
@@ -71,7 +121,9 @@ pub async fn worker(subject: &Subject<'_>, ca_path: &str, endpoint: Option<&str>
     }];
     found.push(file_is_free(host, KUBELET_CONF));
     found.push(file_is_free(host, BOOTSTRAP_KUBELET_CONF));
-    found.push(file_is_free(host, ca_path));
+    if !ca_path.is_empty() {
+        found.push(file_is_free(host, ca_path));
+    }
     found.extend(node(subject).await);
     found.push(kubelet_version(subject, None));
     if let Some(address) = endpoint.and_then(|host| host.parse::<IpAddr>().ok()) {
@@ -98,7 +150,18 @@ async fn node(subject: &Subject<'_>) -> Vec<Findings> {
     found.push(hostname(host, subject.node));
     found.push(service(host));
     found.push(port_is_free(host, 10250));
+    found.push(bridged(host));
     found
+}
+
+/// Bridged Pods reach Services only when their traffic passes iptables.
+fn bridged(host: &dyn Host) -> Findings {
+    let path = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+    let found = Findings::of(name_of("FileContent", path));
+    match host.read_text(Path::new(path)) {
+        Err(_) => found.warning(format!("{path} does not exist; load the kernel module br_netfilter")),
+        Ok(text) => found.warning_if(text.trim() != "1", || format!("{path} contents are not set to 1")),
+    }
 }
 
 async fn runtime(cri: &Cri) -> Vec<Findings> {
@@ -273,7 +336,7 @@ fn bare(version: &Version) -> String {
 
 /// The families of networks: whether each is IPv6.
 fn networks(text: &str) -> Vec<bool> {
-    text.split(',').filter_map(|n| n.parse::<ipnet::IpNet>().ok()).map(|n| matches!(n, ipnet::IpNet::V6(_))).collect()
+    text.split(',').filter_map(|n| n.parse::<IpNet>().ok()).map(|n| matches!(n, IpNet::V6(_))).collect()
 }
 
 fn forwarding(host: &dyn Host, v6: bool) -> Findings {
