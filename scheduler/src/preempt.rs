@@ -16,8 +16,8 @@ pub(crate) struct Eviction {
 }
 
 impl Eviction {
-    /// Removes the victims for `preemptor`. It is not tried again before all but the last are asked to go; the end of
-    /// the last one is the event that lets it in.
+    /// Removes the victims for `preemptor`. It is not tried again before all of them are asked to go; then it is, if any
+    /// of what happened meanwhile may have helped.
     pub(crate) async fn run(self, shared: &Shared, preemptor: &Arc<PodView>) {
         shared.metrics.running("preemption", 1);
         for pod in &self.displaced {
@@ -30,16 +30,13 @@ impl Eviction {
         }
         let leaving: Vec<&Arc<PodView>> = self.victims.iter().filter(|v| !v.terminating).collect();
         let mut failed = false;
-        if let Some((last, others)) = leaving.split_last() {
-            for victim in others {
-                failed |= self.remove(shared, preemptor, victim).await.is_err();
+        for victim in leaving {
+            if self.remove(shared, preemptor, victim).await.is_err() {
+                failed = true;
+                shared.state.lock().doomed.remove(&victim.uid);
             }
-            self.ended(shared, preemptor, false);
-            failed |= self.remove(shared, preemptor, last).await.is_err();
         }
-        if failed || leaving.is_empty() {
-            self.ended(shared, preemptor, failed);
-        }
+        self.ended(shared, preemptor, failed);
         shared.metrics.running("preemption", -1);
     }
 

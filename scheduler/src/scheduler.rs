@@ -3,7 +3,11 @@
 //! One lock guards the state. A cycle holds it from the Pod to the node and never waits inside; what waits (bindings,
 //! status, events, deletions) runs in tasks of its own, of which there is a bounded number.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use controller::Informer;
 use parking_lot::Mutex;
@@ -63,6 +67,8 @@ pub(crate) struct State {
     pub(crate) cluster: Cluster,
     pub(crate) queue: PodQueue,
     pub(crate) nominations: Nominations,
+    /// Pods that are being preempted and may not show it yet.
+    pub(crate) doomed: HashSet<Arc<str>>,
     memos: Memos,
     /// Where the next search for nodes begins.
     start: usize,
@@ -74,6 +80,7 @@ impl State {
             cluster: Cluster::default(),
             queue,
             nominations: Nominations::default(),
+            doomed: HashSet::new(),
             memos: Memos::default(),
             start: 0,
         }
@@ -296,8 +303,8 @@ impl Scheduler {
             self.shared.metrics.preemption_tried();
             let budgets: Vec<DisruptionBudgetView> =
                 self.shared.budgets.list().iter().map(|b| b.view.clone()).collect();
-            let State { cluster, nominations, .. } = state;
-            let mut preemption = Preemption { settings, profile, cluster, nominations, budgets: &budgets };
+            let State { cluster, nominations, doomed, .. } = state;
+            let mut preemption = Preemption { settings, profile, cluster, nominations, doomed, budgets: &budgets };
             match preemption.plan(pod, &diagnosis, &mut rand::rng()) {
                 Ok(found) => plan = Some(found),
                 Err(fruitless) => {
@@ -335,7 +342,10 @@ impl Scheduler {
         node: Arc<str>,
     ) -> crate::preempt::Eviction {
         self.shared.metrics.preempted(plan.victims.len());
-        if plan.victims.iter().any(|v| !v.terminating) {
+        let leaving = plan.victims.iter().filter(|v| !v.terminating).map(|v| Arc::clone(&v.uid));
+        let before = state.doomed.len();
+        state.doomed.extend(leaving);
+        if state.doomed.len() > before {
             state.queue.preemption_began(&pod.uid);
         }
         let lower = |p: &&Arc<PodView>| p.priority() < pod.priority();

@@ -154,6 +154,7 @@ fn pod_waits(shared: &Shared, state: &mut MutexGuard<'_, State>, old: Option<&Po
 
 fn pod_gone(shared: &Shared, state: &mut MutexGuard<'_, State>, old: &PodView) {
     let placed = state.cluster.remove_pod(&old.uid);
+    state.doomed.remove(&old.uid);
     state.queue.remove(&old.uid);
     let nominated = state.nominations.node_of(&old.uid).is_some();
     state.nominations.remove(&old.uid);

@@ -279,6 +279,10 @@ fn complete(file: &mut File, flags: &FromFlags<'_>, no_file: bool) {
     if file.profiles.is_empty() {
         file.profiles.push(ProfileFile::default());
     }
+    for profile in &mut file.profiles {
+        // Readers of the effective configuration see what runs.
+        profile.plugins.get_or_insert_with(points::default_plugins);
+    }
     if let [only] = file.profiles.as_mut_slice() {
         only.scheduler_name.get_or_insert_with(|| DEFAULT_SCHEDULER.into());
     }

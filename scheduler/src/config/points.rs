@@ -88,6 +88,16 @@ pub(super) fn points_of(plugin: PluginId) -> (&'static [Point], i32) {
     }
 }
 
+/// All plugins with their weights, as a file would list them.
+pub(super) fn default_plugins() -> PluginsFile {
+    let entry = |plugin: &PluginId| PluginFile {
+        name: plugin.name().to_owned(),
+        weight: Some(points_of(*plugin).1).filter(|w| *w > 0),
+    };
+    let enabled = PluginId::ALL.iter().map(entry).collect();
+    PluginsFile { multi_point: PointFile { enabled, ..PointFile::default() }, ..PluginsFile::default() }
+}
+
 /// A plugin at a point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Enabled {

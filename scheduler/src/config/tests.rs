@@ -37,6 +37,8 @@ fn defaults_are_filled_in() {
     assert_eq!(document["clientConnection"]["qps"], 50.0);
     assert_eq!(document["profiles"][0]["schedulerName"], "default-scheduler");
     assert_eq!(document["podMaxBackoffSeconds"], 10);
+    let enabled = &document["profiles"][0]["plugins"]["multiPoint"]["enabled"];
+    assert_eq!((&enabled[0]["name"], &enabled[4]["weight"]), (&"SchedulingGates".into(), &3.into()));
 }
 
 #[test]

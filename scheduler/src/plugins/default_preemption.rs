@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -75,6 +75,8 @@ pub(crate) struct Preemption<'a> {
     pub(crate) profile: &'a Profile,
     pub(crate) cluster: &'a mut Cluster,
     pub(crate) nominations: &'a Nominations,
+    /// Pods that are being preempted and may not show it yet.
+    pub(crate) doomed: &'a HashSet<Arc<str>>,
     pub(crate) budgets: &'a [DisruptionBudgetView],
 }
 
@@ -134,7 +136,8 @@ impl Preemption<'_> {
             return Ok(());
         };
         let hopeless = diagnosis.denials.iter().any(|(n, _, d)| *n == node && !d.resolvable);
-        let waits = |p: &Arc<PodView>| p.terminating && p.preempted && p.priority() < pod.priority();
+        let goes = |p: &Arc<PodView>| p.terminating && p.preempted || self.doomed.contains(&p.uid);
+        let waits = |p: &Arc<PodView>| goes(p) && p.priority() < pod.priority();
         if !hopeless && self.cluster.nodes.get(node).pods.iter().any(waits) {
             return Err("not eligible due to a terminating pod on the nominated node.".into());
         }

@@ -302,7 +302,7 @@ impl PodQueue {
         self.preempting.insert(Arc::clone(uid));
     }
 
-    /// The preemption ended, or all but its last victim is on its way out. `again` tries the Pod in any case.
+    /// All victims of the preemption are on their way out. `again` tries the Pod in any case.
     pub(crate) fn preemption_ended(&mut self, uid: &Arc<str>, again: bool, judge: &dyn Judge, now: Duration) {
         self.preempting.remove(uid);
         let Some(entry) = self.waiting.get(uid) else { return };

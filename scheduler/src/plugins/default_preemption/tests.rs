@@ -10,6 +10,7 @@ struct Scene {
     fixture: Fixture,
     nominations: Nominations,
     budgets: Vec<DisruptionBudgetView>,
+    doomed: HashSet<Arc<str>>,
 }
 
 impl Scene {
@@ -18,7 +19,7 @@ impl Scene {
         for node in nodes {
             fixture.node(node, |n| n.resource("example.com/units", "1000"));
         }
-        Self { fixture, nominations: Nominations::default(), budgets: Vec::new() }
+        Self { fixture, nominations: Nominations::default(), budgets: Vec::new(), doomed: HashSet::new() }
     }
 
     fn put(&mut self, name: &str, node: &str, units: &str, priority: i32) -> Arc<PodView> {
@@ -39,6 +40,7 @@ impl Scene {
             profile: &profile,
             cluster,
             nominations: &self.nominations,
+            doomed: &self.doomed,
             budgets: &self.budgets,
         };
         let plan = preemption.plan(pod, &diagnosis, &mut random).map_err(|f| f.text().to_owned());
@@ -92,6 +94,11 @@ fn a_preemption_under_way_is_waited_for() {
     scene.nominations.set(&pod, "n");
     let text = "not eligible due to a terminating pod on the nominated node.";
     assert_eq!(scene.plan(&pod), Err(text.into()));
+    // The same if that is not seen yet.
+    scene.put("victim", "n", "900", 1);
+    scene.doomed.insert("uid-victim".into());
+    assert_eq!(scene.plan(&pod), Err(text.into()));
+    scene.doomed.clear();
     // One that ends for another cause does not hold it back.
     scene.fixture.bound("victim", "n", |p| unit(p, "900", 1).terminating());
     assert_eq!(scene.plan(&pod), Ok(("n".into(), names(&["victim"]))));
