@@ -276,3 +276,81 @@ impl Viewed for CsiNodeView {
         Self { limits: drivers.filter_map(|d| Some((d.name, d.allocatable.count?))).collect() }
     }
 }
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct DriverSpec {
+    storage_capacity: bool,
+}
+
+/// A CSIDriver from the API.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct CsiDriverObject {
+    #[serde(deserialize_with = "annotated", default)]
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: DriverSpec,
+}
+watched!(CsiDriverObject, "storage.k8s.io", "v1", "storage.k8s.io/v1", "CSIDriver", "csidrivers", ClusterResourceScope);
+
+/// Whether a driver tells how much room it has.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct CsiDriverView {
+    pub(crate) tells_capacity: bool,
+}
+
+impl Viewed for CsiDriverView {
+    type Object = CsiDriverObject;
+
+    fn project(object: CsiDriverObject) -> Self {
+        Self { tells_capacity: object.spec.storage_capacity }
+    }
+}
+
+/// A CSIStorageCapacity from the API.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct CapacityObject {
+    #[serde(deserialize_with = "annotated", default)]
+    metadata: ObjectMeta,
+    #[serde(default)]
+    storage_class_name: Box<str>,
+    #[serde(default, deserialize_with = "selector")]
+    node_topology: Option<LabelSelector>,
+    #[serde(default)]
+    capacity: Option<Box<str>>,
+    #[serde(default)]
+    maximum_volume_size: Option<Box<str>>,
+}
+watched!(
+    CapacityObject,
+    "storage.k8s.io",
+    "v1",
+    "storage.k8s.io/v1",
+    "CSIStorageCapacity",
+    "csistoragecapacities",
+    NamespaceResourceScope
+);
+
+/// Room for volumes of a class, somewhere.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CapacityView {
+    pub(crate) class: Box<str>,
+    /// Labels of the nodes that can reach it; `None` for no node.
+    pub(crate) nodes: Option<LabelSelector>,
+    /// The largest volume there is room for; `None` if that is not known.
+    pub(crate) largest: Option<i64>,
+}
+
+impl Viewed for CapacityView {
+    type Object = CapacityObject;
+
+    fn project(object: CapacityObject) -> Self {
+        let amount = |text: Option<Box<str>>| text.and_then(|t| Quantity::parse(&t).ok()).map(|q| q.value());
+        Self {
+            class: object.storage_class_name,
+            nodes: object.node_topology,
+            largest: amount(object.maximum_volume_size).or_else(|| amount(object.capacity)),
+        }
+    }
+}

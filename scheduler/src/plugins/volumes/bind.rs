@@ -45,7 +45,7 @@ impl Storage {
             return Some(VolumePlan::default());
         }
         let claims = self.sort(pod).ok()?;
-        let choices = self.choose(&claims.open, cluster, node)?;
+        let choices = self.choose(&claims.open, cluster, node).ok()?;
         let mut reserved = self.reserved.lock();
         for (key, choice) in &choices {
             if let Choice::Volume(volume) = choice {

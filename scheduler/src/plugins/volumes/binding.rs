@@ -9,12 +9,13 @@ use crate::{
     cluster::{Cluster, NodeIx},
     events::ClusterEvent,
     framework::{Denial, Filter, NodeCheck, Plugin, PluginId, Prepared, Reason, Reasons},
-    objects::{ClaimView, ClassView, NodeSelector, PodView, VolumeView},
+    objects::{CapacityView, ClaimView, ClassView, NodeSelector, PodView, VolumeView},
     plugins::node_affinity,
 };
 
 const UNREACHABLE: &str = "node(s) didn't match PersistentVolume's node affinity";
 const NONE_AVAILABLE: &str = "node(s) didn't find available persistent volumes to bind";
+const NO_ROOM: &str = "node(s) did not have enough free storage";
 const LOST: &str = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)";
 const IMMEDIATE: &str = "pod has unbound immediate PersistentVolumeClaims";
 
@@ -85,9 +86,15 @@ impl Storage {
     }
 
     /// Chooses for all open claims of a Pod on a node, the largest last so that it does not take what another needs.
-    pub(super) fn choose(&self, open: &[Open], cluster: &Cluster, node: NodeIx) -> Option<Vec<(ObjectKey, Choice)>> {
+    /// The error is the reason why there is no choice.
+    pub(super) fn choose(
+        &self,
+        open: &[Open],
+        cluster: &Cluster,
+        node: NodeIx,
+    ) -> Result<Vec<(ObjectKey, Choice)>, &'static str> {
         if open.is_empty() {
-            return Some(Vec::new());
+            return Ok(Vec::new());
         }
         let mut by_size: Vec<&Open> = open.iter().collect();
         by_size.sort_by_key(|o| o.claim.size);
@@ -97,7 +104,7 @@ impl Storage {
         for open in by_size {
             let elsewhere = |selected: &str| *selected != **cluster.nodes.name(node);
             if open.claim.selected_node.as_deref().is_some_and(elsewhere) {
-                return None;
+                return Err(NONE_AVAILABLE);
             }
             let taken = |name: &str| {
                 chosen.iter().any(|(_, c)| *c == Choice::Volume(name.into()))
@@ -113,12 +120,29 @@ impl Storage {
                 .min_by(|a, b| (own(a), a.size, &a.key.name).cmp(&(own(b), b.size, &b.key.name)));
             let choice = match best {
                 Some(volume) => Choice::Volume(volume.key.name.as_str().into()),
-                None if open.can_be_made(cluster, node) => Choice::Provision,
-                None => return None,
+                None if !open.can_be_made(cluster, node) => return Err(NONE_AVAILABLE),
+                None if !self.has_room(open, cluster, node) => return Err(NO_ROOM),
+                None => Choice::Provision,
             };
             chosen.push((open.key.clone(), choice));
         }
-        Some(chosen)
+        Ok(chosen)
+    }
+
+    /// Whether a volume for a claim can be made on a node, as far as the driver tells.
+    fn has_room(&self, open: &Open, cluster: &Cluster, node: NodeIx) -> bool {
+        let Some(driver) = open.class.as_ref().and_then(|c| c.provisioner.as_deref()) else { return false };
+        let tells = self.csi_drivers.get(&ObjectKey::cluster(driver)).is_some_and(|d| d.tells_capacity);
+        let label = |key: &str| {
+            let found = cluster.symbols.find(key).and_then(|k| cluster.nodes.label(node, k));
+            found.map(|v| cluster.symbols.text(v))
+        };
+        let enough = |c: &Arc<Cached<CapacityView>>| {
+            c.class == open.claim.class
+                && c.largest.is_some_and(|largest| largest >= open.claim.size)
+                && c.nodes.as_ref().is_some_and(|s| s.matches(label))
+        };
+        !tells || self.capacities.list().iter().any(enough)
     }
 }
 
@@ -201,8 +225,8 @@ impl NodeCheck for Check {
         if !self.claims.bound.iter().all(|v| reaches(v.nodes.as_ref(), cluster, node)) {
             reasons.push(Reason::Text(UNREACHABLE));
         }
-        if self.storage.choose(&self.claims.open, cluster, node).is_none() {
-            reasons.push(Reason::Text(NONE_AVAILABLE));
+        if let Err(reason) = self.storage.choose(&self.claims.open, cluster, node) {
+            reasons.push(Reason::Text(reason));
         }
         if reasons.len() > 1 {
             return Err(Denial { resolvable: false, reasons: Reasons::Many(reasons) });

@@ -17,7 +17,7 @@ pub(crate) use restrictions::VolumeRestrictions;
 use tokio::sync::watch;
 pub(crate) use zone::VolumeZone;
 
-use crate::objects::{ClaimView, ClassView, CsiNodeView, PodView, VolumeView};
+use crate::objects::{CapacityView, ClaimView, ClassView, CsiDriverView, CsiNodeView, PodView, VolumeView};
 
 /// What the plugins know of storage.
 pub(crate) struct Storage {
@@ -25,6 +25,8 @@ pub(crate) struct Storage {
     pub(crate) volumes: Informer<VolumeView>,
     pub(crate) classes: Informer<ClassView>,
     pub(crate) csi_nodes: Informer<CsiNodeView>,
+    pub(crate) csi_drivers: Informer<CsiDriverView>,
+    pub(crate) capacities: Informer<CapacityView>,
     /// Volumes that were chosen for a claim and do not say so yet.
     reserved: Mutex<HashMap<Box<str>, ObjectKey>>,
     /// Counts changes of claims and volumes, for those that wait for one.
@@ -39,6 +41,8 @@ impl Storage {
             volumes: informers.get(),
             classes: informers.get(),
             csi_nodes: informers.get(),
+            csi_drivers: informers.get(),
+            capacities: informers.get(),
             reserved: Mutex::default(),
             changes: watch::Sender::new(0),
         })
@@ -52,6 +56,8 @@ impl Storage {
             volumes: Informer::new(&[]),
             classes: Informer::new(&[]),
             csi_nodes: Informer::new(&[]),
+            csi_drivers: Informer::new(&[]),
+            capacities: Informer::new(&[]),
             reserved: Mutex::default(),
             changes: watch::Sender::new(0),
         })
@@ -72,7 +78,11 @@ impl Storage {
         self.volumes.on_change(move |_| f());
         let f = counted.clone();
         self.classes.on_change(move |_| f());
-        self.csi_nodes.on_change(move |_| counted());
+        let f = counted.clone();
+        self.csi_nodes.on_change(move |_| f());
+        let f = counted.clone();
+        self.csi_drivers.on_change(move |_| f());
+        self.capacities.on_change(move |_| counted());
     }
 
     fn claim(&self, key: &ObjectKey) -> Option<Arc<Cached<ClaimView>>> {

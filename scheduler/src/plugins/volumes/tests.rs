@@ -122,6 +122,24 @@ fn volumes_can_be_made() {
 }
 
 #[test]
+fn drivers_tell_their_room() {
+    let (mut fixture, storage) = scene();
+    with_class(&storage, Some("csi.example.com"), true);
+    with_claim(&storage, "c", |_| {});
+    storage
+        .csi_drivers
+        .apply(cached(ObjectKey::cluster("csi.example.com"), crate::objects::CsiDriverView { tells_capacity: true }));
+    let plugin = VolumeBinding(Arc::clone(&storage));
+    assert_eq!(fixture.filter(&plugin, &using("c"))[0].1, "!node(s) did not have enough free storage");
+    for (node, largest) in [("a", 5), ("b", 50)] {
+        let nodes = machinery::selector::LabelSelector::parse(&format!("kubernetes.io/hostname={node}")).unwrap();
+        let view = crate::objects::CapacityView { class: "local".into(), nodes: Some(nodes), largest: Some(largest) };
+        storage.capacities.apply(cached(ObjectKey::new("driver", node), view));
+    }
+    assert_eq!(fixture.passing(&plugin, &using("c")), ["b"]);
+}
+
+#[test]
 fn one_pod_only() {
     let (mut fixture, storage) = scene();
     with_claim(&storage, "c", |c| c.modes = vec!["ReadWriteOncePod".into()]);
