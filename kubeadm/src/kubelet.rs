@@ -1,6 +1,6 @@
 //! The kubelet of this host: its files and its process.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -13,6 +13,12 @@ use crate::{
     host::{Host, PathKind, Program},
     supervisor, yaml,
 };
+
+/// systemd's units of the kubelet.
+const UNITS: [(&str, &str); 2] = [
+    ("/etc/systemd/system/kubelet.service", include_str!("../../deploy/systemd/kubelet.service")),
+    ("/etc/systemd/system/kubelet.service.d/10-kubeadm.conf", include_str!("../../deploy/systemd/10-kubeadm.conf")),
+];
 
 /// Who registers the taints of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +93,7 @@ pub fn write_config(
 /// Stops the kubelet before its files change.
 pub fn stop(host: &dyn Host) -> Result<()> {
     if host.has_systemd() {
-        return systemctl(host, "stop");
+        return if has_unit(host) { systemctl(host, "stop") } else { Ok(()) };
     }
     supervisor::stop(host)
 }
@@ -108,19 +114,44 @@ pub fn ensure_running(host: &dyn Host, programs: &Path) -> Result<()> {
 
 fn launch(host: &dyn Host, programs: &Path) -> Result<()> {
     if host.has_systemd() {
+        if !has_unit(host) {
+            install_unit(host, programs)?;
+        }
         systemctl(host, "daemon-reload")?;
         return systemctl(host, "restart");
     }
     stop(host)?;
-    let beside = programs.join("kubelet");
-    let program = if host.kind(&beside) == Some(PathKind::File) { Some(beside) } else { host.find_program("kubelet") };
-    let Some(program) = program else {
+    let Some(program) = program(host, programs) else {
         host.line(
             "[kubelet-start] no supported init system detected, won't make sure the kubelet is running properly.",
         );
         return Ok(());
     };
     supervisor::start(host, &program)
+}
+
+/// The kubelet beside kubeadm, or the one in the search path.
+fn program(host: &dyn Host, programs: &Path) -> Option<PathBuf> {
+    let beside = programs.join("kubelet");
+    if host.kind(&beside) == Some(PathKind::File) { Some(beside) } else { host.find_program("kubelet") }
+}
+
+fn has_unit(host: &dyn Host) -> bool {
+    host.run(&Program::new("systemctl", ["cat", "kubelet"])).is_ok_and(|ended| ended.success())
+}
+
+/// Installs the units that packages bring, for hosts without packages.
+fn install_unit(host: &dyn Host, programs: &Path) -> Result<()> {
+    let Some(program) = program(host, programs) else {
+        return fail!("the kubelet is not installed");
+    };
+    let program = program.to_string_lossy();
+    for (path, text) in UNITS {
+        host.put(Path::new(path), 0o644, text.replace("/usr/bin/kubelet", &program).as_bytes())
+            .with_context(|| format!("couldn't write {path}"))?;
+    }
+    systemctl(host, "daemon-reload")?;
+    systemctl(host, "enable")
 }
 
 /// Restarts the kubelet after its credentials changed.

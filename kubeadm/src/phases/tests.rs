@@ -354,3 +354,25 @@ async fn reset_takes_back() {
     ));
     assert!(host.warned().contains("[reset] Failed to remove containers: "));
 }
+
+#[test]
+fn systemd_gets_units_where_there_are_none() {
+    let host = Recorder::new()
+        .with_directory("/run/systemd/system")
+        .with_program("systemctl", "/usr/bin/systemctl")
+        .with_program("kubelet", "/opt/kubernetes/kubelet");
+    kubelet::stop(&host).unwrap();
+    assert_eq!(host.done(), ["run systemctl cat kubelet"]);
+    // The recorded systemctl knows no status: every verb fails, also the first one after the installation.
+    let error = kubelet::start(&host, "/opt/kubernetes".as_ref()).unwrap_err().to_string();
+    assert!(error.starts_with("systemctl daemon-reload"), "{error}");
+    let drop_in = host.text("/etc/systemd/system/kubelet.service.d/10-kubeadm.conf");
+    assert!(drop_in.contains("ExecStart=/opt/kubernetes/kubelet $KUBELET_KUBECONFIG_ARGS"), "{drop_in}");
+    let installed = host.with_answer("systemctl", "");
+    kubelet::start(&installed, "/opt/kubernetes".as_ref()).unwrap();
+    let done = installed.done();
+    assert_eq!(
+        done[done.len() - 2..],
+        ["run systemctl daemon-reload ", "run systemctl restart kubelet"].map(|line| line.trim_end().to_owned())
+    );
+}
