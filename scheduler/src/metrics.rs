@@ -42,6 +42,7 @@ pub(crate) struct Metrics {
     cache: IntGaugeVec,
     goroutines: IntGaugeVec,
     unschedulable: IntGaugeVec,
+    handling: HistogramVec,
 }
 
 impl Metrics {
@@ -150,7 +151,20 @@ impl Metrics {
                  plugins that caused it to not schedule and so this metric have meaning only when broken down by plugin.",
                 &["plugin", "profile"],
             )?,
+            handling: metrics::histogram_vec(
+                registry,
+                Alpha,
+                "scheduler_event_handling_duration_seconds",
+                "Event handling latency in seconds.",
+                &["event"],
+                &exponential_buckets(0.0001, 2.0, 14),
+            )?,
         })
+    }
+
+    /// A change was taken over.
+    pub(crate) fn handled(&self, event: &str, took: Duration) {
+        self.handling.with_label_values(&[event]).observe(took.as_secs_f64());
     }
 
     /// An attempt ended.

@@ -29,6 +29,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 const SERIES: usize = 4096;
 /// Silence that ends a series.
 const SERIES_ENDS: Duration = Duration::from_secs(6 * 60);
+/// How often series are looked at that may have ended.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// Longest note, and how a longer one ends.
 const MAX_NOTE: usize = 1024;
 const CUT: &str = " ...";
@@ -109,6 +111,7 @@ struct Writer {
 impl Writer {
     async fn run(mut self, mut told: mpsc::Receiver<(Told, SystemTime)>, stop: CancellationToken) {
         let mut writing = FuturesUnordered::new();
+        let mut look = self.clock.sleep(LOOK_EVERY);
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -121,7 +124,8 @@ impl Writer {
                         }
                     }
                 },
-                () = self.clock.sleep(SERIES_ENDS / 6) => {
+                () = &mut look => {
+                    look = self.clock.sleep(LOOK_EVERY);
                     for write in self.finished(self.clock.now()) {
                         writing.push(write.run(self.api.clone(), Arc::clone(&self.clock)));
                     }
@@ -278,6 +282,50 @@ fn cut(mut note: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn writer() -> Writer {
+        let service = tower::service_fn(|_: http::Request<kube::client::Body>| async {
+            Err::<http::Response<kube::client::Body>, _>(std::io::Error::other("not reached"))
+        });
+        Writer {
+            api: Api::new(kube::Client::new(service, "default")),
+            host: "host".into(),
+            clock: runtime::clock::RealClock::shared(),
+            series: HashMap::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn repeats_become_a_series() {
+        let mut writer = writer();
+        let told = Told {
+            about: crate::plugins::testing::pod_view("p", |p| p),
+            related: None,
+            kind: "Warning",
+            reason: "FailedScheduling",
+            action: "Scheduling",
+            note: "no room".into(),
+            scheduler: "default-scheduler".into(),
+        };
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let first = writer.writes(told.clone(), at(1));
+        let [Write::Create { event, .. }] = first.as_slice() else { panic!("one event") };
+        assert_eq!(event["metadata"]["name"], "p.3b9aca00");
+        assert_eq!(
+            (&event["regarding"]["uid"], &event["eventTime"]),
+            (&"uid-p".into(), &"1970-01-01T00:00:01.000000Z".into())
+        );
+        let second = writer.writes(told.clone(), at(2));
+        let [Write::Patch { patch, .. }] = second.as_slice() else { panic!("one patch") };
+        assert_eq!(patch["series"]["count"], 2);
+        assert!(writer.writes(told.clone(), at(3)).is_empty(), "counted only");
+        assert!(writer.finished(at(10)).is_empty());
+        let last = writer.finished(at(1000));
+        let [Write::Patch { patch, .. }] = last.as_slice() else { panic!("one patch") };
+        assert_eq!((&patch["series"]["count"], writer.series.len()), (&3.into(), 0));
+        let other = Told { note: "another".into(), ..told };
+        assert!(matches!(writer.writes(other, at(1001)).as_slice(), [Write::Create { .. }]));
+    }
 
     #[test]
     fn long_notes_are_cut() {

@@ -27,12 +27,24 @@ impl Watched {
     /// Lets them feed the state.
     pub(crate) fn feed(&self, shared: &Arc<Shared>) {
         let to = Arc::clone(shared);
-        self.nodes.on_change(move |change| node_changed(&to, change));
+        self.nodes.on_change(move |change| timed(&to, "Node", change, node_changed));
         let to = Arc::clone(shared);
-        self.namespaces.on_change(move |change| namespace_changed(&to, change));
+        self.namespaces.on_change(move |change| timed(&to, "Namespace", change, namespace_changed));
         let to = Arc::clone(shared);
-        self.pods.on_change(move |change| pod_changed(&to, change));
+        self.pods.on_change(move |change| timed(&to, "Pod", change, pod_changed));
     }
+}
+
+/// Takes a change over and notes how long that took.
+fn timed<V>(shared: &Shared, kind: &str, change: &Change<V>, take: impl Fn(&Shared, &Change<V>)) {
+    let began = shared.now();
+    take(shared, change);
+    let what = match change {
+        Change::Added { .. } => "Add",
+        Change::Updated { .. } => "Update",
+        Change::Deleted { .. } => "Delete",
+    };
+    shared.metrics.handled(&format!("{kind}{what}"), shared.now().saturating_sub(began));
 }
 
 fn node_changed(shared: &Shared, change: &Change<NodeView>) {
