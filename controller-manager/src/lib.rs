@@ -35,6 +35,7 @@ mod rootca;
 mod serve;
 mod serviceaccount;
 mod slices;
+mod statefulset;
 mod table;
 mod template;
 mod tokens;

@@ -62,6 +62,7 @@ pub(crate) const CONTROLLERS: &[Controller] = controllers! {
     "deployment-controller" "deployment" on crate::deployment::start;
     "daemonset-controller" "daemonset" on crate::daemonset::start;
     "job-controller" "job" on crate::job::start;
+    "statefulset-controller" "statefulset" on crate::statefulset::start;
     "cronjob-controller" "cronjob" on crate::cronjob::start;
     "ttl-after-finished-controller" "ttl-after-finished" on crate::ttlafterfinished::start;
     "replicaset-controller" "replicaset" on crate::replicaset::start::<ReplicaSet>;
