@@ -11,7 +11,6 @@ use futures::{
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::Client;
-use prometheus::Registry;
 use runtime::{clock::Clock, tasks::TaskGroup};
 use tokio_util::sync::CancellationToken;
 
@@ -28,8 +27,6 @@ pub(crate) struct Context {
     pub(crate) clock: Arc<dyn Clock>,
     /// Ends when leading ends.
     pub(crate) tasks: TaskGroup,
-    /// Metrics of the process.
-    pub(crate) registry: Registry,
     pub(crate) clients: Arc<Clients>,
     pub(crate) queue_metrics: QueueMetrics,
 }
@@ -104,11 +101,6 @@ impl Context {
                 then();
             }
         });
-    }
-
-    /// The time as the API has it, without fractions of a second.
-    pub(crate) fn now(&self) -> Time {
-        now(self.clock.as_ref())
     }
 }
 

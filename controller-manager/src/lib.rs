@@ -50,11 +50,7 @@ use client::{ClientMetrics, Connection};
 use runtime::{Runtime, health::Scope};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    context::Context,
-    credentials::Clients,
-    options::Options,
-};
+use crate::{context::Context, credentials::Clients, options::Options};
 
 /// Name of the component and of its Lease.
 const COMPONENT: &str = "kube-controller-manager";
@@ -115,7 +111,6 @@ pub async fn run(options: Options, runtime: Runtime) -> Result<(), StartError> {
                 informers: Arc::new(InformerSet::new(client, &tasks)),
                 clients: Arc::new(clients),
                 clock: Arc::clone(&runtime.clock),
-                registry: runtime.registry.clone(),
                 queue_metrics,
                 tasks,
                 options,
@@ -137,8 +132,7 @@ pub async fn run(options: Options, runtime: Runtime) -> Result<(), StartError> {
     let recorder = EventRecorder::new(client.clone(), COMPONENT, "", Arc::clone(&runtime.clock), &runtime.tasks);
     let identity = runtime::env::identity().map_err(StartError::Host)?;
     let config = LeaderConfig::of(&options.leader_election, COMPONENT, identity, false);
-    let elector =
-        LeaderElector::new(client, config, Arc::clone(&runtime.clock), recorder, Some(&runtime.registry))?;
+    let elector = LeaderElector::new(client, config, Arc::clone(&runtime.clock), recorder, Some(&runtime.registry))?;
     elector.add_health_check(&runtime.health, Scope::HEALTHZ);
     let mut outcome = Ok(());
     elector.run(&runtime.shutdown, |stop| async { outcome = lead(stop).await }).await?;

@@ -8,7 +8,9 @@ use runtime::flags::{
 };
 use serde_json::{Value, json};
 
-use crate::{certificates::options::SigningOptions, nodeipam::options::IpamOptions, nodelifecycle::options::NodeOptions, table};
+use crate::{
+    certificates::options::SigningOptions, nodeipam::options::IpamOptions, nodelifecycle::options::NodeOptions, table,
+};
 
 /// All flags.
 #[derive(Clone, Debug, Args)]

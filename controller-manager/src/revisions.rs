@@ -72,8 +72,10 @@ mod tests {
 
     #[test]
     fn templates_come_back() {
-        let template: PodTemplateSpec =
-            serde_json::from_value(json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c"}]}})).unwrap();
+        let template: PodTemplateSpec = serde_json::from_value(
+            json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c"}]}}),
+        )
+        .unwrap();
         let data = data(&template);
         assert_eq!(data.0["spec"]["template"]["$patch"], "replace");
         let mut other = data.clone();

@@ -3,13 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{Router, routing::get};
-use runtime::{
-    Runtime,
-    health::Endpoint,
-    metrics,
-    serving::SecureServing,
-    zpages,
-};
+use runtime::{Runtime, health::Endpoint, metrics, serving::SecureServing, zpages};
 
 use crate::{COMPONENT, StartError, options::Options};
 

@@ -172,7 +172,8 @@ mod tests {
 
     #[test]
     fn names_and_stars() {
-        let (on, off) = (row("deployment-controller", "deployment", true), row("token-cleaner-controller", "tokencleaner", false));
+        let (on, off) =
+            (row("deployment-controller", "deployment", true), row("token-cleaner-controller", "tokencleaner", false));
         let cases = [
             ("*", true, false),
             ("*,-deployment", false, false),
@@ -196,7 +197,8 @@ mod tests {
 
     #[test]
     fn names_are_unique() {
-        let mut names: Vec<&str> = CONTROLLERS.iter().flat_map(|c| [c.name, c.alias]).filter(|n| !n.is_empty()).collect();
+        let mut names: Vec<&str> =
+            CONTROLLERS.iter().flat_map(|c| [c.name, c.alias]).filter(|n| !n.is_empty()).collect();
         let count = names.len();
         names.sort_unstable();
         names.dedup();

@@ -184,10 +184,8 @@ impl Viewed for PodView {
         let statuses = |list: &Option<Vec<ContainerStatus>>| list.clone().unwrap_or_default();
         let (init, main) = (statuses(&status.init_container_statuses), statuses(&status.container_statuses));
         let most = |list: &mut dyn Iterator<Item = &ContainerStatus>| list.map(|s| s.restart_count).max().unwrap_or(0);
-        let restarts = (
-            most(&mut main.iter()),
-            most(&mut init.iter().filter(|s| sidecars.iter().any(|c| c.name == s.name))),
-        );
+        let restarts =
+            (most(&mut main.iter()), most(&mut init.iter().filter(|s| sidecars.iter().any(|c| c.name == s.name))));
         let ports = spec.containers.iter().chain(sidecars.iter().copied()).flat_map(named_ports).collect();
         let exits = main.iter().chain(&init).filter_map(exit).collect();
         let mut ips: Vec<String> = status.pod_ips.into_iter().flatten().map(|ip| ip.ip).collect();
@@ -235,7 +233,8 @@ fn pinned(affinity: Option<&Affinity>) -> String {
     let required = affinity
         .and_then(|a| a.node_affinity.as_ref())
         .and_then(|n| n.required_during_scheduling_ignored_during_execution.as_ref());
-    let fields = required.into_iter().flat_map(|r| &r.node_selector_terms).flat_map(|t| t.match_fields.iter().flatten());
+    let fields =
+        required.into_iter().flat_map(|r| &r.node_selector_terms).flat_map(|t| t.match_fields.iter().flatten());
     let named = fields.filter(|f| f.key == "metadata.name" && f.operator == "In");
     named.filter_map(|f| f.values.as_ref()?.first().cloned()).next().unwrap_or_default()
 }

@@ -124,11 +124,13 @@ impl Graph {
             match self.nodes.get(&owner.uid) {
                 // Somebody has to look whether it exists.
                 None if known.is_none() => todo.delete.push(uid.to_owned()),
-                Some(there) if !there.place.namespace.is_empty() && there.place.namespace != node.place.namespace => {
-                    if known.is_none() {
-                        todo.invalid.push((uid.to_owned(), owner.clone()));
-                        todo.delete.push(uid.to_owned());
-                    }
+                Some(there)
+                    if known.is_none()
+                        && !there.place.namespace.is_empty()
+                        && there.place.namespace != node.place.namespace =>
+                {
+                    todo.invalid.push((uid.to_owned(), owner.clone()));
+                    todo.delete.push(uid.to_owned());
                 }
                 Some(there) if there.foreground && known.is_none() => todo.delete.push(uid.to_owned()),
                 _ => {}
@@ -137,8 +139,8 @@ impl Graph {
         // Owners that waited for this one may go on.
         for owner in before {
             let now = node.owners.iter().find(|n| n.uid == owner.uid);
-            let freed = owner.block_owner_deletion == Some(true)
-                && now.is_none_or(|n| n.block_owner_deletion != Some(true));
+            let freed =
+                owner.block_owner_deletion == Some(true) && now.is_none_or(|n| n.block_owner_deletion != Some(true));
             if freed && self.nodes.get(&owner.uid).is_some_and(|o| o.foreground) {
                 todo.delete.push(owner.uid.clone());
             }
@@ -244,8 +246,7 @@ mod tests {
     }
 
     fn node(name: &str, owners: &[&str]) -> Node {
-        let place =
-            Place { api_version: "v1".into(), kind: "K".into(), namespace: "n".into(), name: name.into() };
+        let place = Place { api_version: "v1".into(), kind: "K".into(), namespace: "n".into(), name: name.into() };
         let owners = owners.iter().map(|o| owner(o, true)).collect();
         Node { place, owners, deleting: false, foreground: false, orphaning: false }
     }

@@ -79,7 +79,8 @@ impl Monitors {
             snapshot.preferred().into_iter().filter(collectable).map(|r| (r.gvr.clone(), r)).collect();
         // A group whose server does not answer has not lost its resources.
         let failed = |gvr: &GroupVersionResource| {
-            let version = if gvr.group.is_empty() { gvr.version.clone() } else { format!("{}/{}", gvr.group, gvr.version) };
+            let version =
+                if gvr.group.is_empty() { gvr.version.clone() } else { format!("{}/{}", gvr.group, gvr.version) };
             snapshot.failed.contains(&version)
         };
         let gone: Vec<GroupVersionResource> =

@@ -27,7 +27,7 @@ pub(crate) async fn start(context: &Context) -> Result<Started, StartError> {
     });
     let of_jobs = queue.clone();
     jobs.on_change(move |change| {
-        let mut wake = |job: &Cached<JobView>| {
+        let wake = |job: &Cached<JobView>| {
             let owner = controller_of(job.metadata.owner_references.as_deref()).filter(|o| o.kind == "CronJob");
             if let Some(owner) = owner {
                 of_jobs.add(ObjectKey::new(job.key.namespace.clone(), owner.name.clone()));

@@ -167,7 +167,10 @@ mod tests {
         assert_eq!(of(&cron(Some(60), None), "2024-01-03T01:29:00Z"), (String::new(), false));
         assert_eq!(of(&cron(Some(600), None), "2024-01-03T01:29:00Z"), ("2024-01-03T01:20:00Z".into(), false));
         assert!(is_late(&cron(Some(60), None), at("2024-01-01T00:10:00Z"), at("2024-01-01T00:11:01Z")));
-        assert_eq!(until_next(&schedule, &TimeZone::UTC, at("2024-01-01T00:09:59Z")), Some(Duration::from_millis(1100)));
+        assert_eq!(
+            until_next(&schedule, &TimeZone::UTC, at("2024-01-01T00:09:59Z")),
+            Some(Duration::from_millis(1100))
+        );
     }
 
     #[test]
@@ -184,7 +187,10 @@ mod tests {
     fn history_has_limits() {
         let job = |name: &str, kind: &str, start: &str| -> Job {
             let conditions: Value = json!([{"type": kind, "status": "True"}]);
-            serde_json::from_value(json!({"metadata": {"name": name}, "status": {"conditions": conditions, "startTime": start}})).unwrap()
+            serde_json::from_value(
+                json!({"metadata": {"name": name}, "status": {"conditions": conditions, "startTime": start}}),
+            )
+            .unwrap()
         };
         let jobs = [
             job("new", "Complete", "2024-01-03T00:00:00Z"),
@@ -192,7 +198,8 @@ mod tests {
             job("bad", "Failed", "2024-01-02T00:00:00Z"),
             job("runs", "Suspended", "2024-01-01T00:00:00Z"),
         ];
-        let gone: Vec<_> = history(&cron(None, None), jobs.iter()).iter().map(|j| j.metadata.name.clone().unwrap()).collect();
+        let gone: Vec<_> =
+            history(&cron(None, None), jobs.iter()).iter().map(|j| j.metadata.name.clone().unwrap()).collect();
         assert_eq!(gone, ["old", "bad"]);
     }
 }

@@ -43,7 +43,8 @@ impl Reconcile for Reconciler {
             self.own.forget(key);
             return Ok(Outcome::Done);
         };
-        let seen = |resource: &str| if resource == "jobs" { self.jobs.last_revision() } else { self.crons.last_revision() };
+        let seen =
+            |resource: &str| if resource == "jobs" { self.jobs.last_revision() } else { self.crons.last_revision() };
         if !self.own.lagging(key, seen).is_empty() {
             return Ok(Outcome::Backoff);
         }
@@ -188,7 +189,8 @@ impl Reconciler {
                         let text = format!("Saw completed job: {}, condition: {end}", job.key.name);
                         self.recorder.event(&about, EventType::Normal, "SawCompletedJob", text);
                     }
-                    let done = job.status.as_ref().and_then(|s| s.completion_time.clone()).filter(|_| end == "Complete");
+                    let done =
+                        job.status.as_ref().and_then(|s| s.completion_time.clone()).filter(|_| end == "Complete");
                     if done > status.last_successful_time {
                         status.last_successful_time = done;
                     }

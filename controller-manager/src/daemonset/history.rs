@@ -15,11 +15,7 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{
-    placement::HASH,
-    plan::Daemon,
-    sync::Reconciler,
-};
+use super::{placement::HASH, plan::Daemon, sync::Reconciler};
 use crate::{
     children::{self, Candidate, Claimer},
     revisions, template, views,
@@ -198,14 +194,16 @@ impl Reconciler {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn history_is_limited() {
-        let set: DaemonSet = serde_json::from_value(json!({"metadata": {}, "spec": {"selector": {}, "template": {}, "revisionHistoryLimit": 1}})).unwrap();
+        let set: DaemonSet = serde_json::from_value(
+            json!({"metadata": {}, "spec": {"selector": {}, "template": {}, "revisionHistoryLimit": 1}}),
+        )
+        .unwrap();
         let revision = |number: i64| -> ControllerRevision {
             serde_json::from_value(json!({"metadata": {"name": format!("r{number}"), "labels": {HASH: number.to_string()}}, "revision": number})).unwrap()
         };

@@ -10,10 +10,7 @@ use std::{collections::HashMap, sync::Arc};
 use ::controller::{
     Cached, Change, Informer, ObjectKey, OwnWrites, Queue, UidExpectations, Whole, claim::controller_of,
 };
-use k8s_openapi::{
-    api::apps::v1::DaemonSet,
-    apimachinery::pkg::apis::meta::v1::OwnerReference,
-};
+use k8s_openapi::{api::apps::v1::DaemonSet, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use parking_lot::Mutex;
 
 use crate::{

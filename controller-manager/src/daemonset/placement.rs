@@ -69,9 +69,8 @@ pub(super) fn fit(template: &PodTemplateSpec, node: &Node) -> Fit {
     let mut tolerations = spec.tolerations.clone().unwrap_or_default();
     tolerate(&mut tolerations, spec.host_network == Some(true));
     let taints = node.spec.as_ref().and_then(|s| s.taints.as_deref()).unwrap_or_default();
-    let untolerated = |effect: &str| {
-        taints.iter().any(|t| t.effect == effect && !tolerations.iter().any(|o| tolerates(o, t)))
-    };
+    let untolerated =
+        |effect: &str| taints.iter().any(|t| t.effect == effect && !tolerations.iter().any(|o| tolerates(o, t)));
     if untolerated("NoExecute") {
         Fit::None
     } else if untolerated("NoSchedule") {
@@ -142,7 +141,8 @@ mod tests {
     use super::*;
 
     fn node(labels: Value, taints: Value) -> Node {
-        serde_json::from_value(json!({"metadata": {"name": "n1", "labels": labels}, "spec": {"taints": taints}})).unwrap()
+        serde_json::from_value(json!({"metadata": {"name": "n1", "labels": labels}, "spec": {"taints": taints}}))
+            .unwrap()
     }
 
     fn template(spec: Value) -> PodTemplateSpec {
@@ -173,8 +173,18 @@ mod tests {
             (json!({}), taint("node.kubernetes.io/unschedulable", "NoSchedule"), Fit::Runs),
             (json!({}), taint("node.kubernetes.io/network-unavailable", "NoSchedule"), Fit::Keeps),
             (json!({"hostNetwork": true}), taint("node.kubernetes.io/network-unavailable", "NoSchedule"), Fit::Runs),
-            (affinity(json!([{"matchExpressions": [{"key": "size", "operator": "Gt", "values": ["8"]}]}])), none.clone(), Fit::Runs),
-            (affinity(json!([{"matchExpressions": [{"key": "disk", "operator": "NotIn", "values": ["ssd"]}]}, {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}])), none.clone(), Fit::Runs),
+            (
+                affinity(json!([{"matchExpressions": [{"key": "size", "operator": "Gt", "values": ["8"]}]}])),
+                none.clone(),
+                Fit::Runs,
+            ),
+            (
+                affinity(
+                    json!([{"matchExpressions": [{"key": "disk", "operator": "NotIn", "values": ["ssd"]}]}, {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}]),
+                ),
+                none.clone(),
+                Fit::Runs,
+            ),
             (affinity(json!([{}])), none, Fit::None),
         ];
         for (spec, taints, expected) in cases {
@@ -186,8 +196,12 @@ mod tests {
     fn pods_are_pinned() {
         let made = template_for(&template(affinity(json!([{"matchFields": []}]))), "n1", "abc", Some(3));
         let text = serde_json::to_value(&made).unwrap();
-        let terms = text.pointer("/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms");
-        assert_eq!(terms, Some(&json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}])));
+        let terms = text
+            .pointer("/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms");
+        assert_eq!(
+            terms,
+            Some(&json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}]))
+        );
         assert_eq!(text["metadata"]["labels"], json!({HASH: "abc", GENERATION: "3"}));
         assert_eq!(text["spec"]["tolerations"].as_array().map(Vec::len), Some(6));
     }

@@ -1,9 +1,6 @@
 //! Which Pods a DaemonSet makes and removes: pure.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use ::controller::Cached;
 use k8s_openapi::{
@@ -125,7 +122,8 @@ impl World<'_> {
         }
         // Pods for Nodes that are gone will never be bound.
         let lost = self.pods.iter().filter(|(node, _)| !self.nodes.contains_key(node.as_str()));
-        plan.delete.extend(lost.flat_map(|(_, pods)| pods).filter(|p| p.node.is_empty() && p.deletion.is_none()).cloned());
+        plan.delete
+            .extend(lost.flat_map(|(_, pods)| pods).filter(|p| p.node.is_empty() && p.deletion.is_none()).cloned());
         plan
     }
 

@@ -1,10 +1,6 @@
 //! One reconciliation of a DaemonSet.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use ::controller::{
     Cached, EventRecorder, EventType, ObjectKey, Outcome, Reconcile, ReconcileError, events::reference_to, slow_start,
@@ -21,8 +17,7 @@ use runtime::clock::Clock;
 use util::Backoff;
 
 use super::{
-    Shared, history,
-    placement,
+    Shared, history, placement,
     plan::{self, Daemon, Plan, World},
 };
 use crate::{

@@ -15,14 +15,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
 
-use crate::{
-    StartError,
-    children,
-    context::Context,
-    replicaset::SetView,
-    table::Started,
-    views::PodView,
-};
+use crate::{StartError, children, context::Context, replicaset::SetView, table::Started, views::PodView};
 
 const CONTROLLER: &str = "deployment-controller";
 /// Failures in a row after which a key is dropped until something changes.

@@ -207,9 +207,7 @@ pub(super) fn scale(deployment: &Deployment, new: Option<&Set>, old: &[Set]) -> 
 
 fn is_saturated(deployment: &Deployment, new: &ReplicaSet) -> bool {
     let replicas = wanted(deployment);
-    size(new) == replicas
-        && revision::number(new, DESIRED) == Some(i64::from(replicas))
-        && available(new) == replicas
+    size(new) == replicas && revision::number(new, DESIRED) == Some(i64::from(replicas)) && available(new) == replicas
 }
 
 fn proportional(deployment: &Deployment, mut running: Vec<Set>) -> Scaling {

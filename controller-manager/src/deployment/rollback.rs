@@ -33,9 +33,8 @@ impl Run<'_> {
                 let name = self.deployment.name_any();
                 let same = template::same_but_for(HASH_LABEL, &theirs, &plan::spec(&self.deployment).template);
                 if same {
-                    let text = format!(
-                        "The rollback revision contains the same template as current deployment {name:?}"
-                    );
+                    let text =
+                        format!("The rollback revision contains the same template as current deployment {name:?}");
                     self.tell(EventType::Warning, "DeploymentRollbackTemplateUnchanged", text);
                 } else {
                     let mut theirs = theirs;

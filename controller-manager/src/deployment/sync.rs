@@ -8,10 +8,7 @@ use k8s_openapi::{
     api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet},
     apimachinery::pkg::apis::meta::v1::Time,
 };
-use kube::{
-    Api, Client, ResourceExt,
-    api::PostParams,
-};
+use kube::{Api, Client, ResourceExt, api::PostParams};
 use runtime::clock::Clock;
 
 use super::{

@@ -5,8 +5,8 @@ pub(crate) mod plan;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use ::controller::{
-    Change, EventRecorder, EventType, Informer, ObjectKey, Outcome, OwnWrites, Queue, Reconcile, ReconcileError,
-    Whole, events::reference_to,
+    Change, EventRecorder, EventType, Informer, ObjectKey, Outcome, OwnWrites, Queue, Reconcile, ReconcileError, Whole,
+    events::reference_to,
 };
 use client::{ApiErrorExt, CallError};
 use k8s_openapi::api::core::v1::{Endpoints, Service};

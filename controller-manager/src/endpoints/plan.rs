@@ -45,8 +45,7 @@ fn subsets(service: &Service, pods: &[impl AsRef<Cached<PodView>>]) -> Vec<Endpo
             node_name: Some(pod.node.clone()).filter(|n| !n.is_empty()),
             target_ref: Some(target_ref(pod)),
         };
-        let list =
-            if publish || pod.is_ready() { &mut subset.addresses } else { &mut subset.not_ready_addresses };
+        let list = if publish || pod.is_ready() { &mut subset.addresses } else { &mut subset.not_ready_addresses };
         list.get_or_insert_default().push(address);
     }
     let mut subsets: Vec<EndpointSubset> = by_ports.into_values().collect();
@@ -183,9 +182,17 @@ mod tests {
 
     #[test]
     fn ready_and_not() {
-        let pods = [pod("b", "10.0.0.2", true, false), pod("a", "10.0.0.1", true, false), pod("c", "10.0.0.3", false, false), pod("d", "10.0.0.4", true, true)];
+        let pods = [
+            pod("b", "10.0.0.2", true, false),
+            pod("a", "10.0.0.1", true, false),
+            pod("c", "10.0.0.3", false, false),
+            pod("d", "10.0.0.4", true, true),
+        ];
         let plain = wanted(&service(false), &pods, None, None).unwrap();
-        assert_eq!((ips(&plain, true), ips(&plain, false)), (vec![json!("10.0.0.1"), json!("10.0.0.2")], vec![json!("10.0.0.3")]));
+        assert_eq!(
+            (ips(&plain, true), ips(&plain, false)),
+            (vec![json!("10.0.0.1"), json!("10.0.0.2")], vec![json!("10.0.0.3")])
+        );
         assert_eq!(wanted(&service(false), &pods, Some(&plain), Some("t".into())), None);
         assert_eq!(ips(&wanted(&service(true), &pods, None, None).unwrap(), true).len(), 4);
         assert_eq!(plain.metadata.labels.unwrap().len(), 2);
@@ -193,7 +200,9 @@ mod tests {
 
     #[test]
     fn ready_ones_are_kept_over_capacity() {
-        let pods: Vec<_> = (0..1100).map(|n| pod(&format!("p{n}"), &format!("10.0.{}.{}", n / 250, n % 250), n < 900, false)).collect();
+        let pods: Vec<_> = (0..1100)
+            .map(|n| pod(&format!("p{n}"), &format!("10.0.{}.{}", n / 250, n % 250), n < 900, false))
+            .collect();
         let object = wanted(&service(false), &pods, None, None).unwrap();
         assert_eq!((ips(&object, true).len(), ips(&object, false).len()), (900, 100));
         assert_eq!(object.metadata.annotations.unwrap()[OVER_CAPACITY], "truncated");

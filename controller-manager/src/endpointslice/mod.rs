@@ -88,8 +88,7 @@ pub(crate) fn services_of(services: &Informer<Whole<Service>>, change: &Change<P
         return Vec::new();
     }
     let matching = |selector: &BTreeMap<String, String>| {
-        plan::selects(selector, &new.labels)
-            || old.is_some_and(|o| relabelled && plan::selects(selector, &o.labels))
+        plan::selects(selector, &new.labels) || old.is_some_and(|o| relabelled && plan::selects(selector, &o.labels))
     };
     let all = services.in_namespace(&new.key.namespace);
     let concerned = all.iter().filter(|s| plan::selector_of(s).is_some_and(matching));

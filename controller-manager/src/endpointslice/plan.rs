@@ -199,11 +199,7 @@ pub(crate) struct TriggerTimes {
 
 impl TriggerTimes {
     /// The time of the earliest change since the last call.
-    pub(crate) fn earliest(
-        &mut self,
-        service: &Service,
-        pods: &[impl AsRef<Cached<PodView>>],
-    ) -> Option<Timestamp> {
+    pub(crate) fn earliest(&mut self, service: &Service, pods: &[impl AsRef<Cached<PodView>>]) -> Option<Timestamp> {
         let mut changes = Vec::new();
         let mut known = HashMap::new();
         for pod in pods.iter().map(AsRef::as_ref) {

@@ -34,8 +34,7 @@ pub(super) fn account(world: &World<'_>, ending: Option<&Ending>, mut status: Jo
     let spec = &world.spec;
     let indexed = pods::is_indexed(spec);
     let deleting = world.job.metadata.deletion_timestamp.is_some();
-    let tracked: BTreeSet<&str> =
-        world.pods.iter().filter(|p| pods::is_tracked(p)).map(|p| p.uid.as_str()).collect();
+    let tracked: BTreeSet<&str> = world.pods.iter().filter(|p| pods::is_tracked(p)).map(|p| p.uid.as_str()).collect();
     settle(&mut status, |uid| !tracked.contains(uid));
     let kept = if ending.is_some() || deleting { BTreeSet::new() } else { world.kept_for_count() };
     let all_fail = ending.is_some_and(|e| !e.success);
@@ -84,7 +83,7 @@ pub(super) fn account(world: &World<'_>, ending: Option<&Ending>, mut status: Jo
 /// Turns UIDs into numbers; whether there were any.
 pub(super) fn settle(status: &mut JobStatus, released: impl Fn(&str) -> bool) -> bool {
     let lists = status.uncounted_terminated_pods.get_or_insert_default();
-    let mut take = |list: &mut Option<Vec<String>>| {
+    let take = |list: &mut Option<Vec<String>>| {
         let uids = list.get_or_insert_default();
         let before = uids.len();
         uids.retain(|uid| !released(uid));

@@ -59,11 +59,19 @@ pub(super) struct World<'a> {
     pub(super) streak: Streak,
 }
 
+/// A Pod to make.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Creation {
+    /// Its index, in an indexed Job.
+    pub(super) index: Option<i32>,
+    /// Earlier failures of the index, counted and ignored ones, if the Job limits them by index.
+    pub(super) before: Option<(i32, i32)>,
+}
+
 /// What to do about Pods.
 #[derive(Debug, Default)]
 pub(super) struct Step {
-    /// A Pod each, for these indexes; the failures of the index before, if they are counted.
-    pub(super) create: Vec<(Option<i32>, Option<(i32, i32)>)>,
+    pub(super) create: Vec<Creation>,
     pub(super) delete: Vec<JobPod>,
     /// When to come again, if nothing else happens.
     pub(super) again: Option<Duration>,
@@ -89,16 +97,7 @@ impl<'a> World<'a> {
         let total = completions(&spec);
         let text = |t: &Option<String>| Indexes::parse(t.as_deref().unwrap_or_default(), total);
         let (succeeded_indexes, failed_indexes) = (text(&status.completed_indexes), text(&status.failed_indexes));
-        let mut world = Self {
-            job,
-            spec,
-            status,
-            pods,
-            now,
-            succeeded_indexes,
-            failed_indexes,
-            streak: before,
-        };
+        let mut world = Self { job, spec, status, pods, now, succeeded_indexes, failed_indexes, streak: before };
         if pods::is_indexed(&world.spec) {
             world.count_indexes();
         }
@@ -168,9 +167,7 @@ impl<'a> World<'a> {
         if pods::is_indexed(&self.spec) {
             return self.succeeded_indexes.len();
         }
-        self.status.succeeded.unwrap_or(0)
-            + Self::len(self.fresh(false).len())
-            + Self::len(self.uncounted(false).len())
+        self.status.succeeded.unwrap_or(0) + Self::len(self.fresh(false).len()) + Self::len(self.uncounted(false).len())
     }
 
     fn failed(&self) -> i32 {
@@ -305,7 +302,7 @@ impl<'a> World<'a> {
         if pods::is_indexed(&self.spec) {
             self.fill_indexes(&active, missing, &mut step);
         } else {
-            step.create = vec![(None, None); missing];
+            step.create = vec![Creation::default(); missing];
         }
         step
     }
@@ -328,7 +325,7 @@ impl<'a> World<'a> {
                 continue;
             }
             if !per_index {
-                step.create.push((Some(index), None));
+                step.create.push(Creation { index: Some(index), before: None });
                 continue;
             }
             let before = last.get(&index).map(|p| self.failures_after(p)).unwrap_or_default();
@@ -336,7 +333,7 @@ impl<'a> World<'a> {
             let count = u32::try_from(before.0.saturating_add(before.1)).unwrap_or(0);
             match remaining(count, at, self.now) {
                 Some(wait) => step.again = Some(step.again.map_or(wait, |a| a.min(wait))),
-                None => step.create.push((Some(index), Some(before))),
+                None => step.create.push(Creation { index: Some(index), before: Some(before) }),
             }
         }
     }
@@ -388,7 +385,7 @@ impl<'a> World<'a> {
         let (mut gone, mut rest) = (Vec::new(), Vec::new());
         if pods::is_indexed(&self.spec) {
             let mut sorted = active.to_vec();
-            sorted.sort_by(|a, b| b_first(b, a));
+            sorted.sort_by(|a, b| removed_first(b, a));
             let mut seen = BTreeSet::new();
             for pod in sorted {
                 let keep = pods::index(pod, &self.spec).is_some_and(|i| seen.insert(i));
@@ -397,7 +394,7 @@ impl<'a> World<'a> {
         } else {
             rest = active.to_vec();
         }
-        rest.sort_by(|a, b| b_first(a, b));
+        rest.sort_by(|a, b| removed_first(a, b));
         let more = least.saturating_sub(gone.len());
         gone.extend(rest.into_iter().take(more).cloned());
         gone.truncate(BURST);
@@ -406,7 +403,7 @@ impl<'a> World<'a> {
 }
 
 /// Which of two active Pods is deleted first.
-fn b_first(a: &JobPod, b: &JobPod) -> Ordering {
+fn removed_first(a: &JobPod, b: &JobPod) -> Ordering {
     let phase = |p: &JobPod| match p.phase {
         Phase::Pending => 0,
         Phase::Unknown => 1,

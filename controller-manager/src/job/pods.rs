@@ -101,10 +101,7 @@ pub(super) fn template_for(job: &Job, index: Option<i32>, before: Option<(i32, i
     for container in pod.containers.iter_mut().chain(pod.init_containers.iter_mut().flatten()) {
         let env = container.env.get_or_insert_default();
         if !env.iter().any(|e| e.name == INDEX_ENV) {
-            let field = ObjectFieldSelector {
-                api_version: None,
-                field_path: format!("metadata.labels['{INDEX}']"),
-            };
+            let field = ObjectFieldSelector { api_version: None, field_path: format!("metadata.labels['{INDEX}']") };
             let from = EnvVarSource { field_ref: Some(field), ..EnvVarSource::default() };
             env.push(EnvVar { name: INDEX_ENV.into(), value: None, value_from: Some(from) });
         }
@@ -122,8 +119,10 @@ mod tests {
     fn names_and_environment() {
         assert_eq!(prefix("j", None), "j-");
         assert_eq!(prefix(&"x".repeat(63), Some(12)).len(), 58);
-        let job: Job = serde_json::from_value(json!({"metadata": {"name": "j"}, "spec": {"template": {"spec": {"containers": [
-            {"name": "a"}, {"name": "b", "env": [{"name": INDEX_ENV, "value": "own"}]}]}}}})).unwrap();
+        let job: Job =
+            serde_json::from_value(json!({"metadata": {"name": "j"}, "spec": {"template": {"spec": {"containers": [
+            {"name": "a"}, {"name": "b", "env": [{"name": INDEX_ENV, "value": "own"}]}]}}}}))
+            .unwrap();
         let made = serde_json::to_value(template_for(&job, Some(3), Some((1, 2)))).unwrap();
         assert_eq!(made["metadata"]["annotations"], json!({INDEX: "3", FAILURES: "1", IGNORED_FAILURES: "2"}));
         assert_eq!(made["metadata"]["finalizers"], json!([TRACKING]));

@@ -90,8 +90,15 @@ mod tests {
 
     fn pod() -> Cached<PodView> {
         let exit = |container: &str, code| ExitView { container: container.into(), code, finished: None };
-        let condition = Condition { kind: "DisruptionTarget".into(), status: "True".into(), reason: String::new(), message: String::new(), since: None };
-        let view = PodView { exits: vec![exit("a", 0), exit("b", 42)], conditions: vec![condition], ..PodView::default() };
+        let condition = Condition {
+            kind: "DisruptionTarget".into(),
+            status: "True".into(),
+            reason: String::new(),
+            message: String::new(),
+            since: None,
+        };
+        let view =
+            PodView { exits: vec![exit("a", 0), exit("b", 42)], conditions: vec![condition], ..PodView::default() };
         Cached { key: ObjectKey::new("ns", "p"), uid: "u".into(), resource_version: "1".into(), view }
     }
 

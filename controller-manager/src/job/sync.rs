@@ -219,7 +219,7 @@ impl Reconciler {
         expectations.expect_creations(key, step.create.len());
         let (owner, parent, create) = (&owner, &parent, &step.create);
         let done = slow_start(create.len(), 1, |at| async move {
-            let (index, before) = create[at];
+            let plan::Creation { index, before } = create[at];
             let template = pods::template_for(job, index, before);
             let made = children::pod_of(&template, &pods::prefix(&key.name, index), owner);
             let outcome = match made {

@@ -22,9 +22,8 @@ pub(super) fn applies(endpoints: &Endpoints, service: Option<&Service>) -> bool 
     let labels = endpoints.metadata.labels.as_ref();
     let skipped = labels.and_then(|l| l.get(SKIP)).map(String::as_str) == Some("true");
     let lock = endpoints.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(LEADER));
-    let by_hand = service.is_some_and(|s| {
-        s.spec.as_ref().and_then(|s| s.selector.as_ref()).is_none_or(BTreeMap::is_empty)
-    });
+    let by_hand =
+        service.is_some_and(|s| s.spec.as_ref().and_then(|s| s.selector.as_ref()).is_none_or(BTreeMap::is_empty));
     !skipped && !lock && by_hand && endpoints.metadata.deletion_timestamp.is_none()
 }
 
@@ -125,7 +124,8 @@ mod tests {
 
     #[test]
     fn what_is_mirrored() {
-        let service = |selector: Value| -> Service { serde_json::from_value(json!({"spec": {"selector": selector}})).unwrap() };
+        let service =
+            |selector: Value| -> Service { serde_json::from_value(json!({"spec": {"selector": selector}})).unwrap() };
         let plain = endpoints(json!({"name": "s"}), json!([]));
         assert!(applies(&plain, Some(&service(json!({})))));
         assert!(!applies(&plain, Some(&service(json!({"a": "b"})))));
@@ -137,9 +137,12 @@ mod tests {
 
     #[test]
     fn addresses_by_type() {
-        let object = endpoints(json!({"name": "s", "annotations": {"a": "b", TRIGGER_TIME: "t"}}), json!([{
+        let object = endpoints(
+            json!({"name": "s", "annotations": {"a": "b", TRIGGER_TIME: "t"}}),
+            json!([{
             "addresses": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}, {"ip": "nonsense"}],
-            "notReadyAddresses": [{"ip": "10.0.0.2"}, {"ip": "10.0.0.3"}], "ports": [{"port": 80}]}]));
+            "notReadyAddresses": [{"ip": "10.0.0.2"}, {"ip": "10.0.0.3"}], "ports": [{"port": 80}]}]),
+        );
         let (groups, left_out) = groups(&object, 3);
         let found: Vec<_> = groups.iter().map(|g| (g.address_type.as_str(), g.endpoints.len())).collect();
         assert_eq!((found, left_out), (vec![("IPv4", 2), ("IPv6", 1)], LeftOut { invalid: 1, surplus: 1 }));

@@ -144,8 +144,7 @@ impl Reconciler {
         resource: &DiscoveredResource,
         report: &mut Report,
     ) -> Result<(), kube::Error> {
-        let api: Api<DynamicObject> =
-            Api::namespaced_with(self.client.clone(), namespace, &resource.api_resource());
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource.api_resource());
         let is_pods = resource.gvr.group.is_empty() && resource.gvr.resource == "pods";
         let grace = if is_pods { self.longest_grace(namespace).await? } else { 0 };
         let params = DeleteParams::background();

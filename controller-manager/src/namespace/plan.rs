@@ -102,8 +102,10 @@ impl Report {
                 let text = "All content-preserving finalizers finished".to_owned();
                 ("NamespaceFinalizersRemaining", false, "ContentHasNoFinalizers", text)
             } else {
-                let text =
-                    format!("Some content in the namespace has finalizers remaining: {}", counted(&self.finalizers, "in"));
+                let text = format!(
+                    "Some content in the namespace has finalizers remaining: {}",
+                    counted(&self.finalizers, "in")
+                );
                 ("NamespaceFinalizersRemaining", true, "SomeFinalizersRemain", text)
             },
         ]
@@ -156,13 +158,22 @@ mod tests {
         report.left(&gvr("x.io", "things"), &[vec!["a/b".into()], vec!["a/b".into(), "c".into()]], 0, "n");
         report.undiscovered.push("metrics.k8s.io/v1".into());
         let status = report.status(&NamespaceStatus::default(), &at(1));
-        let got: Vec<_> = status.conditions.unwrap().into_iter().map(|c| (c.status, c.reason.unwrap(), c.message.unwrap())).collect();
+        let got: Vec<_> =
+            status.conditions.unwrap().into_iter().map(|c| (c.status, c.reason.unwrap(), c.message.unwrap())).collect();
         let expected = [
             ("True", "DiscoveryFailed", "Discovery failed for some groups, 1 failing: metrics.k8s.io/v1"),
             ("False", "ParsedGroupVersions", "All legacy kube types successfully parsed"),
             ("False", "ContentDeleted", "All content successfully deleted, may be waiting on finalization"),
-            ("True", "SomeResourcesRemain", "Some resources are remaining: pods. has 1 resource instances, things.x.io has 2 resource instances"),
-            ("True", "SomeFinalizersRemain", "Some content in the namespace has finalizers remaining: a/b in 2 resource instances, c in 1 resource instances"),
+            (
+                "True",
+                "SomeResourcesRemain",
+                "Some resources are remaining: pods. has 1 resource instances, things.x.io has 2 resource instances",
+            ),
+            (
+                "True",
+                "SomeFinalizersRemain",
+                "Some content in the namespace has finalizers remaining: a/b in 2 resource instances, c in 1 resource instances",
+            ),
         ];
         for (got, expected) in got.iter().zip(expected) {
             assert_eq!((got.0.as_str(), got.1.as_str(), got.2.as_str()), expected);

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use k8s_openapi::{
     api::{
         apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus},
-        core::v1::{PodTemplateSpec, ReplicationController, ReplicationControllerCondition, ReplicationControllerStatus},
+        core::v1::{
+            PodTemplateSpec, ReplicationController, ReplicationControllerCondition, ReplicationControllerStatus,
+        },
     },
     apimachinery::pkg::apis::meta::v1::Time,
     jiff::Timestamp,

@@ -71,8 +71,7 @@ impl<K: ReplicaKind> Reconciler<K> {
         let selector = set.selector()?;
         let pods = &self.shared.pods;
         let own = pods.by_index(views::BY_CONTROLLER, &set.uid);
-        let terminating =
-            own.iter().filter(|p| p.is_terminating() && children::matches(&selector, &p.labels)).count();
+        let terminating = own.iter().filter(|p| p.is_terminating() && children::matches(&selector, &p.labels)).count();
         let claimer = Claimer::new(&self.client, &set.0, &[]);
         let orphans = pods.by_index(views::BY_CONTROLLER, &views::orphans_of(&set.key.namespace));
         let mut claimed = Vec::new();

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ::controller::{
-    Change, Informer, InformerConfig, ObjectKey, Outcome, Reconcile, ReconcileError, Viewed, Whole,
-};
+use ::controller::{Change, Informer, InformerConfig, ObjectKey, Outcome, Reconcile, ReconcileError, Viewed, Whole};
 use base64::Engine;
 use client::ApiErrorExt;
 use k8s_openapi::{

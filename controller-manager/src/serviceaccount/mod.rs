@@ -71,11 +71,8 @@ impl Reconcile for Reconciler {
         if present || !self.namespaces.get(key).as_ref().is_some_and(is_active) {
             return Ok(Outcome::Done);
         }
-        let metadata = ObjectMeta {
-            name: Some(DEFAULT.into()),
-            namespace: Some(key.name.clone()),
-            ..ObjectMeta::default()
-        };
+        let metadata =
+            ObjectMeta { name: Some(DEFAULT.into()), namespace: Some(key.name.clone()), ..ObjectMeta::default() };
         let account = ServiceAccount { metadata, ..ServiceAccount::default() };
         let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &key.name);
         match api.create(&PostParams::default(), &account).await {

@@ -17,7 +17,6 @@ pub(crate) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 /// Annotation: when the change happened that the last write shows.
 pub(crate) const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
-
 /// A whole EndpointSlice.
 #[derive(Clone, Debug)]
 pub(crate) struct SliceView(pub(crate) EndpointSlice);

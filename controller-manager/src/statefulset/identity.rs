@@ -111,7 +111,12 @@ pub(super) fn identify(set: &StatefulSet, pod: &mut Pod, ordinal: i32) {
 }
 
 /// A new Pod of a template.
-pub(super) fn pod(set: &StatefulSet, template: &PodTemplateSpec, revision: &str, ordinal: i32) -> Result<Pod, NoLabels> {
+pub(super) fn pod(
+    set: &StatefulSet,
+    template: &PodTemplateSpec,
+    revision: &str,
+    ordinal: i32,
+) -> Result<Pod, NoLabels> {
     let owner: OwnerReference = owner_reference(set);
     let name = pod_name(set, ordinal);
     let mut pod = children::pod_of(template, &children::name_prefix(set_name(set)), &owner)?;
@@ -172,7 +177,9 @@ pub(super) fn is_contested(set: &StatefulSet, claim: &PersistentVolumeClaim, pod
     let owner = ::controller::claim::controller_of(claim.metadata.owner_references.as_deref());
     owner.is_some_and(|o| {
         let ours = Some(&o.uid) == set.metadata.uid.as_ref() || (o.kind == "Pod" && o.name == pod);
-        !ours && !(o.kind == "StatefulSet" && o.name == set_name(set))
+        // An earlier set of the name leaves its claims to garbage collection.
+        let earlier = o.kind == "StatefulSet" && o.name == set_name(set);
+        !(ours || earlier)
     })
 }
 
@@ -200,7 +207,9 @@ mod tests {
     fn names() {
         let set = set(json!({}));
         assert_eq!(range(&set), (5, 7));
-        for (name, expected) in [("web-5", Some(5)), ("web-x", None), ("web-", None), ("web-+1", None), ("other-1", None)] {
+        for (name, expected) in
+            [("web-5", Some(5)), ("web-x", None), ("web-", None), ("web-+1", None), ("other-1", None)]
+        {
             assert_eq!(ordinal(&set, name), expected, "{name}");
         }
     }
@@ -210,8 +219,14 @@ mod tests {
         let set = set(json!({}));
         let made = pod(&set, &spec(&set).template, "web-rev", 6).unwrap();
         let value = serde_json::to_value(&made).unwrap();
-        assert_eq!(value["metadata"]["labels"], json!({"a": "b", REVISION: "web-rev", POD_NAME: "web-6", POD_INDEX: "6"}));
-        assert_eq!((value["spec"]["hostname"].clone(), value["spec"]["subdomain"].clone()), (json!("web-6"), json!("svc")));
+        assert_eq!(
+            value["metadata"]["labels"],
+            json!({"a": "b", REVISION: "web-rev", POD_NAME: "web-6", POD_INDEX: "6"})
+        );
+        assert_eq!(
+            (value["spec"]["hostname"].clone(), value["spec"]["subdomain"].clone()),
+            (json!("web-6"), json!("svc"))
+        );
         assert_eq!(value.pointer("/spec/volumes/0/persistentVolumeClaim/claimName"), Some(&json!("www-web-6")));
         assert_eq!(value["spec"]["volumes"].as_array().map(Vec::len), Some(2));
         let claim = &claims(&set, "web-6")[0];
@@ -222,7 +237,8 @@ mod tests {
     #[test]
     fn owners_of_claims() {
         let owner_uids = |policy: Value, ordinal: i32, present: Value| {
-            let claim: PersistentVolumeClaim = serde_json::from_value(json!({"metadata": {"ownerReferences": present}})).unwrap();
+            let claim: PersistentVolumeClaim =
+                serde_json::from_value(json!({"metadata": {"ownerReferences": present}})).unwrap();
             let owned = owned(&set(policy), &claim, ordinal, Some("p"));
             owned.map(|o| o.into_iter().map(|o| o.uid).collect::<Vec<_>>())
         };

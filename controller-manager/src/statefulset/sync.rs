@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use ::controller::{EventRecorder, EventType, ObjectKey, Outcome, Reconcile, ReconcileError, events::reference_to, slow_start};
+use ::controller::{
+    EventRecorder, EventType, ObjectKey, Outcome, Reconcile, ReconcileError, events::reference_to, slow_start,
+};
 use client::{ApiErrorExt, CallError};
 use k8s_openapi::api::{
     apps::v1::{StatefulSet, StatefulSetStatus},
@@ -93,7 +95,12 @@ impl Reconciler {
         Ok(claimed)
     }
 
-    fn claims_of(&self, key: &ObjectKey, set: &StatefulSet, ordinal: i32) -> Vec<Arc<::controller::Cached<super::Claim>>> {
+    fn claims_of(
+        &self,
+        key: &ObjectKey,
+        set: &StatefulSet,
+        ordinal: i32,
+    ) -> Vec<Arc<::controller::Cached<super::Claim>>> {
         let pod = identity::pod_name(set, ordinal);
         let templates = identity::spec(set).volume_claim_templates.unwrap_or_default();
         let names = templates.iter().map(|t| identity::claim_name(t, &pod));
@@ -262,7 +269,13 @@ impl Reconciler {
         }
     }
 
-    async fn own_claims(&self, key: &ObjectKey, set: &StatefulSet, ordinal: i32, pod: &str) -> Result<(), ReconcileError> {
+    async fn own_claims(
+        &self,
+        key: &ObjectKey,
+        set: &StatefulSet,
+        ordinal: i32,
+        pod: &str,
+    ) -> Result<(), ReconcileError> {
         let name = identity::pod_name(set, ordinal);
         let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &key.namespace);
         for claim in self.claims_of(key, set, ordinal) {
@@ -279,7 +292,8 @@ impl Reconciler {
             let mut object = claim.view.0.clone();
             object.metadata.owner_references = Some(owners).filter(|o| !o.is_empty());
             let written = api.replace(&claim.key.name, &PostParams::default(), &object).await;
-            let written = written.map_err(|e| CallError::new(format!("update PersistentVolumeClaim {}", claim.key), e))?;
+            let written =
+                written.map_err(|e| CallError::new(format!("update PersistentVolumeClaim {}", claim.key), e))?;
             self.shared.own.wrote(key, CLAIMS, &written.resource_version().unwrap_or_default());
         }
         Ok(())

@@ -100,7 +100,8 @@ mod tests {
             expiry(&job).map(|t| t.to_string())
         };
         let ttl = json!({"template": {}, "ttlSecondsAfterFinished": 10});
-        let ended = |kind: &str| json!([{"type": kind, "status": "True", "lastTransitionTime": "2024-01-01T00:00:00Z"}]);
+        let ended =
+            |kind: &str| json!([{"type": kind, "status": "True", "lastTransitionTime": "2024-01-01T00:00:00Z"}]);
         assert_eq!(of(ttl.clone(), ended("Complete")).as_deref(), Some("2024-01-01T00:00:10Z"));
         assert_eq!(of(ttl.clone(), ended("Failed")).as_deref(), Some("2024-01-01T00:00:10Z"));
         assert_eq!(of(ttl, ended("Suspended")), None);

@@ -19,7 +19,13 @@ fn pod(text: &str) -> Daemon {
     let (node, rest) = rest.split_once(':').unwrap();
     let flags = |c: char| rest.contains(c);
     let hash = rest.trim_end_matches(['!', 'F', 'S', 'D']);
-    let phase = if flags('F') { "Failed" } else if flags('S') { "Succeeded" } else { "Running" };
+    let phase = if flags('F') {
+        "Failed"
+    } else if flags('S') {
+        "Succeeded"
+    } else {
+        "Running"
+    };
     let ready = if flags('!') || phase != "Running" { "False" } else { "True" };
     let mut pod = json!({"metadata": {"name": name, "labels": {HASH: hash}, "creationTimestamp": "2024-01-01T00:00:00Z"},
         "spec": {"nodeName": node.trim_start_matches('~'), "containers": []},
@@ -99,7 +105,8 @@ fn surging() {
 fn status_counts_nodes() {
     let set = rolling(json!(0), json!(1));
     let nodes = [("a", Fit::Runs), ("b", Fit::Runs), ("c", Fit::None), ("d", Fit::Runs)];
-    let status = world(&set, &nodes, &["p1@a:new", "p2@b:old!", "p3@c:old"]).status(&DaemonSetStatus::default(), Some(4));
+    let status =
+        world(&set, &nodes, &["p1@a:new", "p2@b:old!", "p3@c:old"]).status(&DaemonSetStatus::default(), Some(4));
     let expected = DaemonSetStatus {
         desired_number_scheduled: 3,
         current_number_scheduled: 2,

@@ -10,7 +10,10 @@ fn deployment(replicas: i32, strategy: serde_json::Value) -> Deployment {
 }
 
 fn rolling(replicas: i32, surge: serde_json::Value, unavailable: serde_json::Value) -> Deployment {
-    deployment(replicas, json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable}}))
+    deployment(
+        replicas,
+        json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable}}),
+    )
 }
 
 fn set(name: &str, age: u32, size: i32, available: i32, annotations: serde_json::Value) -> Set {
@@ -120,7 +123,7 @@ fn scaling_a_stuck_rollout_keeps_proportions() {
     let d = rolling(30, json!(3), json!(2));
     assert!(is_scaling(&d, &[old.clone(), new.clone()]));
     let expected = Scaling::Proportional(vec![to("old", 20), to("new", 13)]);
-    assert_eq!(scale(&d, Some(&new), &[old.clone()]), expected);
+    assert_eq!(scale(&d, Some(&new), std::slice::from_ref(&old)), expected);
     let none = scale(&rolling(0, json!(3), json!(2)), Some(&new), &[old]);
     assert_eq!(none, Scaling::Proportional(vec![to("old", 0), to("new", 0)]));
 }
@@ -129,7 +132,7 @@ fn scaling_a_stuck_rollout_keeps_proportions() {
 fn scaling_one_set() {
     let d = rolling(5, json!(1), json!(0));
     let (old, new) = (set("old", 9, 0, 0, json!({})), set("new", 1, 3, 3, json!({DESIRED: "3"})));
-    assert_eq!(scale(&d, Some(&new), &[old.clone()]), Scaling::Sizes(vec![to("new", 5)]));
+    assert_eq!(scale(&d, Some(&new), std::slice::from_ref(&old)), Scaling::Sizes(vec![to("new", 5)]));
     assert_eq!(scale(&d, None, &[old.clone(), set("b", 3, 0, 0, json!({}))]), Scaling::Sizes(vec![to("b", 5)]));
     let full = set("new", 1, 5, 5, json!({DESIRED: "5"}));
     assert_eq!(scale(&d, Some(&full), &[set("old", 9, 2, 2, json!({}))]), Scaling::Sizes(vec![to("old", 0)]));

@@ -32,11 +32,17 @@ fn http() -> Value {
 
 #[test]
 fn conditions_of_endpoints() {
-    let cases: Vec<(&str, Value, bool, Option<(bool, bool, bool)>)> = vec![
+    type Case = (&'static str, Value, bool, Option<(bool, bool, bool)>);
+    let cases: Vec<Case> = vec![
         ("ready", json!({}), false, Some((true, true, false))),
         ("not ready", json!({"status": {"conditions": []}}), false, Some((false, false, false))),
         ("not ready, published", json!({"status": {"conditions": []}}), true, Some((true, false, false))),
-        ("terminating", json!({"metadata": {"deletionTimestamp": "2024-01-01T00:00:00Z"}}), false, Some((false, true, true))),
+        (
+            "terminating",
+            json!({"metadata": {"deletionTimestamp": "2024-01-01T00:00:00Z"}}),
+            false,
+            Some((false, true, true)),
+        ),
         ("failed", json!({"status": {"phase": "Failed"}}), true, None),
         ("no address", json!({"status": {"podIPs": []}}), true, None),
     ];
@@ -76,7 +82,8 @@ fn families_names_and_zones() {
         p["spec"]["subdomain"] = json!("s");
     });
     let (groups, _) = groups(&service(spec), &[pod], &zones());
-    let found: Vec<_> = groups.iter().map(|g| (g.address_type.as_str(), g.endpoints[0].addresses[0].as_str())).collect();
+    let found: Vec<_> =
+        groups.iter().map(|g| (g.address_type.as_str(), g.endpoints[0].addresses[0].as_str())).collect();
     assert_eq!(found, [("IPv4", "10.0.0.1"), ("IPv6", "fd00::1")]);
     let endpoint = &groups[0].endpoints[0];
     assert_eq!((endpoint.hostname.as_deref(), endpoint.zone.as_deref()), (Some("h"), Some("z1")));

@@ -11,7 +11,10 @@ use crate::views::PodView;
 fn job(spec: Value, status: Value) -> Job {
     let mut spec = spec;
     spec["template"] = json!({"spec": {"containers": [], "restartPolicy": "Never"}});
-    serde_json::from_value(json!({"metadata": {"name": "j", "namespace": "n", "uid": "j"}, "spec": spec, "status": status})).unwrap()
+    serde_json::from_value(
+        json!({"metadata": {"name": "j", "namespace": "n", "uid": "j"}, "spec": spec, "status": status}),
+    )
+    .unwrap()
 }
 
 fn indexed(extra: Value) -> Value {
@@ -70,7 +73,10 @@ fn how_many_pods() {
 #[test]
 fn terminating_pods_are_waited_for_only_when_asked() {
     let of = |policy: &str| {
-        let job = job(json!({"completions": 1, "parallelism": 1, "podReplacementPolicy": policy, "backoffLimit": 6}), json!({}));
+        let job = job(
+            json!({"completions": 1, "parallelism": 1, "podReplacementPolicy": policy, "backoffLimit": 6}),
+            json!({}),
+        );
         let pods = [pod("a", "Deleting", -1, 0)];
         let mut step = world(&job, &pods);
         step.streak = Streak::default();
@@ -90,7 +96,7 @@ fn indexes_are_filled_from_below() {
     assert!(gone.contains(&"c"));
     let pods = [pod("a", "Running", 2, 0)];
     let step = world(&job, &pods).step();
-    assert_eq!(step.create, [(Some(1), None)]);
+    assert_eq!(step.create, [Creation { index: Some(1), before: None }]);
 }
 
 #[test]
@@ -98,7 +104,12 @@ fn failures_back_off() {
     let job = job(json!({"completions": 1, "parallelism": 1, "backoffLimit": 6}), json!({}));
     let mut failed = PodView::clone(&pod("a", "Failed", -1, 0));
     failed.created = Some(Timestamp::from_second(now().as_second() - 4).unwrap());
-    let pods = [Arc::new(Cached { key: ObjectKey::new("n", "a"), uid: "a".into(), resource_version: "1".into(), view: failed })];
+    let pods = [Arc::new(Cached {
+        key: ObjectKey::new("n", "a"),
+        uid: "a".into(),
+        resource_version: "1".into(),
+        view: failed,
+    })];
     let step = world(&job, &pods).step();
     assert_eq!((step.create.len(), step.again), (0, Some(Duration::from_secs(6))));
 }
@@ -107,17 +118,66 @@ fn failures_back_off() {
 fn endings() {
     let policy = json!({"rules": [{"action": "FailJob", "onPodConditions": [{"type": "X"}]}]});
     let started = json!({"startTime": "2001-01-01T00:00:00Z"});
-    let cases: Vec<(&str, Value, Value, Vec<JobPod>, Option<&str>)> = vec![
+    type Case = (&'static str, Value, Value, Vec<JobPod>, Option<&'static str>);
+    let cases: Vec<Case> = vec![
         ("runs", json!({"completions": 2, "backoffLimit": 1}), json!({}), vec![pod("a", "Failed", -1, 0)], None),
-        ("limit", json!({"completions": 2, "backoffLimit": 0}), json!({}), vec![pod("a", "Failed", -1, 0)], Some("BackoffLimitExceeded")),
-        ("deadline", json!({"activeDeadlineSeconds": 60, "backoffLimit": 1}), started.clone(), vec![], Some("DeadlineExceeded")),
+        (
+            "limit",
+            json!({"completions": 2, "backoffLimit": 0}),
+            json!({}),
+            vec![pod("a", "Failed", -1, 0)],
+            Some("BackoffLimitExceeded"),
+        ),
+        (
+            "deadline",
+            json!({"activeDeadlineSeconds": 60, "backoffLimit": 1}),
+            started.clone(),
+            vec![],
+            Some("DeadlineExceeded"),
+        ),
         ("suspended", json!({"activeDeadlineSeconds": 60, "backoffLimit": 1, "suspend": true}), started, vec![], None),
-        ("unmatched policy", json!({"podFailurePolicy": policy, "backoffLimit": 1}), json!({}), vec![pod("a", "Failed", -1, 0)], None),
-        ("index", indexed(json!({"backoffLimitPerIndex": 0, "maxFailedIndexes": 0})), json!({}), vec![pod("a", "Failed", 0, 0)], Some("MaxFailedIndexesExceeded")),
-        ("index again", indexed(json!({"backoffLimitPerIndex": 1, "maxFailedIndexes": 0})), json!({}), vec![pod("a", "Failed", 0, 0)], None),
-        ("all indexes", indexed(json!({"backoffLimitPerIndex": 0})), json!({"completedIndexes": "1,2"}), vec![pod("a", "Failed", 0, 0)], Some("FailedIndexes")),
-        ("enough", indexed(json!({"successPolicy": {"rules": [{"succeededCount": 1}]}})), json!({}), vec![pod("a", "Succeeded", 2, 0)], Some("SuccessPolicy")),
-        ("known", json!({"backoffLimit": 6}), json!({"conditions": [{"type": "FailureTarget", "status": "True", "reason": "R"}]}), vec![], Some("R")),
+        (
+            "unmatched policy",
+            json!({"podFailurePolicy": policy, "backoffLimit": 1}),
+            json!({}),
+            vec![pod("a", "Failed", -1, 0)],
+            None,
+        ),
+        (
+            "index",
+            indexed(json!({"backoffLimitPerIndex": 0, "maxFailedIndexes": 0})),
+            json!({}),
+            vec![pod("a", "Failed", 0, 0)],
+            Some("MaxFailedIndexesExceeded"),
+        ),
+        (
+            "index again",
+            indexed(json!({"backoffLimitPerIndex": 1, "maxFailedIndexes": 0})),
+            json!({}),
+            vec![pod("a", "Failed", 0, 0)],
+            None,
+        ),
+        (
+            "all indexes",
+            indexed(json!({"backoffLimitPerIndex": 0})),
+            json!({"completedIndexes": "1,2"}),
+            vec![pod("a", "Failed", 0, 0)],
+            Some("FailedIndexes"),
+        ),
+        (
+            "enough",
+            indexed(json!({"successPolicy": {"rules": [{"succeededCount": 1}]}})),
+            json!({}),
+            vec![pod("a", "Succeeded", 2, 0)],
+            Some("SuccessPolicy"),
+        ),
+        (
+            "known",
+            json!({"backoffLimit": 6}),
+            json!({"conditions": [{"type": "FailureTarget", "status": "True", "reason": "R"}]}),
+            vec![],
+            Some("R"),
+        ),
     ];
     for (what, spec, status, pods, expected) in cases {
         let job = job(spec, status);
@@ -132,14 +192,17 @@ fn counts_live_until_the_replacement_exists() {
     let pods = [pod("a", "Failed", 0, 1)];
     let before = world(&job, &pods);
     assert_eq!(before.kept_for_count().into_iter().collect::<Vec<_>>(), ["a"]);
-    assert_eq!(before.step().create[0], (Some(0), Some((2, 0))));
+    assert_eq!(before.step().create[0], Creation { index: Some(0), before: Some((2, 0)) });
     let with_next = [pod("a", "Failed", 0, 1), pod("b", "Running", 0, 2)];
     assert!(world(&job, &with_next).kept_for_count().is_empty());
 }
 
 #[test]
 fn nothing_is_counted_twice() {
-    let job = job(json!({"completions": 3, "backoffLimit": 6}), json!({"succeeded": 1, "uncountedTerminatedPods": {"failed": ["gone", "b"]}}));
+    let job = job(
+        json!({"completions": 3, "backoffLimit": 6}),
+        json!({"succeeded": 1, "uncountedTerminatedPods": {"failed": ["gone", "b"]}}),
+    );
     let pods = [pod("a", "Succeeded", -1, 0), pod("b", "Failed", -1, 0), pod("c", "Running", -1, 0)];
     let world = world(&job, &pods);
     assert_eq!((world.succeeded(), world.fresh(true).len()), (2, 0));
@@ -169,7 +232,10 @@ fn ends_are_announced_and_then_come() {
     settle(&mut done.status, |_| true);
     assert!(finish(&mut done.status, &ending, &at));
     let kinds: Vec<&str> = done.status.conditions.iter().flatten().map(|c| c.type_.as_str()).collect();
-    assert_eq!((kinds, done.status.failed, done.status.completion_time), (vec!["FailureTarget", "Failed"], Some(2), None));
+    assert_eq!(
+        (kinds, done.status.failed, done.status.completion_time),
+        (vec!["FailureTarget", "Failed"], Some(2), None)
+    );
 }
 
 #[test]

@@ -50,16 +50,28 @@ fn ranking() {
     let cost = |text: &str| BTreeMap::from([(DELETION_COST.to_owned(), text.to_owned())]);
     let pairs: Vec<(&str, PodView, PodView)> = vec![
         ("unassigned", running(""), running("n")),
-        ("pending", PodView { phase: Phase::Pending, ..running("n") }, PodView { phase: Phase::Unknown, ..running("n") }),
+        (
+            "pending",
+            PodView { phase: Phase::Pending, ..running("n") },
+            PodView { phase: Phase::Unknown, ..running("n") },
+        ),
         ("unknown", PodView { phase: Phase::Unknown, ..running("n") }, running("n")),
         ("not ready", PodView { conditions: Vec::new(), ..running("n") }, running("n")),
         ("cost", PodView { annotations: cost("-5"), ..running("n") }, running("n")),
         ("cost above", running("n"), PodView { annotations: cost("1"), ..running("n") }),
-        ("invalid cost is none", PodView { annotations: cost("-1"), ..running("n") }, PodView { annotations: cost("-9999999999"), ..running("n") }),
+        (
+            "invalid cost is none",
+            PodView { annotations: cost("-1"), ..running("n") },
+            PodView { annotations: cost("-9999999999"), ..running("n") },
+        ),
         ("ready for less time", PodView { conditions: ready(Some(10)), ..running("n") }, running("n")),
         ("ready since when?", PodView { conditions: ready(None), ..running("n") }, running("n")),
         ("restarts", PodView { restarts: (4, 0), ..running("n") }, PodView { restarts: (3, 9), ..running("n") }),
-        ("sidecar restarts", PodView { restarts: (3, 1), ..running("n") }, PodView { restarts: (3, 0), ..running("n") }),
+        (
+            "sidecar restarts",
+            PodView { restarts: (3, 1), ..running("n") },
+            PodView { restarts: (3, 0), ..running("n") },
+        ),
         ("created later", PodView { created: Some(at(100)), ..running("n") }, running("n")),
     ];
     for (what, first, second) in pairs {

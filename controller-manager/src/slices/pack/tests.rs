@@ -104,7 +104,7 @@ fn an_empty_set_keeps_a_placeholder() {
     let mut empty = first.create[0].clone();
     empty.metadata.name = Some("a".into());
     let empty = Arc::new(empty);
-    assert!(run(100, &[empty.clone()], Vec::new()).is_empty());
+    assert!(run(100, std::slice::from_ref(&empty), Vec::new()).is_empty());
     // The last endpoint goes: the slice stays.
     let last = run(100, &[stored("a", 80, 0..1)], Vec::new());
     assert_eq!((names(&last.update), sizes(&last.update)), (vec!["a"], vec![0]));

@@ -104,7 +104,10 @@ fn status_moves_to_the_new_revision_when_all_are_up() {
         World { set: &set, pods: pods(texts), current: "old", update: "new", now }.status(0)
     };
     let half = of(&["0:old", "1:new"]);
-    assert_eq!((half.current_replicas, half.updated_replicas, half.current_revision.as_deref()), (Some(1), Some(1), Some("old")));
+    assert_eq!(
+        (half.current_replicas, half.updated_replicas, half.current_revision.as_deref()),
+        (Some(1), Some(1), Some("old"))
+    );
     let waiting = of(&["0:new", "1:new!"]);
     assert_eq!((waiting.current_replicas, waiting.ready_replicas), (None, Some(1)));
     let done = of(&["0:new", "1:new"]);
