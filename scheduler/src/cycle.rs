@@ -77,7 +77,7 @@ pub(crate) enum Preparation {
     /// Nodes to ask: all, or some.
     Ask { checks: Checks, only: Option<Vec<NodeIx>>, left_out: Option<String> },
     /// No node will do.
-    Reject { plugin: Option<PluginId>, text: String },
+    Reject { plugins: Vec<PluginId>, text: String },
 }
 
 /// Runs the PreFilters.
@@ -90,7 +90,7 @@ pub(crate) fn prepare(profile: &Profile, pod: &PodView, cluster: &mut Cluster) -
         all_local &= filter.is_local();
         match filter.prepare(pod, cluster) {
             Prepared::Skip => {}
-            Prepared::Reject(text) => return Preparation::Reject { plugin: Some(plugin), text },
+            Prepared::Reject(text) => return Preparation::Reject { plugins: vec![plugin], text },
             Prepared::Check(check) => checks.push((plugin, check)),
             Prepared::CheckOnly(names, check) => {
                 restricting.push(plugin);
@@ -100,7 +100,7 @@ pub(crate) fn prepare(profile: &Profile, pod: &PodView, cluster: &mut Cluster) -
                     Some(before) => before.into_iter().filter(|n| names.contains(n)).collect(),
                 };
                 if both.is_empty() {
-                    return Preparation::Reject { plugin: None, text: nowhere(&restricting) };
+                    return Preparation::Reject { text: nowhere(&restricting), plugins: restricting };
                 }
                 allowed = Some(both);
             }
@@ -171,8 +171,8 @@ impl Cycle<'_> {
         }
         let (mut checks, only, left_out) = match prepare(self.profile, pod, self.cluster) {
             Preparation::Ask { checks, only, left_out } => (checks, only, left_out),
-            Preparation::Reject { plugin, text } => {
-                diagnosis.plugins.extend(plugin);
+            Preparation::Reject { plugins, text } => {
+                diagnosis.plugins.extend(plugins);
                 diagnosis.whole = Some(text);
                 return Err(diagnosis);
             }

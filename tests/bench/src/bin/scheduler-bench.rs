@@ -1,0 +1,152 @@
+//! Scheduling rate of real processes: prints the scheduler's rows of the budget table.
+//!
+//! Run `cargo run --release -p timonel-bench --bin scheduler-bench` after building kube-apiserver and kube-scheduler
+//! with `--release`. All Pods are there before the scheduler starts; the time is from its first binding to its last.
+//! CPU is the scheduler process's own, read from /proc, from its start to the last binding.
+
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use futures::{StreamExt, stream};
+use harness::{
+    ApiServer,
+    process::{Process, binary, free_port},
+    server::ADMIN_TOKEN,
+};
+use http::Request;
+use kube::Client;
+use serde_json::{Value, json};
+
+/// Settings of a run.
+#[derive(Debug, Parser)]
+struct Options {
+    /// Nodes.
+    #[arg(long, default_value_t = 1000)]
+    nodes: usize,
+    /// Pods to place.
+    #[arg(long, default_value_t = 5000)]
+    pods: usize,
+    /// Kinds of Pods: plain, affinity, anti-affinity, spread.
+    #[arg(long, value_delimiter = ',', default_value = "plain,affinity,anti-affinity,spread")]
+    kinds: Vec<String>,
+}
+
+/// Requests at once while nodes and Pods are made.
+const WIDTH: usize = 16;
+/// Kernel clock ticks per second.
+const TICKS: f64 = 100.0;
+
+async fn send(client: &Client, method: &str, path: &str, body: &Value) {
+    let media = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+    let request = Request::builder().method(method).uri(path).header("content-type", media);
+    let request = request.body(body.to_string().into_bytes()).expect("a request");
+    client.request::<Value>(request).await.expect("accepted");
+}
+
+async fn node(client: &Client, number: usize) {
+    let name = format!("node-{number}");
+    let amounts = json!({"cpu": "32", "memory": "64Gi", "pods": "110"});
+    let labels = json!({"kubernetes.io/hostname": name, "topology.kubernetes.io/zone": format!("zone-{}", number % 3)});
+    let node =
+        json!({"metadata": {"name": name, "labels": labels}, "status": {"allocatable": amounts, "capacity": amounts}});
+    send(client, "POST", "/api/v1/nodes", &node).await;
+    send(client, "PATCH", &format!("/api/v1/nodes/{name}"), &json!({"spec": {"taints": null}})).await;
+}
+
+fn pod(number: usize, kind: &str) -> Value {
+    let app = if kind == "anti-affinity" { format!("group-{}", number % 10) } else { "load".to_owned() };
+    let selector = json!({"matchLabels": {"app": app}});
+    let term = |key: &str| json!([{"topologyKey": key, "labelSelector": selector}]);
+    let required = "requiredDuringSchedulingIgnoredDuringExecution";
+    let mut pod = json!({
+        "metadata": {"name": format!("pod-{number}"), "labels": {"app": app}, "annotations": {"filler": "x".repeat(2600)}},
+        "spec": {
+            "automountServiceAccountToken": false,
+            "containers": [{"name": "c", "image": "registry/image:v1", "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}}}],
+        },
+    });
+    match kind {
+        "affinity" => pod["spec"]["affinity"]["podAffinity"][required] = term("topology.kubernetes.io/zone"),
+        "anti-affinity" => pod["spec"]["affinity"]["podAntiAffinity"][required] = term("kubernetes.io/hostname"),
+        "spread" => {
+            pod["spec"]["topologySpreadConstraints"] = json!([
+                {"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "DoNotSchedule", "labelSelector": selector},
+                {"maxSkew": 3, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": selector},
+            ]);
+        }
+        _ => {}
+    }
+    pod
+}
+
+/// CPU seconds and resident megabytes of a process.
+fn usage(process: u32) -> (f64, f64) {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).expect("the process runs");
+    let (_, rest) = stat.rsplit_once(") ").expect("a stat line");
+    let fields: Vec<&str> = rest.split(' ').collect();
+    let number = |at: usize| fields[at].parse::<f64>().expect("a number");
+    ((number(11) + number(12)) / TICKS, number(21) * 4096.0 / 1e6)
+}
+
+/// Pods that the scheduler says it has bound.
+async fn bound(port: u16) -> usize {
+    let mut config = kube::Config::new(format!("https://127.0.0.1:{port}").parse().expect("a URL"));
+    config.accept_invalid_certs = true;
+    config.auth_info.token = Some(ADMIN_TOKEN.to_owned().into());
+    let Ok(client) = Client::try_from(config) else { return 0 };
+    let request = Request::get("/metrics").body(Vec::new()).expect("a request");
+    let text = client.request_text(request).await.unwrap_or_default();
+    let counts = |l: &&str| l.starts_with("scheduler_schedule_attempts_total") && l.contains("result=\"scheduled\"");
+    let line = text.lines().find(counts).and_then(|l| l.rsplit(' ').next());
+    line.and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
+async fn run(options: &Options, kind: &str) {
+    let server = ApiServer::start().await;
+    let client = server.admin().await;
+    send(&client, "POST", "/api/v1/namespaces/default/serviceaccounts", &json!({"metadata": {"name": "default"}}))
+        .await;
+    stream::iter(0..options.nodes).map(|n| node(&client, n)).buffer_unordered(WIDTH).for_each(|()| async {}).await;
+    let create = |n| {
+        let client = client.clone();
+        async move { send(&client, "POST", "/api/v1/namespaces/default/pods", &pod(n, kind)).await }
+    };
+    stream::iter(0..options.pods).map(create).buffer_unordered(WIDTH).for_each(|()| async {}).await;
+    let kubeconfig = server.kubeconfig_file(ADMIN_TOKEN).display().to_string();
+    let port = free_port();
+    let arguments = [
+        format!("--kubeconfig={kubeconfig}"),
+        format!("--authentication-kubeconfig={kubeconfig}"),
+        format!("--authorization-kubeconfig={kubeconfig}"),
+        format!("--secure-port={port}"),
+        "--bind-address=127.0.0.1".to_owned(),
+        "--leader-elect=false".to_owned(),
+        "--kube-api-qps=100000".to_owned(),
+        "--kube-api-burst=100000".to_owned(),
+    ];
+    let scheduler = Process::start(&binary("kube-scheduler"), &arguments, server.path().join("scheduler.log"));
+    let mut began = Instant::now();
+    let mut seen = 0;
+    while seen < options.pods {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let now = bound(port).await;
+        if seen == 0 && now == 0 {
+            began = Instant::now();
+        }
+        seen = now;
+    }
+    let took = began.elapsed().as_secs_f64();
+    let (cpu, memory) = usage(scheduler.id());
+    #[allow(clippy::cast_precision_loss)]
+    let pods = options.pods as f64;
+    let what = format!("bind {} {kind} Pods on {} nodes", options.pods, options.nodes);
+    println!("{what:<48} {:>8.3} ms CPU  {:>7.0}/s  {memory:>6.1} MB", cpu / pods * 1e3, pods / took);
+}
+
+#[tokio::main]
+async fn main() {
+    let options = Options::parse();
+    for kind in &options.kinds {
+        run(&options, kind).await;
+    }
+}
