@@ -149,7 +149,7 @@ impl Backend for Iptables {
                 .filter(|n| {
                     SERVICE_CHAINS.iter().any(|p| n.starts_with(p))
                         || jumps().iter().any(|(t, _, rule)| *t == table && rule.last() == Some(n))
-                        || *n == "KUBE-MARK-MASQ"
+                        || matches!(*n, "KUBE-MARK-MASQ" | "KUBE-NODEPORTS")
                 })
                 .collect();
             let flush: String = ours.iter().map(|c| format!(":{c} - [0:0]\n")).collect();

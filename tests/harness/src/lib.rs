@@ -1,11 +1,13 @@
 //! Test harness: real processes in temporary directories, on free ports, ended when dropped.
 
+pub mod host;
 pub mod kubectl;
 pub mod netns;
 pub mod process;
 pub mod server;
 pub mod wait;
 
+pub use host::{Host, Segment};
 pub use kubectl::Kubectl;
 pub use netns::Netns;
 pub use server::ApiServer;

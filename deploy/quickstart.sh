@@ -1,0 +1,226 @@
+#!/usr/bin/env bash
+# A cluster of one node on this machine, with the embedded store. Run as root on Debian.
+#
+#   deploy/quickstart.sh          install what is missing, build, start the cluster, run the example, show that it answers
+#   deploy/quickstart.sh status   what runs
+#   deploy/quickstart.sh stop     stop everything, keep the data
+#   deploy/quickstart.sh start    start again after stop
+#   deploy/quickstart.sh delete   stop everything and remove all of it
+#
+# TIMONEL_BIN   directory of built programs; without it they are built (cargo build --release)
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")/.." && pwd)
+prefix=/opt/timonel
+bin=$prefix/bin
+socket=/run/containerd/containerd.sock
+kubeconfig=/etc/kubernetes/admin.conf
+programs=(kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl kubeadm pod-network cluster-dns pause)
+
+say() { printf '\n==> %s\n' "$*"; }
+kubectl() { "$bin/kubectl" --kubeconfig "$kubeconfig" "$@"; }
+alive() { [ -f "$1" ] && kill -0 "$(cat "$1")" 2>/dev/null; }
+
+# until_true SECONDS WHAT COMMAND...: waits for a command to succeed.
+until_true() {
+    local limit=$1 what=$2
+    shift 2
+    for _ in $(seq "$((limit * 5))"); do
+        if "$@" >/dev/null 2>&1; then return; fi
+        sleep 0.2
+    done
+    echo "timed out after ${limit}s waiting for $what" >&2
+    return 1
+}
+
+install_packages() {
+    local wanted=(ca-certificates curl containerd runc containernetworking-plugins iptables iproute2 conntrack busybox-static)
+    [ -n "${TIMONEL_BIN:-}" ] || wanted+=(gcc libc6-dev protobuf-compiler libprotobuf-dev)
+    local missing=()
+    for package in "${wanted[@]}"; do
+        dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    say "installing ${missing[*]}"
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+build() {
+    local from=${TIMONEL_BIN:-}
+    if [ -z "$from" ]; then
+        if ! command -v cargo >/dev/null && [ ! -x "$HOME/.cargo/bin/cargo" ]; then
+            say "installing Rust"
+            curl -sSf https://sh.rustup.rs | sh -s -- -y -q --profile minimal
+        fi
+        PATH=$HOME/.cargo/bin:$PATH
+        say "building (the first time takes a while)"
+        (cd "$here" && cargo build --release --locked "${programs[@]/#/--bin=}")
+        from=${CARGO_TARGET_DIR:-$here/target}/release
+    fi
+    mkdir -p "$bin"
+    for program in "${programs[@]}"; do
+        if ! cmp -s "$from/$program" "$bin/$program"; then
+            # A running program keeps its file; the new one takes its name.
+            install -m 0755 "$from/$program" "$bin/.$program.new"
+            mv "$bin/.$program.new" "$bin/$program"
+        fi
+    done
+}
+
+start_containerd() {
+    if ctr -a "$socket" version >/dev/null 2>&1; then return; fi
+    say "starting containerd"
+    if [ -d /run/systemd/system ]; then
+        systemctl start containerd
+    else
+        mkdir -p "$prefix" /run/containerd
+        # Without CAP_SYS_RESOURCE nothing may lower a score; containerd then keeps its own.
+        local restrict=false
+        (echo -999 >/proc/self/oom_score_adj) 2>/dev/null || restrict=true
+        cat >"$prefix/containerd.toml" <<TOML
+version = 2
+[plugins."io.containerd.grpc.v1.cri"]
+  restrict_oom_score_adj = $restrict
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "/usr/lib/cni"
+    conf_dir = "/etc/cni/net.d"
+TOML
+        setsid containerd --config "$prefix/containerd.toml" >/var/log/timonel-containerd.log 2>&1 </dev/null &
+        echo $! >"$prefix/containerd.pid"
+    fi
+    until_true 30 containerd ctr -a "$socket" version
+}
+
+init() {
+    if [ -f "$kubeconfig" ]; then
+        "$bin/kubeadm" start-kubelet
+        return
+    fi
+    say "kubeadm init"
+    cat >"$prefix/kubeadm.yaml" <<YAML
+apiVersion: kubeadm.k8s.io/v1beta4
+kind: InitConfiguration
+nodeRegistration:
+  criSocket: unix://$socket
+  taints: []
+---
+apiVersion: kubeadm.k8s.io/v1beta4
+kind: ClusterConfiguration
+networking:
+  podSubnet: 10.244.0.0/16
+---
+apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+failSwapOn: false
+failCgroupV1: false
+YAML
+    "$bin/kubeadm" init --config "$prefix/kubeadm.yaml" --embedded-store --ignore-preflight-errors=all
+}
+
+# The page of the example: one static program and one file, as an image.
+import_example() {
+    local image=timonel.local/web:v1
+    if ctr -a "$socket" -n k8s.io images ls -q | grep -qx "$image"; then return; fi
+    say "making the image $image"
+    local work
+    work=$(mktemp -d)
+    mkdir -p "$work/bin" "$work/www"
+    cp /bin/busybox "$work/bin/busybox"
+    echo "hello from timonel" >"$work/www/index.html"
+    bash "$here/deploy/examples/image.sh" "$image" "$work" "$work.tar" \
+        '["/bin/busybox","httpd","-f","-p","8080","-h","/www"]'
+    ctr -a "$socket" -n k8s.io images import "$work.tar" >/dev/null
+    rm -rf "$work" "$work.tar"
+}
+
+example() {
+    say "kubectl apply -f deploy/examples/deploy.yaml"
+    kubectl apply --server-side -f "$here/deploy/examples/deploy.yaml"
+    until_true 180 "three ready Pods" bash -c \
+        "$bin/kubectl --kubeconfig $kubeconfig get deployment web --no-headers | grep -q ' 3/3 '"
+    kubectl get deployments,pods,services -o wide
+    local cluster_ip node_ip dns_ip
+    cluster_ip=$(kubectl get service web --no-headers | awk '{print $3}')
+    node_ip=$(kubectl get nodes -o wide --no-headers | awk '{print $6}')
+    dns_ip=$(kubectl get service kube-dns -n kube-system --no-headers | awk '{print $3}')
+    say "the Service answers"
+    until_true 30 "the cluster IP" curl -sf -m 2 "http://$cluster_ip/"
+    echo "http://$cluster_ip/ (cluster IP): $(curl -sf -m 5 "http://$cluster_ip/")"
+    until_true 30 "the node port" curl -sf -m 2 "http://$node_ip:30080/"
+    echo "http://$node_ip:30080/ (node port): $(curl -sf -m 5 "http://$node_ip:30080/")"
+    until_true 60 "cluster DNS" busybox nslookup web.default.svc.cluster.local "$dns_ip"
+    local resolv
+    resolv=$(mktemp)
+    echo "nameserver $dns_ip" >"$resolv"
+    echo "http://web.default.svc.cluster.local/ (name): $(unshare --mount bash -c \
+        "mount --bind $resolv /etc/resolv.conf && curl -sf -m 5 http://web.default.svc.cluster.local/")"
+    rm -f "$resolv"
+    say "export KUBECONFIG=$kubeconfig PATH=$bin:\$PATH"
+}
+
+kill_tasks() { # SIGNAL
+    for task in $(ctr -a "$socket" -n k8s.io tasks ls -q); do
+        ctr -a "$socket" -n k8s.io tasks kill -s "$1" "$task" >/dev/null 2>&1 || true
+    done
+}
+no_task_runs() { ! ctr -a "$socket" -n k8s.io tasks ls | grep -q RUNNING; }
+
+stop() {
+    say "stopping"
+    if [ -x "$bin/kubeadm" ]; then "$bin/kubeadm" stop-kubelet; fi
+    if ctr -a "$socket" version >/dev/null 2>&1; then
+        kill_tasks TERM
+        until_true 15 "containers to end" no_task_runs 2>/dev/null || kill_tasks KILL
+        until_true 15 "containers to end" no_task_runs
+    fi
+    if alive "$prefix/containerd.pid"; then
+        local pid
+        pid=$(cat "$prefix/containerd.pid")
+        kill "$pid"
+        until_true 15 "containerd to end" bash -c "! kill -0 $pid"
+        rm -f "$prefix/containerd.pid"
+    fi
+}
+
+delete() {
+    if [ -x "$bin/kubeadm" ]; then
+        start_containerd
+        "$bin/kubeadm" reset --force --cleanup-tmp-dir
+        "$bin/kube-proxy" --cleanup
+        ctr -a "$socket" -n k8s.io images ls -q | xargs -r ctr -a "$socket" -n k8s.io images rm >/dev/null
+    fi
+    stop
+    rm -rf "$prefix" /var/lib/timonel/store /etc/cni/net.d/10-timonel.conflist
+}
+
+status() {
+    kubectl get nodes -o wide
+    kubectl get pods -A -o wide
+}
+
+[ "$(id -u)" = 0 ] || { echo "run as root" >&2; exit 1; }
+case ${1:-up} in
+up)
+    install_packages
+    build
+    start_containerd
+    init
+    until_true 120 "a ready node" bash -c \
+        "$bin/kubectl --kubeconfig $kubeconfig get nodes | grep -qw Ready"
+    import_example
+    example
+    ;;
+start)
+    start_containerd
+    init
+    until_true 120 "the API" "$bin/kubectl" --kubeconfig "$kubeconfig" get --raw /readyz
+    ;;
+status) status ;;
+stop) stop ;;
+delete) delete ;;
+*)
+    sed -n '2,11s/^# \{0,1\}//p' "$0"
+    exit 2
+    ;;
+esac
