@@ -75,6 +75,9 @@ pub enum StartError {
     /// The server cannot be set up.
     #[error(transparent)]
     Serving(#[from] runtime::serving::ServingError),
+    /// Requests cannot be authenticated or authorized.
+    #[error(transparent)]
+    Auth(#[from] client::DelegatedError),
     /// A metric name is taken.
     #[error("cannot register metrics")]
     Metrics(#[from] prometheus::Error),
@@ -97,7 +100,7 @@ pub async fn run(options: Options, runtime: Runtime) -> Result<(), StartError> {
     let options = Arc::new(options);
     let metrics = ClientMetrics::new(&runtime.registry)?;
     let clients = Clients::new(Arc::clone(&options), metrics.clone());
-    serve::start(&options, &runtime)?;
+    serve::start(&options, &runtime).await?;
     let queue_metrics = QueueMetrics::new(&runtime.registry)?;
     let running = table::Running::new(&runtime.registry)?;
     let health = runtime.health.clone();
