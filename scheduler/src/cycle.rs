@@ -167,6 +167,8 @@ impl Cycle<'_> {
         self.cluster.begin();
         let mut diagnosis = Box::new(Diagnosis::default());
         if self.cluster.nodes.len() == 0 {
+            // The plugin that is interested in new nodes, and nothing else.
+            diagnosis.plugins.insert(PluginId::NodeName);
             return Err(diagnosis);
         }
         let (mut checks, only, left_out) = match prepare(self.profile, pod, self.cluster) {

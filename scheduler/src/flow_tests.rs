@@ -171,6 +171,20 @@ async fn a_pod_that_fits_nowhere_waits_for_a_node() {
 }
 
 #[tokio::test]
+async fn without_nodes_a_pod_waits_for_one() {
+    let mut scene = Scene::new();
+    scene.pod("p", |p| p);
+    let (_, _, body) = scene.next("/status").await;
+    assert_eq!(body["status"]["conditions"][0]["message"], "no nodes available to schedule pods");
+    assert_eq!(scene.shared.state.lock().queue.sizes()[2], ("unschedulable", 1));
+    scene.pod("p", |p| p.condition("Unschedulable", "no nodes available to schedule pods"));
+    assert_eq!(scene.shared.state.lock().queue.sizes()[2], ("unschedulable", 1), "its own status does not help");
+    scene.clock.advance(std::time::Duration::from_secs(2));
+    scene.node("n1");
+    scene.next("/binding").await;
+}
+
+#[tokio::test]
 async fn a_refused_binding_is_tried_again() {
     let mut scene = Scene::new();
     scene.bindings.lock().push(409);

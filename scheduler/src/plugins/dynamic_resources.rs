@@ -24,7 +24,7 @@ impl Plugin for DynamicResources {
     }
 
     fn may_help(&self, _pod: &PodView, event: &ClusterEvent<'_>) -> bool {
-        matches!(event, ClusterEvent::Own { .. })
+        matches!(event, ClusterEvent::Own { old, new } if old.template.wants_devices != new.template.wants_devices)
     }
 }
 

@@ -24,7 +24,10 @@ impl Plugin for NodeUnschedulable {
     }
 
     fn may_help(&self, _pod: &PodView, event: &ClusterEvent<'_>) -> bool {
-        event.node_changed(|c| c.taints) || matches!(event, ClusterEvent::Own { .. })
+        match event {
+            ClusterEvent::Own { old, new } => old.template.tolerations != new.template.tolerations,
+            event => event.node_changed(|c| c.taints),
+        }
     }
 }
 

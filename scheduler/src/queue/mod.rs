@@ -356,7 +356,7 @@ impl PodQueue {
             Place::Active => drop(self.active.insert(entry.rank)),
             Place::Backoff => {
                 let at = self.times.expiry(entry.since, entry.unschedulable, entry.errors);
-                let queue = if entry.errors > 0 { &mut self.error_backoff } else { &mut self.backoff };
+                let queue = if entry.rejected_by.is_empty() { &mut self.error_backoff } else { &mut self.backoff };
                 queue.insert((at, entry.rank));
             }
             Place::Unschedulable => {

@@ -99,6 +99,16 @@ fn errors_wait_until_the_end() {
 }
 
 #[test]
+fn who_nobody_rejected_rests_too() {
+    let mut queue = queue();
+    let p = pod("p", 0);
+    queue.set(&p, &YES, at(0.0));
+    queue.pop(at(0.0));
+    queue.reject(&p.uid, PluginSet::default(), at(0.0));
+    assert_eq!((popped(&mut queue, 0.5), queue.next_due()), (None, Some(at(1.0))));
+}
+
+#[test]
 fn nothing_waits_for_ever() {
     let mut queue = queue();
     let p = pod("p", 0);
