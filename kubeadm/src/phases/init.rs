@@ -135,7 +135,7 @@ impl Init {
         let patience = Timeouts::api(self.timeouts());
         let local = self.config.init.local_api_endpoint.url();
         let cluster = Cluster::connect(&file, Some(&local), patience).await?;
-        if self.kubeconfig == std::path::Path::new(ADMIN_CONF) {
+        if self.kubeconfig == self.kubeconfig_dir.join("admin.conf") {
             let super_admin = self.kubeconfig_dir.join("super-admin.conf");
             crate::admin::ensure(&*self.host, &cluster, &super_admin, &local, patience)
                 .await

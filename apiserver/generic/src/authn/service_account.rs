@@ -116,10 +116,12 @@ impl SigningKey {
         let public = VerifyingKey::from_pem(text)?;
         let public = public.into_iter().next().ok_or_else(|| KeyError("no key found".into()))?;
         let key = match public.algorithm {
-            Algorithm::RS256 => EncodingKey::from_rsa_pem(text),
-            _ => EncodingKey::from_ec_pem(text),
-        }
-        .map_err(|e| KeyError(e.to_string()))?;
+            Algorithm::RS256 => EncodingKey::from_rsa_pem(text).map_err(|e| KeyError(e.to_string()))?,
+            _ => {
+                let pair = runtime::tls::pkcs8::key_pair(text).map_err(|e| KeyError(e.to_string()))?;
+                EncodingKey::from_ec_der(pair.serialized_der())
+            }
+        };
         Ok(Self { id: public.id, algorithm: public.algorithm, key })
     }
 

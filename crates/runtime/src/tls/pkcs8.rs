@@ -25,7 +25,12 @@ pub fn key_pair_of(pkcs8: &[u8]) -> Result<KeyPair, TlsError> {
 
 /// A key pair for signing from the first private key of a PEM text, whatever its wrapping.
 pub fn key_pair(pem: &[u8]) -> Result<KeyPair, TlsError> {
-    match private_key(pem)? {
+    key_pair_from(&private_key(pem)?)
+}
+
+/// A key pair for signing from a private key in any wrapping.
+pub fn key_pair_from(key: &PrivateKeyDer<'_>) -> Result<KeyPair, TlsError> {
+    match key {
         PrivateKeyDer::Pkcs1(key) => key_pair_of(&rsa_to_pkcs8(key.secret_pkcs1_der())),
         PrivateKeyDer::Sec1(key) => key_pair_of(&ec_to_pkcs8(key.secret_sec1_der()).ok_or_else(unusable)?),
         PrivateKeyDer::Pkcs8(key) => key_pair_of(key.secret_pkcs8_der()),
