@@ -1,0 +1,229 @@
+//! kube-controller-manager and kube-apiserver as processes: what the control loops make of objects, also when the
+//! process is killed in the middle.
+//!
+//! Processes, because watches, writes and restarts are tested; decisions are unit tests of the controllers.
+
+use harness::{
+    ApiServer,
+    process::{Process, binary, free_port},
+    server::ADMIN_TOKEN,
+    wait_until,
+};
+use k8s_openapi::api::{
+    apps::v1::{Deployment, ReplicaSet, StatefulSet},
+    batch::v1::Job,
+    core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount},
+    discovery::v1::EndpointSlice,
+};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, PropagationPolicy},
+    core::NamespaceResourceScope,
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+struct Scene {
+    server: ApiServer,
+    client: Client,
+    manager: Process,
+}
+
+fn start(server: &ApiServer) -> Process {
+    let arguments = [
+        format!("--kubeconfig={}", server.kubeconfig_file(ADMIN_TOKEN).display()),
+        "--bind-address=127.0.0.1".to_owned(),
+        format!("--secure-port={}", free_port()),
+        "--leader-elect=false".to_owned(),
+        // A node that nobody runs is not to be evicted from meanwhile.
+        "--controllers=*,-node-lifecycle-controller,-taint-eviction-controller".to_owned(),
+    ];
+    Process::start(&binary("kube-controller-manager"), &arguments, server.path().join("controller-manager.log"))
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let server = ApiServer::start().await;
+        let client = server.admin().await;
+        let manager = start(&server);
+        let scene = Self { server, client, manager };
+        let accounts: Api<ServiceAccount> = scene.api();
+        wait_until("the default service account", || async {
+            accounts.get("default").await.map_err(|e| e.to_string())
+        })
+        .await;
+        scene
+    }
+
+    fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), "default")
+    }
+
+    async fn create<K>(&self, object: Value) -> K
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + std::fmt::Debug
+            + Serialize
+            + DeserializeOwned,
+    {
+        let object: K = serde_json::from_value(object).expect("valid");
+        self.api::<K>().create(&PostParams::default(), &object).await.expect("created")
+    }
+
+    async fn pods(&self, app: &str) -> Vec<Pod> {
+        let params = ListParams::default().labels(&format!("app={app}"));
+        self.api::<Pod>().list(&params).await.expect("Pods").items
+    }
+
+    /// Stands in for kubelets: all Pods of an app run and are ready, or end.
+    async fn advance(&self, app: &str, phase: &str) {
+        for (number, pod) in self.pods(app).await.into_iter().enumerate() {
+            let ip = format!("10.1.0.{}", number + 1);
+            let status = json!({"status": {"phase": phase, "podIP": ip, "podIPs": [{"ip": ip}], "conditions": [
+                {"type": "Ready", "status": "True", "lastTransitionTime": "2024-01-01T00:00:00Z"}]}});
+            // It may be gone meanwhile.
+            let _gone = self
+                .api::<Pod>()
+                .patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&status))
+                .await
+                .is_err();
+        }
+    }
+}
+
+fn template(app: &str, image: &str, policy: &str) -> Value {
+    json!({"metadata": {"labels": {"app": app}},
+        "spec": {"restartPolicy": policy, "terminationGracePeriodSeconds": 0, "nodeName": "n1",
+            "containers": [{"name": "c", "image": image, "ports": [{"name": "http", "containerPort": 8080}]}]}})
+}
+
+fn deployment(image: &str) -> Value {
+    json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": {"replicas": 4,
+        "selector": {"matchLabels": {"app": "web"}}, "template": template("web", image, "Always")}})
+}
+
+#[tokio::test]
+async fn rollouts_survive_a_kill_and_owners_take_their_dependents() {
+    let mut scene = Scene::new().await;
+    let nodes: Api<Node> = Api::all(scene.client.clone());
+    let node: Node = serde_json::from_value(json!({"metadata": {"name": "n1"}})).expect("valid");
+    nodes.create(&PostParams::default(), &node).await.expect("created");
+    scene.create::<Deployment>(deployment("one")).await;
+    let service = json!({"metadata": {"name": "web"}, "spec": {"selector": {"app": "web"},
+        "ports": [{"port": 80, "targetPort": "http"}]}});
+    scene.create::<Service>(service).await;
+    let done = |generation: i64, updated: i32| {
+        let scene = &scene;
+        async move {
+            scene.advance("web", "Running").await;
+            let status = scene.api::<Deployment>().get("web").await.map_err(|e| e.to_string())?.status;
+            let status = status.unwrap_or_default();
+            let counts =
+                (status.observed_generation, status.available_replicas, status.updated_replicas, status.replicas);
+            let all = Some(updated);
+            if counts == (Some(generation), all, all, all) { Ok(()) } else { Err(format!("{counts:?}")) }
+        }
+    };
+    wait_until("the first rollout", || done(1, 4)).await;
+    wait_until("endpoints", || async {
+        let slices =
+            scene.api::<EndpointSlice>().list(&ListParams::default().labels("kubernetes.io/service-name=web")).await;
+        let slices = slices.map_err(|e| e.to_string())?.items;
+        let ready = slices.iter().flat_map(|s| s.endpoints.iter().flatten()).count();
+        let legacy = scene.api::<Endpoints>().get("web").await.map_err(|e| e.to_string())?;
+        let addresses = legacy.subsets.iter().flatten().filter_map(|s| s.addresses.as_ref()).flatten().count();
+        if (ready, addresses) == (4, 4) { Ok(()) } else { Err(format!("{ready} {addresses}")) }
+    })
+    .await;
+    let image = Patch::Strategic(json!({"spec": {"template": template("web", "two", "Always")}}));
+    let api = scene.api::<Deployment>();
+    api.patch("web", &PatchParams::default(), &image).await.expect("patched");
+    wait_until("the second ReplicaSet", || async {
+        let sets = scene.api::<ReplicaSet>().list(&ListParams::default()).await.map_err(|e| e.to_string())?;
+        if sets.items.len() == 2 { Ok(()) } else { Err(format!("{}", sets.items.len())) }
+    })
+    .await;
+    scene.manager.kill();
+    scene.manager = start(&scene.server);
+    let scene = &scene;
+    wait_until("the second rollout", || async {
+        scene.advance("web", "Running").await;
+        let found = scene.api::<Deployment>().get("web").await.map_err(|e| e.to_string())?;
+        let status = found.status.unwrap_or_default();
+        let counts = (status.available_replicas, status.updated_replicas, status.replicas);
+        if counts == (Some(4), Some(4), Some(4)) { Ok(()) } else { Err(format!("{counts:?}")) }
+    })
+    .await;
+    let foreground =
+        DeleteParams { propagation_policy: Some(PropagationPolicy::Foreground), ..DeleteParams::default() };
+    api.delete("web", &foreground).await.expect("deleted");
+    wait_until("the Deployment and all it owned to be gone", || async {
+        let gone = api.get_opt("web").await.map_err(|e| e.to_string())?.is_none();
+        let pods = scene.pods("web").await.len();
+        if gone && pods == 0 { Ok(()) } else { Err(format!("gone: {gone}, Pods: {pods}")) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn jobs_count_and_sets_keep_their_order() {
+    let scene = Scene::new().await;
+    let job = json!({"metadata": {"name": "sum"}, "spec": {"completions": 3, "parallelism": 2,
+        "template": template("sum", "i", "Never")}});
+    scene.create::<Job>(job).await;
+    wait_until("the Job to complete", || async {
+        scene.advance("sum", "Succeeded").await;
+        let status = scene.api::<Job>().get("sum").await.map_err(|e| e.to_string())?.status.unwrap_or_default();
+        let complete = status.conditions.iter().flatten().any(|c| c.type_ == "Complete" && c.status == "True");
+        if complete && status.succeeded == Some(3) { Ok(()) } else { Err(format!("{status:?}")) }
+    })
+    .await;
+    assert_eq!(scene.pods("sum").await.len(), 3);
+    let set = json!({"metadata": {"name": "db"}, "spec": {"replicas": 2, "serviceName": "db",
+        "selector": {"matchLabels": {"app": "db"}}, "template": template("db", "i", "Always")}});
+    scene.create::<StatefulSet>(set).await;
+    wait_until("the first Pod", || async {
+        let names: Vec<String> = scene.pods("db").await.iter().map(ResourceExt::name_any).collect();
+        if names == ["db-0"] { Ok(()) } else { Err(format!("{names:?}")) }
+    })
+    .await;
+    wait_until("the second Pod once the first is ready", || async {
+        scene.advance("db", "Running").await;
+        let status = scene.api::<StatefulSet>().get("db").await.map_err(|e| e.to_string())?.status.unwrap_or_default();
+        if status.ready_replicas == Some(2) { Ok(()) } else { Err(format!("{status:?}")) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn namespaces_are_emptied_before_they_go() {
+    let scene = Scene::new().await;
+    let namespaces: Api<Namespace> = Api::all(scene.client.clone());
+    let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": "short"}})).expect("valid");
+    namespaces.create(&PostParams::default(), &namespace).await.expect("created");
+    let maps: Api<ConfigMap> = Api::namespaced(scene.client.clone(), "short");
+    let held: ConfigMap =
+        serde_json::from_value(json!({"metadata": {"name": "held", "finalizers": ["example.com/keep"]}}))
+            .expect("valid");
+    maps.create(&PostParams::default(), &held).await.expect("created");
+    namespaces.delete("short", &DeleteParams::default()).await.expect("deleted");
+    wait_until("the namespace to say what holds it", || async {
+        let status = namespaces.get("short").await.map_err(|e| e.to_string())?.status.unwrap_or_default();
+        let conditions = status.conditions.unwrap_or_default();
+        let held = conditions.iter().find(|c| c.type_ == "NamespaceFinalizersRemaining" && c.status == "True");
+        let text = held.and_then(|c| c.message.clone()).unwrap_or_default();
+        if text.contains("example.com/keep in 1 resource instances") { Ok(()) } else { Err(format!("{conditions:?}")) }
+    })
+    .await;
+    let free = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    maps.patch("held", &PatchParams::default(), &free).await.expect("patched");
+    wait_until("the namespace to be gone", || async {
+        let found = namespaces.get_opt("short").await.map_err(|e| e.to_string())?;
+        if found.is_none() { Ok(()) } else { Err("it is there".into()) }
+    })
+    .await;
+}
