@@ -47,7 +47,7 @@ use std::sync::Arc;
 
 use ::controller::{EventRecorder, InformerSet, LeaderConfig, LeaderElector, LeaderError, QueueMetrics};
 use client::{ClientMetrics, Connection};
-use runtime::{Runtime, health::Scope};
+use runtime::{Runtime, features::FeatureGates, health::Scope};
 use tokio_util::sync::CancellationToken;
 
 use crate::{context::Context, credentials::Clients, options::Options};
@@ -91,12 +91,17 @@ pub enum StartError {
 
 /// Runs the component until it is told to stop.
 pub async fn run(options: Options, runtime: Runtime) -> Result<(), StartError> {
-    let problems = options.validate();
+    let mut problems = options.validate();
+    let gates = options.gates().unwrap_or_else(|more| {
+        problems.extend(more);
+        FeatureGates::default()
+    });
     match problems.as_slice() {
         [] => {}
         [one] => return Err(StartError::Flags(one.clone())),
         all => return Err(StartError::Flags(format!("[{}]", all.join(", ")))),
     }
+    runtime::metrics::feature_gates(&runtime.registry, &gates)?;
     let options = Arc::new(options);
     let metrics = ClientMetrics::new(&runtime.registry)?;
     let clients = Clients::new(Arc::clone(&options), metrics.clone());

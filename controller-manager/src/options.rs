@@ -3,6 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
+use runtime::features::{FeatureGates, Gate};
 use runtime::flags::{
     ClientArgs, DelegatedAuthArgs, LeaderElectionArgs, MetricsArgs, ProfilingArgs, SecureServingArgs, duration,
 };
@@ -70,6 +71,9 @@ pub struct GenericOptions {
     /// 'foo', '-foo' disables the controller named 'foo'.
     #[arg(long, value_delimiter = ',', default_value = "*", allow_hyphen_values = true)]
     pub controllers: Vec<String>,
+    /// A set of key=value pairs that describe feature gates for alpha/experimental features.
+    #[arg(long)]
+    pub feature_gates: Vec<String>,
     /// Interval between starting controllers.
     #[arg(long, default_value = "0", value_parser = duration)]
     pub controller_start_interval: Duration,
@@ -171,14 +175,36 @@ pub struct CollectionOptions {
     pub concurrent_gc_syncs: usize,
 }
 
+/// Gates whose behaviour is always on here; only their legal value is taken.
+const GATES: &[Gate] = &[
+    Gate::locked("JobBackoffLimitPerIndex"),
+    Gate::locked("JobPodReplacementPolicy"),
+    Gate::locked("JobSuccessPolicy"),
+    Gate::locked("RotateKubeletServerCertificate"),
+    Gate::locked("StatefulSetAutoDeletePVC"),
+];
+
 impl Options {
-    /// All that is wrong.
+    /// The gates as the flags set them.
+    pub(crate) fn gates(&self) -> Result<FeatureGates, Vec<String>> {
+        let settings = FeatureGates::parse(&self.generic.feature_gates, true).map_err(|e| vec![e])?;
+        FeatureGates::new(GATES, &settings)
+    }
+
+    /// All that is wrong, gates aside.
     pub fn validate(&self) -> Vec<String> {
         let mut problems = self.leader_election.validate();
         problems.extend(self.metrics.validate());
         problems.extend(self.signing.validate());
         problems.extend(self.ipam.validate());
         problems.extend(self.nodes.validate());
+        let shown = &self.metrics;
+        if !shown.disabled_metrics.is_empty()
+            || !shown.allow_metric_labels.0.is_empty()
+            || shown.allow_metric_labels_manifest.is_some()
+        {
+            problems.push("--disabled-metrics, --allow-metric-labels and its manifest are not supported".into());
+        }
         problems.extend(table::unknown(&self.generic.controllers));
         let bounded = [
             ("--max-endpoints-per-slice", self.endpoints.max_endpoints_per_slice),
