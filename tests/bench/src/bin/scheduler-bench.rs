@@ -88,12 +88,16 @@ fn usage(process: u32) -> (f64, f64) {
     ((number(11) + number(12)) / TICKS, number(21) * 4096.0 / 1e6)
 }
 
-/// Pods that the scheduler says it has bound.
-async fn bound(port: u16) -> usize {
+/// A client of the scheduler itself.
+fn scheduler_client(port: u16) -> Client {
     let mut config = kube::Config::new(format!("https://127.0.0.1:{port}").parse().expect("a URL"));
     config.accept_invalid_certs = true;
     config.auth_info.token = Some(ADMIN_TOKEN.to_owned().into());
-    let Ok(client) = Client::try_from(config) else { return 0 };
+    Client::try_from(config).expect("a client")
+}
+
+/// Pods that the scheduler says it has bound.
+async fn bound(client: &Client) -> usize {
     let request = Request::get("/metrics").body(Vec::new()).expect("a request");
     let text = client.request_text(request).await.unwrap_or_default();
     let counts = |l: &&str| l.starts_with("scheduler_schedule_attempts_total") && l.contains("result=\"scheduled\"");
@@ -125,11 +129,12 @@ async fn run(options: &Options, kind: &str) {
         "--kube-api-burst=100000".to_owned(),
     ];
     let scheduler = Process::start(&binary("kube-scheduler"), &arguments, server.path().join("scheduler.log"));
+    let watcher = scheduler_client(port);
     let mut began = Instant::now();
     let mut seen = 0;
     while seen < options.pods {
         tokio::time::sleep(Duration::from_millis(20)).await;
-        let now = bound(port).await;
+        let now = bound(&watcher).await;
         if seen == 0 && now == 0 {
             began = Instant::now();
         }
