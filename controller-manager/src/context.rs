@@ -1,9 +1,10 @@
 //! What controllers work with.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use ::controller::{
-    Driver, EventRecorder, Informer, InformerSet, Queue, QueueConfig, QueueMetrics, RateLimiting, Reconcile, Retries,
+    Driver, EventRecorder, Informer, InformerSet, Outcome, Queue, QueueConfig, QueueMetrics, RateLimiting, Reconcile,
+    Retries,
 };
 use futures::{
     FutureExt,
@@ -15,6 +16,10 @@ use runtime::{clock::Clock, tasks::TaskGroup};
 use tokio_util::sync::CancellationToken;
 
 use crate::{StartError, credentials::Clients, options::Options};
+
+/// What a reconciler answers while its caches do not show its own writes: come again shortly. That is no failure, so it
+/// does not count against the limits of failures.
+pub(crate) const LAG: Outcome = Outcome::After(Duration::from_millis(50));
 
 /// Shared by all controllers of the process while it leads. Cheap to clone.
 #[derive(Clone)]

@@ -22,7 +22,10 @@ use kube::{
 use runtime::clock::Clock;
 
 use super::{plan, schedule::Schedule};
-use crate::views::{self, JobView};
+use crate::{
+    context,
+    views::{self, JobView},
+};
 
 pub(super) struct Reconciler {
     pub(super) client: Client,
@@ -46,7 +49,7 @@ impl Reconcile for Reconciler {
         let seen =
             |resource: &str| if resource == "jobs" { self.jobs.last_revision() } else { self.crons.last_revision() };
         if !self.own.lagging(key, seen).is_empty() {
-            return Ok(Outcome::Backoff);
+            return Ok(context::LAG);
         }
         let jobs = self.jobs.by_index(views::BY_CONTROLLER, &cron.uid);
         let mut status = cron.status.clone().unwrap_or_default();

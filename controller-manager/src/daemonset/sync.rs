@@ -62,7 +62,7 @@ impl Reconcile for Reconciler {
             _ => shared.sets.last_revision(),
         };
         if !shared.own.lagging(key, seen).is_empty() {
-            return Ok(Outcome::Backoff);
+            return Ok(context::LAG);
         }
         let spec = set.spec.clone().unwrap_or_default();
         let selector = children::selector_of(&spec.selector)?;

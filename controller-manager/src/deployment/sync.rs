@@ -55,7 +55,7 @@ impl Reconcile for Reconciler {
             _ => self.shared.deployments.last_revision(),
         };
         if !self.shared.own.lagging(key, seen).is_empty() {
-            return Ok(Outcome::Backoff);
+            return Ok(context::LAG);
         }
         let deployment = deployment.view.0.clone();
         let now = context::now(self.clock.as_ref());

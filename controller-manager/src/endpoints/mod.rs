@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 
 use crate::{
     StartError,
-    context::{Context, Syncs},
+    context::{self, Context, Syncs},
     endpointslice::{
         self,
         plan::{TriggerTimes, selector_of, selects},
@@ -133,7 +133,7 @@ impl Reconcile for Reconciler {
         };
         let Some(selector) = selector_of(&service) else { return Ok(Outcome::Done) };
         if !shared.own.lagging(key, |_| shared.endpoints.last_revision()).is_empty() {
-            return Ok(Outcome::Backoff);
+            return Ok(context::LAG);
         }
         let mut pods = shared.pods.in_namespace(&key.namespace);
         pods.retain(|p| selects(selector, &p.labels));

@@ -19,7 +19,7 @@ use self::plan::TriggerTimes;
 use crate::{
     StartError,
     children::owner_reference,
-    context::{Context, Syncs},
+    context::{self, Context, Syncs},
     slices::{self, BY_SERVICE, Blueprint, MANAGED_BY, SERVICE_NAME, SliceView, Writer},
     table::Started,
     views::{NodeView, PodView},
@@ -168,7 +168,7 @@ impl Reconcile for Reconciler {
             return Ok(Outcome::Done);
         }
         if shared.writer.lags(key, &shared.slices) {
-            return Ok(Outcome::Backoff);
+            return Ok(context::LAG);
         }
         let mut pods = shared.pods.in_namespace(&key.namespace);
         pods.retain(|p| plan::selects(selector, &p.labels));

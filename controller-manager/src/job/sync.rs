@@ -1,6 +1,6 @@
 //! One reconciliation of a Job.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc};
 
 use ::controller::{
     EventRecorder, EventType, ObjectKey, Outcome, Reconcile, ReconcileError, events::reference_to, slow_start,
@@ -29,8 +29,6 @@ use crate::{
 
 const PODS: &str = "pods";
 const JOBS: &str = "jobs";
-/// Time after which a cache is looked at again that did not show an own write.
-const LAG: Duration = Duration::from_millis(100);
 
 pub(super) struct Reconciler {
     pub(super) shared: Arc<Shared>,
@@ -71,7 +69,7 @@ impl Reconcile for Reconciler {
             _ => shared.jobs.last_revision(),
         };
         if !shared.own.lagging(key, seen).is_empty() {
-            return Ok(Outcome::After(LAG));
+            return Ok(context::LAG);
         }
         let allowed = shared.expectations.satisfied(key);
         let pods = self.claim(key, &job.view.0).await?;

@@ -16,7 +16,7 @@ use k8s_openapi::api::{
 use crate::{
     StartError,
     children::{name_prefix, owner_reference},
-    context::{Context, Syncs},
+    context::{self, Context, Syncs},
     endpointslice,
     slices::{self, BY_SERVICE, Blueprint, MANAGED_BY, Plan, SERVICE_NAME, SliceView, Writer},
     table::Started,
@@ -110,7 +110,7 @@ impl Reconcile for Reconciler {
     async fn reconcile(&self, key: &ObjectKey) -> Result<Outcome, ReconcileError> {
         let shared = &self.0;
         if shared.writer.lags(key, &shared.slices) {
-            return Ok(Outcome::Backoff);
+            return Ok(context::LAG);
         }
         let own = shared.slices.by_index(BY_SERVICE, &key.to_string());
         let existing: Vec<Arc<EndpointSlice>> =

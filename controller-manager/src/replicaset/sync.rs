@@ -42,7 +42,7 @@ impl<K: ReplicaKind> Reconcile for Reconciler<K> {
             return Ok(Outcome::Done);
         };
         if !self.shared.own.lagging(key, |resource| self.seen(resource)).is_empty() {
-            return Ok(Outcome::Backoff);
+            return Ok(context::LAG);
         }
         // Asked before the Pods are read: what is observed in between makes the answer old, not wrong.
         let act = self.shared.expectations.satisfied(key) && set.meta().deletion_timestamp.is_none();

@@ -54,7 +54,7 @@ impl Reconcile for Reconciler {
             _ => shared.sets.last_revision(),
         };
         if !shared.own.lagging(key, seen).is_empty() {
-            return Ok(Outcome::Backoff);
+            return Ok(context::LAG);
         }
         let set = &set.view.0;
         let pods = self.claim(key, set).await?;
