@@ -116,7 +116,7 @@ impl Host {
             let children = command("pgrep", &["-P", &host.outer.id().to_string()]).out;
             children.lines().next().and_then(|pid| pid.trim().parse().ok())
         });
-        segment.plug(host.first, name);
+        segment.plug(host.first, &format!("port{number}"));
         host.wait_for("its set-up", |host| host.directory.path().join("ready").exists().then_some(()));
         host
     }

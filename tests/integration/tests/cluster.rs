@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use harness::{Host, Segment, process::binary};
+use harness::{Host, Kubectl, Segment, process::binary};
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("the workspace").to_owned()
@@ -50,4 +50,175 @@ fn quick_start_runs_stops_starts_and_leaves_nothing() {
     run("delete");
     assert_eq!(host.run(&programs(), "pgrep -x 'kubelet|kube-apiserver|containerd'").out, "");
     assert_eq!(host.run(&programs(), "iptables-save | grep -c KUBE-SVC").out.trim(), "0");
+}
+
+const KUBELET: &str = "apiVersion: kubeadm.k8s.io/v1beta4
+kind: ClusterConfiguration
+networking:
+  podSubnet: 10.244.0.0/16
+---
+apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+failSwapOn: false
+failCgroupV1: false
+";
+const CONTAINERD: &str = r#"version = 2
+[plugins."io.containerd.grpc.v1.cri"]
+  restrict_oom_score_adj = true
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "/usr/lib/cni"
+    conf_dir = "/etc/cni/net.d"
+"#;
+
+/// A host with a container runtime and two versions of the example's page.
+fn machine(segment: &Segment, name: &str, number: u8) -> Host {
+    let host = Host::new(segment, name, number);
+    let ok = |line: &str| host.ok(&programs(), line);
+    ok(&format!(
+        "mkdir -p /run/containerd /opt/page/bin /opt/page/www; cat >/opt/containerd.toml <<'E'\n{CONTAINERD}E"
+    ));
+    ok("setsid containerd --config /opt/containerd.toml >/var/log/containerd.log 2>&1 </dev/null &");
+    until(&host, 30, "ctr version", |_| true);
+    ok("cp /bin/busybox /opt/page/bin/busybox");
+    for version in ["v1", "v2"] {
+        let image = format!("timonel.local/web:{version}");
+        let entry = r#"["/bin/busybox","httpd","-f","-p","8080","-h","/www"]"#;
+        let script = format!("{}/deploy/examples/image.sh", repository().display());
+        ok(&format!("echo page {version} >/opt/page/www/index.html"));
+        ok(&format!(
+            "bash {script} {image} /opt/page /opt/page.tar '{entry}' && ctr -n k8s.io images import /opt/page.tar"
+        ));
+    }
+    host
+}
+
+/// Three machines: a control plane with etcd, and two workers.
+struct Cluster {
+    master: Host,
+    workers: [Host; 2],
+    _segment: Segment,
+}
+
+impl Cluster {
+    fn new() -> Self {
+        let segment = Segment::new("10.72.0");
+        let master = machine(&segment, "master", 1);
+        let workers = [machine(&segment, "worker1", 2), machine(&segment, "worker2", 3)];
+        let ok = |host: &Host, line: &str| host.ok(&programs(), line);
+        ok(&master, &format!("cat >/opt/kubeadm.yaml <<'E'\n{KUBELET}E"));
+        ok(&master, "kubeadm init --config /opt/kubeadm.yaml --ignore-preflight-errors=all");
+        let join = ok(&master, "kubeadm token create --print-join-command");
+        for worker in &workers {
+            let joined = ok(worker, &format!("{} --ignore-preflight-errors=all", join.trim()));
+            assert!(joined.contains("This node has joined the cluster"), "{joined}");
+        }
+        Self { master, workers, _segment: segment }
+    }
+
+    /// Runs the stock kubectl on the control plane.
+    fn kubectl(&self, arguments: &str) -> String {
+        self.master.ok(&programs(), &Self::line(arguments))
+    }
+
+    fn line(arguments: &str) -> String {
+        let stock = Kubectl::stock().pop().expect("a stock kubectl");
+        format!("{} --kubeconfig /etc/kubernetes/admin.conf {arguments}", stock.display())
+    }
+
+    fn until(&self, limit: u64, arguments: &str, wanted: impl Fn(&str) -> bool) -> String {
+        until(&self.master, limit, &Self::line(arguments), wanted)
+    }
+
+    fn rollout(&self) {
+        self.kubectl("rollout status deployment/web --timeout=120s");
+    }
+
+    /// Name, node and address of the example's Pods that are to stay.
+    fn pods(&self) -> Vec<[String; 3]> {
+        let path = "{range .items[*]}{.metadata.name} {.spec.nodeName} {.status.podIP} {.metadata.deletionTimestamp}{\"\\n\"}{end}";
+        let all = self.kubectl(&format!("get pods -l app=web -o jsonpath='{path}'"));
+        let pods = all.lines().filter_map(|line| {
+            let mut words = line.split(' ').map(str::to_owned);
+            let pod = [words.next()?, words.next()?, words.next()?];
+            words.next().is_none_or(|deleted| deleted.is_empty()).then_some(pod)
+        });
+        pods.collect()
+    }
+
+    fn page_from(&self, pod: &str, address: &str) -> String {
+        self.kubectl(&format!("exec {pod} -- /bin/busybox timeout 5 /bin/busybox wget -q -O - http://{address}/"))
+    }
+}
+
+#[test]
+fn three_machines_run_update_lose_and_drain() {
+    let mut cluster = Cluster::new();
+    let nodes = |out: &str| out.lines().filter(|line| line.contains(" Ready ")).count() == 3;
+    cluster.until(120, "get nodes --no-headers", nodes);
+    cluster.kubectl(&format!("apply -f {}/deploy/examples/deploy.yaml", repository().display()));
+    cluster.rollout();
+
+    // Pods of both workers reach each other, the Service, and its name.
+    let pods = cluster.pods();
+    let on =
+        |node: &str| pods.iter().find(|pod| pod[1] == node).unwrap_or_else(|| panic!("no Pod on {node}: {pods:?}"));
+    let (near, far) = (on("worker1"), on("worker2"));
+    assert_eq!(cluster.page_from(&near[0], &format!("{}:8080", far[2])), "page v1\n");
+    let service = cluster.kubectl("get service web -o jsonpath={.spec.clusterIP}");
+    assert_eq!(cluster.page_from(&far[0], &service), "page v1\n");
+    let looked_up =
+        cluster.kubectl(&format!("exec {} -- /bin/busybox nslookup web.default.svc.cluster.local", near[0]));
+    assert!(looked_up.contains(&service), "{looked_up}");
+    let page = |host: &Host, address: &str| host.ok(&programs(), &format!("curl -sf -m 5 http://{address}/"));
+    for host in [&cluster.master, &cluster.workers[0], &cluster.workers[1]] {
+        assert_eq!(page(host, &service), "page v1\n", "cluster IP from {}", host.name());
+        assert_eq!(page(&cluster.master, &format!("{}:30080", host.address())), "page v1\n", "node port");
+    }
+
+    // Rolling update, rollback, scale. Rules follow the endpoints within seconds.
+    let becomes = |wanted: &str| {
+        let every = format!("for i in $(seq 10); do curl -sf -m 5 http://{service}/ || exit 1; done");
+        until(&cluster.master, 20, &every, |out| out.lines().all(|line| line == wanted));
+    };
+    cluster.kubectl("set image deployment/web web=timonel.local/web:v2");
+    cluster.rollout();
+    becomes("page v2");
+    cluster.kubectl("rollout undo deployment/web");
+    cluster.rollout();
+    becomes("page v1");
+    cluster.kubectl("scale deployment/web --replicas=5");
+    cluster.rollout();
+    assert_eq!(cluster.pods().len(), 5);
+
+    // Streams.
+    let pod = &cluster.pods()[0][0];
+    let forwarded = format!(
+        "{} & p=$!; trap 'kill $p' EXIT; until curl -sf -m 2 http://127.0.0.1:18080/; do sleep 0.2; done",
+        Cluster::line(&format!("port-forward {pod} 18080:8080 >/dev/null"))
+    );
+    assert_eq!(cluster.master.ok(&programs(), &forwarded), "page v1\n");
+    cluster.kubectl(
+        "run counter --image=timonel.local/web:v1 --restart=Never --command -- /bin/busybox sh -c \
+                     'for i in 1 2 3; do echo line $i; sleep 1; done'",
+    );
+    cluster.kubectl("wait --for=condition=Ready pod/counter --timeout=60s");
+    assert_eq!(cluster.kubectl("logs -f counter"), "line 1\nline 2\nline 3\n");
+
+    // A drained node has no Pods but those of DaemonSets.
+    cluster.kubectl("drain worker1 --ignore-daemonsets --delete-emptydir-data --force --timeout=120s");
+    cluster.rollout();
+    assert!(cluster.pods().iter().all(|pod| pod[1] == "worker2"), "{:?}", cluster.pods());
+    cluster.kubectl("uncordon worker1");
+
+    // A lost node's Pods are replaced elsewhere once they no longer tolerate that.
+    let patch = r#"{"spec":{"template":{"spec":{"tolerations":[
+        {"key":"node.kubernetes.io/unreachable","operator":"Exists","effect":"NoExecute","tolerationSeconds":2},
+        {"key":"node.kubernetes.io/not-ready","operator":"Exists","effect":"NoExecute","tolerationSeconds":2}]}}}}"#;
+    cluster.kubectl(&format!("patch deployment web -p '{patch}'"));
+    cluster.rollout();
+    cluster.workers[1].power_off();
+    cluster.until(120, "get node worker2 --no-headers", |out| out.contains("NotReady"));
+    let elsewhere = "get pods -l app=web --field-selector=spec.nodeName=worker1 --no-headers";
+    cluster.until(120, elsewhere, |out| out.lines().filter(|line| line.contains("1/1   Running")).count() == 5);
+    becomes("page v1");
 }
