@@ -5,7 +5,8 @@ cd "$(dirname "$0")/.."
 
 say() { printf '\n== %s\n' "$*"; }
 
-packages=(ca-certificates curl gcc libc6-dev protobuf-compiler libprotobuf-dev etcd-server iptables iproute2 unzip python3-pip)
+packages=(ca-certificates curl gcc libc6-dev protobuf-compiler libprotobuf-dev unzip python3-pip procps
+    etcd-server iptables iproute2 conntrack containerd runc containernetworking-plugins busybox-static prometheus)
 missing=()
 for package in "${packages[@]}"; do
     dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")

@@ -2,6 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -30,8 +31,39 @@ fn until(host: &Host, limit: u64, line: &str, wanted: impl Fn(&str) -> bool) -> 
     }
 }
 
+/// Runs Prometheus with the configuration of `deploy/` until it has scraped every component.
+fn prometheus_sees_everything(host: &Host) {
+    let deploy = repository().join("deploy/prometheus");
+    let kubectl = "/opt/timonel/bin/kubectl --kubeconfig /etc/kubernetes/admin.conf";
+    host.ok(&programs(), &format!("{kubectl} apply --server-side -f {}/access.yaml", deploy.display()));
+    let secret = format!("{kubectl} get secret prometheus-token -n kube-system -o yaml");
+    until(host, 20, &secret, |out| out.contains("token:"));
+    host.ok(
+        &programs(),
+        &format!(
+            "mkdir -p /opt/prometheus && cd /opt/prometheus && sed 's/15s/1s/' {}/prometheus.yml >prometheus.yml && \
+             {secret} | sed -n 's/^  token: //p' | base64 -d >token && \
+             (setsid prometheus --config.file=prometheus.yml --storage.tsdb.path=data \
+              --web.listen-address=127.0.0.1:9090 >/var/log/prometheus.log 2>&1 </dev/null & echo $! >pid)",
+            deploy.display()
+        ),
+    );
+    let up =
+        "curl -sf 'http://127.0.0.1:9090/api/v1/query?query=up' | grep -o '\"[01]\"\\]' | sort | uniq -c | tr -s ' '";
+    until(host, 60, up, |out| out.trim() == "6 \"1\"]");
+    host.ok(&programs(), "kill $(cat /opt/prometheus/pid)");
+}
+
+/// The hosts of one test at a time: each is a whole machine's work.
+static MACHINES: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    MACHINES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[test]
 fn quick_start_runs_stops_starts_and_leaves_nothing() {
+    let _alone = alone();
     let segment = Segment::new("10.71.0");
     let host = Host::new(&segment, "single", 1);
     let script = format!("TIMONEL_BIN={} bash {}/deploy/quickstart.sh", programs().display(), repository().display());
@@ -40,6 +72,7 @@ fn quick_start_runs_stops_starts_and_leaves_nothing() {
     for place in ["(cluster IP)", "(node port)", "(name)"] {
         assert!(first.contains(&format!("{place}: hello from timonel")), "{place} in {first}");
     }
+    prometheus_sees_everything(&host);
     let again = run("");
     assert!(again.contains("(name): hello from timonel") && !again.contains("kubeadm init"), "{again}");
     run("stop");
@@ -152,6 +185,7 @@ impl Cluster {
 
 #[test]
 fn three_machines_run_update_lose_and_drain() {
+    let _alone = alone();
     let mut cluster = Cluster::new();
     let nodes = |out: &str| out.lines().filter(|line| line.contains(" Ready ")).count() == 3;
     cluster.until(120, "get nodes --no-headers", nodes);
