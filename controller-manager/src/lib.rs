@@ -11,6 +11,7 @@
 //! 2. A row in [`table::CONTROLLERS`]: the name that `--controllers` knows, older names, whether it is on by default.
 //! 3. Its flags in [`options::Options`], with validation in `Options::validate`.
 
+mod aggregation;
 mod bootstrap;
 mod certificates;
 mod children;
