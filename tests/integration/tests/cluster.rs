@@ -85,6 +85,40 @@ fn quick_start_runs_stops_starts_and_leaves_nothing() {
     assert_eq!(host.run(&programs(), "iptables-save | grep -c KUBE-SVC").out.trim(), "0");
 }
 
+#[test]
+fn a_rolling_update_outlives_the_death_of_any_process() {
+    let _alone = alone();
+    let segment = Segment::new("10.73.0");
+    let host = Host::new(&segment, "mortal", 1);
+    let script = format!("TIMONEL_BIN={} bash {}/deploy/quickstart.sh", programs().display(), repository().display());
+    host.ok(&programs(), &script);
+    let image = "ctr -n k8s.io images tag timonel.local/web:v1 timonel.local/web:v2";
+    host.ok(&programs(), image);
+    let stock = Kubectl::stock().pop().expect("a stock kubectl");
+    let kubectl = |line: &str| format!("{} --kubeconfig /etc/kubernetes/admin.conf {line}", stock.display());
+    let programs_to_kill = ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy"];
+    for (round, victim) in programs_to_kill.into_iter().enumerate() {
+        let version = if round % 2 == 0 { "v2" } else { "v1" };
+        host.ok(&programs(), &kubectl(&format!("create configmap before-{victim} --from-literal=round={round}")));
+        host.ok(&programs(), &kubectl(&format!("set image deployment/web web=timonel.local/web:{version}")));
+        host.ok(&programs(), &format!("pkill -9 -f '^([^ ]*/)?{victim} '"));
+        until(&host, 120, &kubectl("rollout status deployment/web --timeout=10s"), |out| out.contains("successfully"));
+        let kept =
+            host.ok(&programs(), &kubectl(&format!("get configmap before-{victim} -o jsonpath={{.data.round}}")));
+        assert_eq!(kept, round.to_string(), "{victim}");
+        let images = "get pods -l app=web -o jsonpath='{range .items[*]}{.metadata.deletionTimestamp} \
+                      {.spec.containers[0].image}{\"\\n\"}{end}'";
+        let wanted = format!(" timonel.local/web:{version}");
+        until(&host, 90, &kubectl(images), |out| {
+            let staying: Vec<&str> = out.lines().filter(|line| line.starts_with(' ')).map(str::trim_end).collect();
+            staying.len() == 3 && staying.iter().all(|line| line.trim_start() == wanted.trim_start())
+        });
+        let address = host.ok(&programs(), &kubectl("get service web -o jsonpath={.spec.clusterIP}"));
+        until(&host, 60, &format!("curl -sf -m 5 http://{address}/"), |out| out == "hello from timonel\n");
+    }
+    host.ok(&programs(), &format!("{script} delete"));
+}
+
 const KUBELET: &str = "apiVersion: kubeadm.k8s.io/v1beta4
 kind: ClusterConfiguration
 networking:
