@@ -112,7 +112,7 @@ fn network_tools(host: &dyn Host, recipe: &mut Recipe) -> Result<Vec<PathBuf>> {
         linked.push(extension.clone());
         recipe.entries.insert(extension.clone(), Entry::Copy(extension));
     }
-    for name in ["ip", "nft", "conntrack", "ipset", "sysctl", "modprobe"] {
+    for name in ["ip", "bridge", "nft", "conntrack", "ipset", "sysctl", "modprobe"] {
         linked.extend(extra_program(host, recipe, name));
     }
     Ok(linked)
