@@ -21,6 +21,7 @@ mod credentials;
 mod cronjob;
 mod daemonset;
 mod deployment;
+mod disruption;
 mod endpoints;
 mod endpointslice;
 mod job;

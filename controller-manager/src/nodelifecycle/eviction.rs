@@ -116,7 +116,8 @@ struct Evictor {
     scheduled: Mutex<HashMap<ObjectKey, Scheduled>>,
 }
 
-fn reference(key: &ObjectKey, uid: &str) -> ObjectReference {
+/// Reference to a Pod that is known by its key.
+pub(crate) fn reference(key: &ObjectKey, uid: &str) -> ObjectReference {
     ObjectReference {
         api_version: Some("v1".to_owned()),
         kind: Some("Pod".to_owned()),
