@@ -2,6 +2,14 @@
 //!
 //! Objects are value trees in the storage version, defaulted. Texts are those of API validation v1.36.
 
+mod batch;
+mod container;
+mod content;
+mod pod;
+mod read;
+mod service;
+#[cfg(test)]
+mod tests;
 mod workloads;
 
 use machinery::{
@@ -13,8 +21,19 @@ use serde_json::Value;
 /// Checks a new object.
 pub fn create(gvk: &GroupVersionKind, object: &Value) -> ErrorList {
     let mut errors = ErrorList::default();
-    if let ("apps", _) = (gvk.group.as_str(), gvk.kind.as_str()) {
-        workloads::create(&gvk.kind, object, &mut errors);
+    match (gvk.group.as_str(), gvk.kind.as_str()) {
+        ("", "Pod") => pod::create(object, &mut errors),
+        ("", "ReplicationController") => workloads::replication_controller(object, &mut errors),
+        ("", "ConfigMap") => content::config_map(object, &mut errors),
+        ("", "Secret") => content::secret(object, &mut errors),
+        ("", "Service") => service::check(object, &mut errors),
+        ("apps", kind) => workloads::create(kind, object, &mut errors),
+        ("batch", "Job") => batch::job(object, &mut errors),
+        ("batch", "CronJob") => {
+            batch::cron_job(object, &mut errors);
+            batch::new_schedule(object, &mut errors);
+        }
+        _ => {}
     }
     errors
 }
@@ -22,8 +41,35 @@ pub fn create(gvk: &GroupVersionKind, object: &Value) -> ErrorList {
 /// Checks an updated object against the stored one.
 pub fn update(gvk: &GroupVersionKind, new: &Value, old: &Value, subresource: &str) -> ErrorList {
     let mut errors = ErrorList::default();
-    if let ("apps", "") = (gvk.group.as_str(), subresource) {
-        workloads::update(&gvk.kind, new, old, &mut errors);
+    if !subresource.is_empty() {
+        return errors;
+    }
+    let spec_changed = !read::same("spec", new.get("spec"), old.get("spec"));
+    match (gvk.group.as_str(), gvk.kind.as_str()) {
+        ("", "Pod") => pod::update(new, old, &mut errors),
+        ("", "ReplicationController") if spec_changed => workloads::replication_controller(new, &mut errors),
+        ("", "ConfigMap") => {
+            content::unchanged(new, old, &mut errors);
+            content::config_map(new, &mut errors);
+        }
+        ("", "Secret") => {
+            content::same_type(new, old, &mut errors);
+            content::unchanged(new, old, &mut errors);
+            content::secret(new, &mut errors);
+        }
+        ("", "Service") if spec_changed => {
+            service::check(new, &mut errors);
+            service::update(new, old, &mut errors);
+        }
+        ("apps", kind) => workloads::update(kind, new, old, &mut errors),
+        ("batch", "Job") => batch::job_update(new, old, &mut errors),
+        ("batch", "CronJob") if spec_changed => {
+            batch::cron_job(new, &mut errors);
+            if new.pointer("/spec/schedule") != old.pointer("/spec/schedule") {
+                batch::new_schedule(new, &mut errors);
+            }
+        }
+        _ => {}
     }
     errors
 }
