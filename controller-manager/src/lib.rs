@@ -32,6 +32,7 @@ mod nodelifecycle;
 pub mod options;
 mod podgc;
 mod replicaset;
+mod resourcequota;
 mod revisions;
 mod rootca;
 mod serve;

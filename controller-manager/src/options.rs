@@ -116,6 +116,12 @@ pub struct WorkerOptions {
     /// The period for syncing namespace life-cycle updates.
     #[arg(long, default_value = "5m", value_parser = duration)]
     pub namespace_sync_period: Duration,
+    /// The number of resource quotas that are allowed to sync concurrently.
+    #[arg(long, default_value_t = 5)]
+    pub concurrent_resource_quota_syncs: usize,
+    /// The period for syncing quota usage status in the system.
+    #[arg(long, default_value = "5m", value_parser = duration)]
+    pub resource_quota_sync_period: Duration,
 }
 
 /// Endpoints and EndpointSlices.
@@ -260,6 +266,10 @@ impl Options {
             "NamespaceController": {
                 "ConcurrentNamespaceSyncs": self.workers.concurrent_namespace_syncs,
                 "NamespaceSyncPeriod": seconds(self.workers.namespace_sync_period),
+            },
+            "ResourceQuotaController": {
+                "ConcurrentResourceQuotaSyncs": self.workers.concurrent_resource_quota_syncs,
+                "ResourceQuotaSyncPeriod": seconds(self.workers.resource_quota_sync_period),
             },
             "EndpointController": {"ConcurrentEndpointSyncs": self.endpoints.concurrent_endpoint_syncs},
             "EndpointSliceController": {

@@ -75,6 +75,7 @@ pub(crate) const CONTROLLERS: &[Controller] = controllers! {
     "ttl-controller" "ttl" on crate::ttl::start;
     "bootstrap-signer-controller" "bootstrapsigner" off crate::bootstrap::start_signer;
     "token-cleaner-controller" "tokencleaner" off crate::bootstrap::start_cleaner;
+    "resourcequota-controller" "resourcequota" on crate::resourcequota::start;
     "disruption-controller" "disruption" on crate::disruption::start;
     "clusterrole-aggregation-controller" "clusterrole-aggregation" on crate::aggregation::start;
     "node-ipam-controller" "nodeipam" on crate::nodeipam::start;
