@@ -5,6 +5,8 @@
 mod batch;
 mod container;
 mod content;
+mod core;
+mod extension;
 mod pod;
 mod read;
 mod service;
@@ -27,6 +29,14 @@ pub fn create(gvk: &GroupVersionKind, object: &Value) -> ErrorList {
         ("", "ConfigMap") => content::config_map(object, &mut errors),
         ("", "Secret") => content::secret(object, &mut errors),
         ("", "Service") => service::check(object, &mut errors),
+        ("", "Node") => core::node(object, &mut errors),
+        ("", "PersistentVolume") => core::volume(object, &mut errors),
+        ("", "PersistentVolumeClaim") => core::claim(object, &mut errors),
+        ("rbac.authorization.k8s.io", kind) => rbac(kind, object, &mut errors),
+        ("policy", "PodDisruptionBudget") => extension::budget(object, &mut errors),
+        ("scheduling.k8s.io", "PriorityClass") => extension::priority_class(object, &mut errors),
+        ("coordination.k8s.io", "Lease") => extension::lease(object, &mut errors),
+        ("certificates.k8s.io", "CertificateSigningRequest") => extension::signing_request(object, &mut errors),
         ("apps", kind) => workloads::create(kind, object, &mut errors),
         ("batch", "Job") => batch::job(object, &mut errors),
         ("batch", "CronJob") => {
@@ -61,6 +71,22 @@ pub fn update(gvk: &GroupVersionKind, new: &Value, old: &Value, subresource: &st
             service::check(new, &mut errors);
             service::update(new, old, &mut errors);
         }
+        ("", "Node") if spec_changed => {
+            core::node(new, &mut errors);
+            core::node_update(new, old, &mut errors);
+        }
+        ("", "PersistentVolumeClaim") if spec_changed => core::claim_update(new, old, &mut errors),
+        ("rbac.authorization.k8s.io", kind) => {
+            rbac(kind, new, &mut errors);
+            extension::same_role(new, old, &mut errors);
+        }
+        ("policy", "PodDisruptionBudget") => extension::budget(new, &mut errors),
+        ("scheduling.k8s.io", "PriorityClass") => extension::priority_class_update(new, old, &mut errors),
+        ("coordination.k8s.io", "Lease") => extension::lease(new, &mut errors),
+        ("storage.k8s.io", "StorageClass") => {
+            let fields = ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"];
+            extension::immutable(new, old, &fields, &mut errors);
+        }
         ("apps", kind) => workloads::update(kind, new, old, &mut errors),
         ("batch", "Job") => batch::job_update(new, old, &mut errors),
         ("batch", "CronJob") if spec_changed => {
@@ -72,6 +98,16 @@ pub fn update(gvk: &GroupVersionKind, new: &Value, old: &Value, subresource: &st
         _ => {}
     }
     errors
+}
+
+fn rbac(kind: &str, object: &Value, errors: &mut ErrorList) {
+    match kind {
+        "Role" => extension::role(object, true, errors),
+        "ClusterRole" => extension::role(object, false, errors),
+        "RoleBinding" => extension::binding(object, true, errors),
+        "ClusterRoleBinding" => extension::binding(object, false, errors),
+        _ => {}
+    }
 }
 
 /// `spec` as a path.

@@ -225,3 +225,44 @@ fn content_of_maps_and_secrets() {
     let expected = "type: Invalid value: \"Opaque\": field is immutable";
     assert_eq!(told(update(&gvk("", "Secret"), &other, &secret, "")), [expected]);
 }
+
+#[test]
+fn claims_and_nodes() {
+    let kind = gvk("", "PersistentVolumeClaim");
+    let claim = json!({"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
+    assert!(create(&kind, &claim).is_empty());
+    let texts = told(create(&kind, &json!({"spec": {}})));
+    assert_eq!(
+        texts,
+        [
+            "spec.accessModes: Required value: at least 1 access mode is required",
+            "spec.resources[storage]: Required value",
+        ]
+    );
+    let larger = with(&claim, &[("/spec/resources/requests/storage", json!("2Gi"))]);
+    let texts = told(update(&kind, &larger, &claim, ""));
+    assert!(texts.len() == 1 && texts[0].starts_with("spec: Forbidden: spec is immutable after creation"), "{texts:?}");
+    let bound = with(&claim, &[("/status", json!({"phase": "Bound"}))]);
+    assert!(update(&kind, &larger, &bound, "").is_empty());
+    let named = with(&claim, &[("/spec/volumeName", json!("v"))]);
+    assert!(update(&kind, &named, &claim, "").is_empty());
+    let node = json!({"spec": {"podCIDRs": ["10.0.0.0/24"], "podCIDR": "10.0.0.0/24"}});
+    let moved = with(&node, &[("/spec/podCIDRs", json!(["10.0.1.0/24"]))]);
+    let expected = "spec.podCIDRs: Forbidden: node updates may not change podCIDR except from \"\" to valid";
+    assert_eq!(told(update(&gvk("", "Node"), &moved, &node, "")), [expected]);
+}
+
+#[test]
+fn roles_and_classes() {
+    let role = json!({"rules": [{"verbs": [], "apiGroups": [""], "resources": ["pods"]}]});
+    let texts = told(create(&gvk("rbac.authorization.k8s.io", "Role"), &role));
+    assert_eq!(texts, ["rules[0].verbs: Required value: verbs must contain at least one value"]);
+    let binding = json!({"roleRef": {"kind": "ClusterRole", "name": "a"}, "subjects": []});
+    let other = with(&binding, &[("/roleRef/name", json!("b"))]);
+    let texts = told(update(&gvk("rbac.authorization.k8s.io", "ClusterRoleBinding"), &other, &binding, ""));
+    assert!(texts.len() == 1 && texts[0].ends_with("cannot change roleRef"), "{texts:?}");
+    let class = json!({"metadata": {"name": "a"}, "value": 5});
+    let other = with(&class, &[("/value", json!(6))]);
+    let texts = told(update(&gvk("scheduling.k8s.io", "PriorityClass"), &other, &class, ""));
+    assert_eq!(texts, ["value: Forbidden: may not be changed in an update."]);
+}
