@@ -14,12 +14,8 @@ use crate::cri::v1;
 use crate::status::whole_second;
 
 const MAX_NAMES: usize = 5;
-const DECLARED_FEATURES: [&str; 4] = [
-    "ExtendWebSocketsToKubelet",
-    "InPlacePodLevelResourcesVerticalScaling",
-    "InPlacePodVerticalScalingInitContainers",
-    "RestartAllContainersOnContainerExits",
-];
+/// What this kubelet does of what Nodes may declare.
+const DECLARED_FEATURES: [&str; 1] = ["ExtendWebSocketsToKubelet"];
 
 /// Pressure on the node's resources.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
