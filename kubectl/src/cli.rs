@@ -98,7 +98,7 @@ pub struct Get {
     /// Which objects.
     #[command(flatten)]
     pub selection: Selection,
-    /// Output format: json, yaml, name or wide.
+    /// Output format: json, yaml, name, wide, jsonpath=, jsonpath-file= or custom-columns=.
     #[arg(short, long)]
     pub output: Option<String>,
     /// Leave the headers out.

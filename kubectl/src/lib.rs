@@ -7,6 +7,7 @@ pub mod cli;
 pub mod cluster;
 pub mod cmd;
 pub mod error;
+pub mod jsonpath;
 pub mod table;
 
 use crate::{

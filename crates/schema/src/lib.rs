@@ -47,6 +47,7 @@ fn operations(kind: &api::Kind) -> Vec<Operation> {
     let scope = if kind.namespaced { "/namespaces/{namespace}" } else { "" };
     let collection = format!("{root}{scope}/{}", kind.plural);
     let item = format!("{collection}/{{name}}");
+    let everywhere = format!("{root}/{}", kind.plural);
     let mut all = Vec::new();
     for (verb, method, action, path) in [
         ("list", "get", "list", &collection),
@@ -56,6 +57,8 @@ fn operations(kind: &api::Kind) -> Vec<Operation> {
         ("update", "put", "put", &item),
         ("patch", "patch", "patch", &item),
         ("delete", "delete", "delete", &item),
+        // Of all namespaces; the same path again for kinds without.
+        ("list", "get", "list", &everywhere),
     ] {
         if kind.has_verb(verb) {
             all.push(Operation { method, action, path: path.clone() });

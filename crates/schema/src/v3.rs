@@ -31,7 +31,7 @@ pub fn document(group: &str, version: &str) -> Value {
             if operation.path.ends_with("{name}") {
                 scope.push(path_parameter("name", &format!("name of the {}", kind.gvk.kind)));
             }
-            if kind.namespaced {
+            if operation.path.contains("{namespace}") {
                 scope.push(path_parameter("namespace", "object name and auth scope, such as for teams and projects"));
             }
             item["parameters"] = json!(scope);

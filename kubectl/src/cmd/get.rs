@@ -9,6 +9,7 @@ use crate::{
     cli::Get,
     cluster::Cluster,
     error::CommandError,
+    jsonpath::{self, Template},
     table::{cell, render},
 };
 
@@ -23,10 +24,16 @@ pub async fn run(cluster: &Cluster, options: &Get) -> Result<(String, String), C
     match options.output.as_deref() {
         None | Some("wide") => tables(cluster, options, &targets).await,
         Some(format @ ("json" | "yaml" | "name")) => objects(cluster, options, &targets, format).await,
+        Some(format) if is_template(format) => objects(cluster, options, &targets, format).await,
         Some(other) => Err(CommandError::plain(format!(
-            "unable to match a printer suitable for the output format {other:?}, allowed formats are: json,name,wide,yaml"
+            "unable to match a printer suitable for the output format {other:?}, allowed formats are: \
+             custom-columns,json,jsonpath,jsonpath-file,name,wide,yaml"
         ))),
     }
+}
+
+fn is_template(format: &str) -> bool {
+    matches!(format.split_once('=').map_or(format, |(name, _)| name), "jsonpath" | "jsonpath-file" | "custom-columns")
 }
 
 fn path(cluster: &Cluster, options: &Get, target: &Target) -> String {
@@ -180,11 +187,16 @@ async fn objects(
             _ => items.push(answer),
         }
     }
-    for item in &mut items {
-        meta::metadata_mut(item).remove("managedFields");
+    if !is_template(format) {
+        for item in &mut items {
+            meta::metadata_mut(item).remove("managedFields");
+        }
     }
     if format == "name" {
         return Ok((items.iter().map(|i| format!("{}\n", title(i))).collect(), String::new()));
+    }
+    if let Some(spec) = format.strip_prefix("custom-columns") {
+        return columns(spec.trim_start_matches('='), &items, options.no_headers).map(|out| (out, String::new()));
     }
     let single = targets.len() == 1 && targets[0].name.is_some();
     let value = match items.len() {
@@ -192,7 +204,50 @@ async fn objects(
         0 if single => return Ok((String::new(), String::new())),
         _ => json!({"apiVersion": "v1", "items": items, "kind": "List", "metadata": {"resourceVersion": ""}}),
     };
-    Ok((encode(&value, format)?, String::new()))
+    let out = if is_template(format) { template(format, &value)? } else { encode(&value, format)? };
+    Ok((out, String::new()))
+}
+
+/// Prints by `jsonpath=TEMPLATE` or `jsonpath-file=PATH`.
+fn template(format: &str, value: &Value) -> Result<String, CommandError> {
+    let (name, argument) = format.split_once('=').unwrap_or((format, ""));
+    if argument.is_empty() {
+        return Err(CommandError::plain("template format specified but no template given"));
+    }
+    let text = match name {
+        "jsonpath-file" => std::fs::read_to_string(argument)
+            .map_err(|e| CommandError::plain(format!("error reading --template {argument}, {e}")))?,
+        _ => argument.to_owned(),
+    };
+    let parsed =
+        Template::parse(&text).map_err(|e| CommandError::plain(format!("error parsing jsonpath {text}, {e}")))?;
+    parsed.print(value).map_err(|e| CommandError::plain(format!("error executing jsonpath {text:?}: {e}")))
+}
+
+/// Prints by `custom-columns=HEADER:PATH,...`.
+fn columns(spec: &str, items: &[Value], no_headers: bool) -> Result<String, CommandError> {
+    if spec.is_empty() {
+        return Err(CommandError::plain("custom-columns format specified but no custom columns given"));
+    }
+    let (mut headers, mut paths) = (Vec::new(), Vec::new());
+    for part in spec.split(',') {
+        let (header, path) = part.split_once(':').ok_or_else(|| {
+            CommandError::plain(format!("unexpected custom-columns spec: {part}, expected <header>:<json-path-expr>"))
+        })?;
+        headers.push(header.to_owned());
+        paths.push(Template::parse_relaxed(path).map_err(|e| CommandError::plain(e.to_string()))?);
+    }
+    let mut rows = Vec::new();
+    for item in items {
+        let mut row = Vec::new();
+        for path in &paths {
+            let found = path.find(item).map_err(|e| CommandError::plain(e.to_string()))?;
+            let found: Vec<String> = found.into_iter().map(jsonpath::text).collect();
+            row.push(if found.is_empty() { "<none>".into() } else { found.join(",") });
+        }
+        rows.push(row);
+    }
+    Ok(render((!no_headers).then_some(headers.as_slice()), &rows))
 }
 
 /// JSON with four blanks of indentation, or YAML.

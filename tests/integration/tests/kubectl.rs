@@ -78,7 +78,7 @@ async fn generators_explain_and_errors() {
 }
 
 /// Invocations whose output is compared with the newest stock kubectl, ages aside.
-const SAME: [&str; 14] = [
+const SAME: [&str; 17] = [
     "get ns --no-headers",
     "get ns -o name",
     "get svc -o wide",
@@ -87,6 +87,9 @@ const SAME: [&str; 14] = [
     "get deploy web -o json",
     "get deploy -o json",
     "get deploy --show-labels",
+    "get deploy web -o jsonpath={.spec.replicas}",
+    "get svc -o jsonpath={.items[?(@.metadata.name==\"kubernetes\")].spec.ports[0].port}",
+    "get deploy -o custom-columns=NAME:.metadata.name,IMAGES:.spec.template.spec.containers[*].image,NONE:.spec.nothing",
     "get pods",
     "get pod nothing",
     "get nope",

@@ -1,0 +1,61 @@
+use serde_json::json;
+
+use super::*;
+
+fn printed(template: &str) -> Result<String, PathError> {
+    let value = json!({
+        "kind": "List", "n": 3, "o": {"a.b": "dotted"},
+        "items": [
+            {"name": "a", "size": 1, "ok": true, "tags": ["x", "y", "z"]},
+            {"name": "b", "size": 2, "extra": null},
+        ],
+    });
+    Template::parse(template)?.print(&value)
+}
+
+#[test]
+fn templates_print() {
+    let table = [
+        ("kind is {.kind}\n", "kind is List\n"),
+        ("{.items[*].name}", "a b"),
+        ("{$.items[-1].name}", "b"),
+        ("{.items[0].tags[0:2]}", "x y"),
+        ("{.items[0].tags[::2]}", "x z"),
+        ("{.items[0].tags[0,2]}", "x z"),
+        ("{.items[0]['name','size']}", "a 1"),
+        ("{..name}", "a b"),
+        (r"{.o.a\.b}", "dotted"),
+        ("{.o['a.b']}", "dotted"),
+        ("{.o}", r#"{"a.b":"dotted"}"#),
+        ("{.items[1].extra}", "null"),
+        ("{.missing.thing}", ""),
+        (r#"{.items[?(@.name=="b")].size}"#, "2"),
+        ("{.items[?(@.size>=2)].name}", "b"),
+        ("{.items[?(@.ok)].name}", "a"),
+        ("{.items[?(@.ok==true)].name}", "a"),
+        (r#"{range .items[*]}{.name}{"\t"}{.size}{"\n"}{end}"#, "a\t1\nb\t2\n"),
+    ];
+    for (template, wanted) in table {
+        assert_eq!(printed(template).as_deref(), Ok(wanted), "{template}");
+    }
+}
+
+#[test]
+fn failures_are_told() {
+    let table = [
+        ("{.x", "unclosed action"),
+        ("{.items[3]}", "array index out of bounds: index 3, length 2"),
+        ("{end}", "not in range, nothing to end"),
+    ];
+    for (template, wanted) in table {
+        assert_eq!(printed(template).map_err(|e| e.to_string()), Err(wanted.to_owned()), "{template}");
+    }
+}
+
+#[test]
+fn relaxed_paths_need_no_braces() {
+    let value = json!({"a": {"b": 1}});
+    for path in ["{.a.b}", ".a.b", "a.b"] {
+        assert_eq!(Template::parse_relaxed(path).and_then(|t| t.print(&value)).as_deref(), Ok("1"));
+    }
+}
