@@ -244,10 +244,30 @@ fn add_warnings(headers: &mut HeaderMap, warnings: Vec<String>) {
     }
 }
 
-async fn read_body(body: Body) -> ApiResult<Bytes> {
-    match Limited::new(body, BODY_LIMIT).collect().await {
+async fn read_body(mut body: Body) -> ApiResult<Bytes> {
+    match Limited::new(&mut body, BODY_LIMIT).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => Err(ApiError::body_too_large(BODY_LIMIT)),
+        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {
+            discard(body).await;
+            Err(ApiError::body_too_large(BODY_LIMIT))
+        }
         Err(error) => Err(ApiError::bad_request(format!("error reading the request body: {error}"))),
     }
+}
+
+/// Reads what is left of a refused body, within bounds: a client that is still sending would not see the answer.
+async fn discard(mut body: Body) {
+    const MOST: usize = 4 * BODY_LIMIT;
+    const LONGEST: Duration = Duration::from_secs(5);
+    let reading = async {
+        let mut read = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            read += frame.data_ref().map_or(0, Bytes::len);
+            if read > MOST {
+                return;
+            }
+        }
+    };
+    // Out of time or not, the request is refused.
+    tokio::time::timeout(LONGEST, reading).await.unwrap_or_default();
 }
