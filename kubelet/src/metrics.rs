@@ -3,6 +3,8 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry,
@@ -153,7 +155,25 @@ fn alpha(help: &str) -> String {
     format!("[ALPHA] {help}")
 }
 
+/// All series of one registry, shown by another.
+struct Nested(Registry);
+
+impl Collector for Nested {
+    fn desc(&self) -> Vec<&Desc> {
+        Vec::new()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.0.gather()
+    }
+}
+
 impl Metrics {
+    /// Lets the registry of the process show the kubelet's series too.
+    pub fn register_in(&self, registry: &Registry) -> Result<(), prometheus::Error> {
+        registry.register(Box::new(Nested(self.registry.clone())))
+    }
+
     fn new() -> Self {
         let registry = Registry::new();
         let probe_registry = Registry::new();

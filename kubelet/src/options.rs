@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use machinery::duration;
+use runtime::ComponentInfo;
 use serde_json::{Map, Value};
 
 /// A command line that cannot be used.
@@ -38,19 +39,14 @@ pub struct KubeletFlags {
     pub root_dir: PathBuf,
     pub node_labels: BTreeMap<String, String>,
     pub runtime_cgroups: String,
-    pub image_credential_provider_config: Option<PathBuf>,
-    pub image_credential_provider_bin_dir: Option<PathBuf>,
     pub lock_file: Option<PathBuf>,
     pub exit_on_lock_contention: bool,
+    pub ignore_eviction_in_allocatable: bool,
     pub minimum_container_ttl: std::time::Duration,
     pub maximum_dead_containers_per_container: i32,
     pub maximum_dead_containers: i32,
-    pub verbosity: i32,
-    pub logging_format: String,
     /// Values of flags that stand in for configuration fields, in the configuration's shape.
     pub overrides: Value,
-    /// Every flag with its value, for `/flagz`.
-    pub given: BTreeMap<String, String>,
 }
 
 /// Form of a flag's value.
@@ -177,47 +173,115 @@ const FIELDS: &[(&str, &str, Form)] = &[
     ("volume-stats-agg-period", "/volumeStatsAggPeriod", Span),
 ];
 
-/// Flags that are accepted and change nothing any more.
-const IGNORED: [&str; 2] = ["experimental-mounter-path", "experimental-allocatable-ignore-eviction"];
+const DEPRECATED: &str = "This parameter should be set via the config file specified by the Kubelet's --config flag. See https://kubernetes.io/docs/tasks/administer-cluster/kubelet-config-file/ for more information.";
+const GONE: &str = "will be removed in a future release.";
 
-const DEPRECATED: &str = "DEPRECATED: This parameter should be set via the config file specified by the Kubelet's --config flag. See https://kubernetes.io/docs/tasks/administer-cluster/kubelet-config-file/ for more information.";
+/// Fields whose flags are not deprecated.
+const CURRENT: [&str; 3] = ["fail-cgroupv1", "provider-id", "seccomp-default"];
 
-/// The command.
-pub fn command() -> Command {
-    let text = |name: &'static str, help: &'static str| Arg::new(name).long(name).help(help).allow_hyphen_values(true);
-    let mut command = Command::new("kubelet")
-        .about("The kubelet is the primary \"node agent\" that runs on each node.")
-        .version(runtime::version::GIT_VERSION)
-        .arg(text("config", "The Kubelet will load its initial configuration from this file."))
-        .arg(text("config-dir", "Path to a directory to specify drop-ins"))
-        .arg(text("kubeconfig", "Path to a kubeconfig file, specifying how to connect to the API server. Omitting --kubeconfig enables standalone mode."))
-        .arg(text("bootstrap-kubeconfig", "Path to a kubeconfig file that will be used to get client certificate for kubelet."))
-        .arg(text("hostname-override", "If non-empty, will use this string as identification instead of the actual hostname."))
-        .arg(text("node-ip", "IP address (or comma-separated dual-stack IP addresses) of the node."))
-        .arg(text("cert-dir", "The directory where the TLS certs are located.").default_value("/var/lib/kubelet/pki"))
-        .arg(text("cloud-provider", "The provider for cloud services. Set to empty string for running with no cloud provider, 'external' for an external one.").default_value(""))
-        .arg(text("root-dir", "Directory path for managing kubelet files (volume mounts, etc).").default_value("/var/lib/kubelet"))
-        .arg(text("node-labels", "Labels to add when registering the node in the cluster."))
-        .arg(text("runtime-cgroups", "Optional absolute name of cgroups to create and run the runtime in.").default_value(""))
-        .arg(text("image-credential-provider-config", "Path to a credential provider plugin config file."))
-        .arg(text("image-credential-provider-bin-dir", "The path to the directory where credential provider plugin binaries are located."))
-        .arg(text("lock-file", "The path to file for kubelet to use as a lock file."))
-        .arg(flag("exit-on-lock-contention").help("Whether kubelet should exit upon lock-file contention."))
-        .arg(text("minimum-container-ttl-duration", DEPRECATED).default_value("0s"))
-        .arg(text("maximum-dead-containers-per-container", DEPRECATED).default_value("1"))
-        .arg(text("maximum-dead-containers", DEPRECATED).default_value("-1"))
-        .arg(text("v", "number for the log level verbosity").short('v').default_value("0"))
-        .arg(text("vmodule", "comma-separated list of pattern=N settings for file-filtered logging"))
-        .arg(text("log-flush-frequency", "Maximum number of seconds between log flushes").default_value("5s"))
-        .arg(text("logging-format", "Sets the log format. Permitted formats: \"json\", \"text\".").default_value("text"));
-    for (name, _, form) in FIELDS {
-        let arg = if *form == Bool { flag(name) } else { text(name, DEPRECATED) };
-        command = command.arg(arg.help(DEPRECATED).action(ArgAction::Append));
+/// Deprecated flags that stand for no field.
+const OLD: [(&str, &str); 4] = [
+    ("experimental-allocatable-ignore-eviction", GONE),
+    ("maximum-dead-containers", "Use --eviction-hard or --eviction-soft instead. Will be removed in a future version."),
+    (
+        "maximum-dead-containers-per-container",
+        "Use --eviction-hard or --eviction-soft instead. Will be removed in a future version.",
+    ),
+    (
+        "minimum-container-ttl-duration",
+        "Use --eviction-hard or --eviction-soft instead. Will be removed in a future version.",
+    ),
+];
+
+const fn deprecated() -> [(&'static str, &'static str); FIELDS.len() - CURRENT.len() + OLD.len()] {
+    let mut all = [("", ""); FIELDS.len() - CURRENT.len() + OLD.len()];
+    let (mut from, mut to) = (0, 0);
+    while from < FIELDS.len() {
+        if !is_current(FIELDS[from].0) {
+            all[to] = (FIELDS[from].0, DEPRECATED);
+            to += 1;
+        }
+        from += 1;
     }
-    for name in IGNORED {
-        command = command.arg(text(name, "DEPRECATED: has no effect.").num_args(0..=1));
+    from = 0;
+    while from < OLD.len() {
+        all[to] = OLD[from];
+        (from, to) = (from + 1, to + 1);
     }
-    command
+    all
+}
+
+const fn is_current(flag: &str) -> bool {
+    let mut index = 0;
+    while index < CURRENT.len() {
+        if same(CURRENT[index].as_bytes(), flag.as_bytes()) {
+            return true;
+        }
+        index += 1;
+    }
+    false
+}
+
+const fn same(a: &[u8], b: &[u8]) -> bool {
+    let mut index = 0;
+    while index < a.len() && index < b.len() && a[index] == b[index] {
+        index += 1;
+    }
+    index == a.len() && index == b.len()
+}
+
+const ALL_DEPRECATED: &[(&str, &str)] = &deprecated();
+
+/// The component.
+pub const INFO: ComponentInfo = ComponentInfo {
+    name: "kubelet",
+    about: "The kubelet is the primary \"node agent\" that runs on each node.",
+    deprecated: ALL_DEPRECATED,
+};
+
+impl Args for KubeletFlags {
+    fn augment_args(command: Command) -> Command {
+        let text =
+            |name: &'static str, help: &'static str| Arg::new(name).long(name).help(help).allow_hyphen_values(true);
+        let mut command = command
+            .arg(text("config", "The Kubelet will load its initial configuration from this file."))
+            .arg(text("config-dir", "Path to a directory to specify drop-ins"))
+            .arg(text("kubeconfig", "Path to a kubeconfig file, specifying how to connect to the API server. Omitting --kubeconfig enables standalone mode."))
+            .arg(text("bootstrap-kubeconfig", "Path to a kubeconfig file that will be used to get client certificate for kubelet."))
+            .arg(text("hostname-override", "If non-empty, will use this string as identification instead of the actual hostname."))
+            .arg(text("node-ip", "IP address (or comma-separated dual-stack IP addresses) of the node."))
+            .arg(text("cert-dir", "The directory where the TLS certs are located.").default_value("/var/lib/kubelet/pki"))
+            .arg(text("cloud-provider", "The provider for cloud services. Set to empty string for running with no cloud provider, 'external' for an external one.").default_value(""))
+            .arg(text("root-dir", "Directory path for managing kubelet files (volume mounts, etc).").default_value("/var/lib/kubelet"))
+            .arg(text("node-labels", "Labels to add when registering the node in the cluster."))
+            .arg(text("runtime-cgroups", "Optional absolute name of cgroups to create and run the runtime in.").default_value(""))
+            .arg(text("lock-file", "The path to file for kubelet to use as a lock file."))
+            .arg(flag("exit-on-lock-contention").help("Whether kubelet should exit upon lock-file contention."))
+            .arg(flag("experimental-allocatable-ignore-eviction").help("When set to true, Hard Eviction Thresholds will be ignored while calculating Node Allocatable."))
+            .arg(text("minimum-container-ttl-duration", "Minimum age for a finished container before it is garbage collected.").default_value("0s"))
+            .arg(text("maximum-dead-containers-per-container", "Maximum number of old instances to retain per container.").default_value("1"))
+            .arg(text("maximum-dead-containers", "Maximum number of old instances of containers to retain globally.").default_value("-1"));
+        for (name, _, form) in FIELDS {
+            let arg = if *form == Bool { flag(name) } else { text(name, DEPRECATED) };
+            command = command.arg(arg.help(DEPRECATED).action(ArgAction::Append));
+        }
+        command
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for KubeletFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        read(matches).map_err(|error| clap::Error::raw(clap::error::ErrorKind::Format, error))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
 }
 
 /// `--x`, `--x=true`, `--x=false`
@@ -226,12 +290,16 @@ fn flag(name: &'static str) -> Arg {
 }
 
 /// Reads matches.
-pub fn read(matches: &ArgMatches) -> Result<KubeletFlags, OptionError> {
+fn read(matches: &ArgMatches) -> Result<KubeletFlags, OptionError> {
     let text = |name: &str| matches.get_one::<String>(name).cloned().filter(|value| !value.is_empty());
     let path = |name: &str| text(name).map(PathBuf::from);
     let number = |name: &str| -> Result<i32, OptionError> {
         let value = text(name).unwrap_or_default();
         value.parse().map_err(|_| wrong(name, &value, "not a number"))
+    };
+    let switch = |name: &str| -> Result<bool, OptionError> {
+        text(name)
+            .map_or(Ok(false), |value| runtime::flags::boolean(&value).map_err(|problem| wrong(name, &value, &problem)))
     };
     let ttl = text("minimum-container-ttl-duration").unwrap_or_default();
     let ttl =
@@ -249,24 +317,15 @@ pub fn read(matches: &ArgMatches) -> Result<KubeletFlags, OptionError> {
         root_dir: path("root-dir").unwrap_or_default(),
         node_labels: pairs("node-labels", &labels, '=')?,
         runtime_cgroups: text("runtime-cgroups").unwrap_or_default(),
-        image_credential_provider_config: path("image-credential-provider-config"),
-        image_credential_provider_bin_dir: path("image-credential-provider-bin-dir"),
         lock_file: path("lock-file"),
-        exit_on_lock_contention: text("exit-on-lock-contention").as_deref() == Some("true"),
+        exit_on_lock_contention: switch("exit-on-lock-contention")?,
+        ignore_eviction_in_allocatable: switch("experimental-allocatable-ignore-eviction")?,
         minimum_container_ttl: ttl.0,
         maximum_dead_containers_per_container: number("maximum-dead-containers-per-container")?,
         maximum_dead_containers: number("maximum-dead-containers")?,
-        verbosity: number("v")?,
-        logging_format: text("logging-format").unwrap_or_default(),
         overrides: Value::Object(Map::new()),
-        given: BTreeMap::new(),
     };
     flags.overrides = overrides(matches, flags.config.is_none())?;
-    for id in matches.ids() {
-        let values: Vec<&String> = matches.get_many::<String>(id.as_str()).into_iter().flatten().collect();
-        let joined = values.iter().map(|value| value.as_str()).collect::<Vec<_>>().join(",");
-        flags.given.insert(id.as_str().to_owned(), joined);
-    }
     Ok(flags)
 }
 
@@ -398,9 +457,13 @@ fn pairs(flag: &str, text: &str, separator: char) -> Result<BTreeMap<String, Str
 mod tests {
     use super::*;
 
+    fn try_parse(args: &[&str]) -> Result<KubeletFlags, runtime::flags::FlagError> {
+        let command_line = runtime::flags::CommandLine::new::<KubeletFlags>(INFO.name, INFO.about, INFO.deprecated);
+        command_line.parse(args.iter().map(|arg| (*arg).to_owned())).map(|parsed| parsed.args)
+    }
+
     fn parse(args: &[&str]) -> KubeletFlags {
-        let all = std::iter::once("kubelet").chain(args.iter().copied());
-        read(&command().try_get_matches_from(all).unwrap()).unwrap()
+        try_parse(args).unwrap()
     }
 
     #[test]
@@ -444,8 +507,16 @@ mod tests {
     }
 
     #[test]
-    fn removed_flags_are_errors() {
-        assert!(command().try_get_matches_from(["kubelet", "--network-plugin=cni"]).is_err());
-        assert!(command().try_get_matches_from(["kubelet", "--pod-infra-container-image=x"]).is_err());
+    fn removed_and_wrong_flags_are_errors() {
+        assert!(try_parse(&["--network-plugin=cni"]).is_err());
+        assert!(try_parse(&["--pod-infra-container-image=x"]).is_err());
+        let error = try_parse(&["--max-pods=many"]).unwrap_err().to_string();
+        assert!(error.contains("invalid argument \"many\" for \"--max-pods\" flag"), "{error}");
+    }
+
+    #[test]
+    fn what_the_file_has_is_deprecated() {
+        assert!(INFO.deprecated.iter().any(|(flag, _)| *flag == "max-pods"));
+        assert!(!INFO.deprecated.iter().any(|(flag, _)| CURRENT.contains(flag) || flag.is_empty()));
     }
 }

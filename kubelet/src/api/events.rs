@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::limited;
+use super::{Ready, limited};
 use crate::events::{Event, EventSink};
 
 const QUEUE: usize = 1000;
@@ -35,12 +35,18 @@ impl EventSink for ApiSink {
 }
 
 impl ApiSink {
-    /// A sink whose events are written by a task that ends with `stop`.
-    pub fn start(client: Client, node: &str, stop: CancellationToken) -> Self {
+    /// A sink whose events are written, from `ready` on, by a task that ends with `stop`.
+    pub fn start(client: Client, node: &str, mut ready: Ready, stop: CancellationToken) -> Self {
         let (queue, events) = mpsc::channel(QUEUE);
         let source = EventSource { component: Some("kubelet".to_owned()), host: Some(node.to_owned()) };
         let writer = Writer { client, source, known: HashMap::new() };
-        tokio::spawn(writer.run(events, stop));
+        tokio::spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = ready.wait() => {}
+            }
+            writer.run(events, stop).await;
+        });
         Self { queue, dropped: AtomicU64::new(0) }
     }
 }

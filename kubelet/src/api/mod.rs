@@ -1,5 +1,6 @@
 //! The kubelet's dealings with the apiserver: Pods to run, their statuses, mirror Pods, events.
 
+mod access;
 mod events;
 mod mirror;
 mod source;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
+pub use access::{AccessError, AccessSettings, ApiAccess, Ready, Reconnect};
 pub use events::ApiSink;
 pub use mirror::Mirrors;
 pub use source::ApiSource;
@@ -27,29 +29,33 @@ pub enum ClientError {
     Read(#[from] kube::config::KubeconfigError),
     /// The client.
     #[error("failed to make a client")]
-    Build(#[from] kube::Error),
+    Build(#[from] client::ClientError),
 }
 
 /// A client from a kubeconfig file.
-pub async fn client(path: &Path) -> Result<Client, ClientError> {
-    client_of(Kubeconfig::read_from(path)?).await
+pub async fn client(path: &Path, connection: &client::Connection) -> Result<Client, ClientError> {
+    client_of(Kubeconfig::read_from(path)?, connection).await
 }
 
 /// A client from a kubeconfig file, with the certificate and key of another file.
-pub async fn client_with_pair(path: &Path, pair: &Path) -> Result<Client, ClientError> {
+pub async fn client_with_pair(
+    path: &Path,
+    pair: &Path,
+    connection: &client::Connection,
+) -> Result<Client, ClientError> {
     let mut file = Kubeconfig::read_from(path)?;
     for user in file.auth_infos.iter_mut().filter_map(|named| named.auth_info.as_mut()) {
         let pair = Some(pair.to_string_lossy().into_owned());
         (user.client_certificate, user.client_certificate_data) = (pair.clone(), None);
         (user.client_key, user.client_key_data) = (pair, None);
     }
-    client_of(file).await
+    client_of(file, connection).await
 }
 
-async fn client_of(file: Kubeconfig) -> Result<Client, ClientError> {
+async fn client_of(file: Kubeconfig, connection: &client::Connection) -> Result<Client, ClientError> {
     let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
     config.connect_timeout = Some(DEADLINE);
-    Ok(Client::try_from(config)?)
+    Ok(client::connect_with(config, connection)?)
 }
 
 /// A call within the deadline; running out of time reads like the service being unavailable.

@@ -25,21 +25,33 @@ const HEALTH_PERIOD: Duration = Duration::from_secs(1);
 /// Time for somebody to sign the first certificate.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
+/// What a bootstrap leads to.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// The kubeconfig to be written.
+    pub kubeconfig: &'a Path,
+    /// Where the certificate is kept.
+    pub directory: &'a Path,
+    /// Node name.
+    pub node: &'a str,
+}
+
 /// Makes sure that there is a kubeconfig with a valid certificate.
 pub async fn ensure(
     bootstrap: &Path,
-    kubeconfig: &Path,
-    directory: &Path,
-    node: &str,
+    target: &Target<'_>,
+    connection: &client::Connection,
     stop: &CancellationToken,
 ) -> Result<(), CertificateError> {
+    let Target { kubeconfig, directory, node } = *target;
     if is_usable(kubeconfig, Timestamp::now()) {
         tracing::info!(v = 2, "current kubeconfig file contents are still valid, no bootstrap necessary");
         return Ok(());
     }
     tracing::info!(v = 2, "using bootstrap kubeconfig to generate TLS client cert, key and kubeconfig file");
     let start = Kubeconfig::read_from(bootstrap)?;
-    let client = crate::api::client(bootstrap).await.map_err(|error| content("bootstrap kubeconfig", error))?;
+    let client =
+        crate::api::client(bootstrap, connection).await.map_err(|error| content("bootstrap kubeconfig", error))?;
     wait_for_server(&client, stop).await;
     let pending = directory.join("kubelet-client.key.tmp");
     let key = pending_key(&pending)?;
@@ -56,7 +68,7 @@ pub async fn ensure(
 }
 
 /// Whether a kubeconfig can be read, and its certificate, if it has one, may be used now.
-fn is_usable(path: &Path, now: Timestamp) -> bool {
+pub fn is_usable(path: &Path, now: Timestamp) -> bool {
     let Ok(config) = Kubeconfig::read_from(path) else { return false };
     let Some(user) = config.auth_infos.first().and_then(|named| named.auth_info.as_ref()) else { return false };
     let pem = match (&user.client_certificate, &user.client_certificate_data) {

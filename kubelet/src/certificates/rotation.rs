@@ -35,6 +35,8 @@ pub enum Use {
         reload: client::Reload,
         /// Its kubeconfig.
         kubeconfig: PathBuf,
+        /// User agent, rates, metrics.
+        connection: Box<client::Connection>,
         /// Whether a restart could get a certificate by bootstrap.
         can_bootstrap: bool,
         /// Whether the stored pair is the kubeconfig's own, which is replaced at once.
@@ -167,10 +169,11 @@ impl Rotation {
             Use::Server(serving) => {
                 serving.replace(&certificate, key.as_bytes()).map_err(|error| content("serving certificate", error))?;
             }
-            Use::Client { reload, kubeconfig, .. } => {
+            Use::Client { reload, kubeconfig, connection, .. } => {
                 let path = self.store.current_path();
-                let client =
-                    api::client_with_pair(kubeconfig, &path).await.map_err(|error| content("kubeconfig", error))?;
+                let client = api::client_with_pair(kubeconfig, &path, connection)
+                    .await
+                    .map_err(|error| content("kubeconfig", error))?;
                 reload.replace(client);
             }
         }

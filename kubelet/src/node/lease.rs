@@ -1,5 +1,6 @@
 //! The node's heartbeat.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -11,23 +12,29 @@ use kube::{Api, Client};
 use rand::Rng;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{CallError, limited};
+use crate::api::{CallError, Reconnect, limited};
 
 const NAMESPACE: &str = "kube-node-lease";
 const UPDATE_TRIES: u32 = 5;
+/// Calls without an answer after which connections are no longer trusted.
+const DEAD_AFTER: u32 = 2;
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(7));
 
 /// Renews the lease of a node.
 pub struct LeaseLoop {
-    /// Client.
-    pub client: Client,
-    /// Node name.
-    pub node: String,
-    /// Seconds until others think the node gone.
-    pub seconds: i32,
+    client: Client,
+    node: String,
+    seconds: i32,
+    reconnect: Reconnect,
+    unanswered: AtomicU32,
 }
 
 impl LeaseLoop {
+    /// For a node; `seconds` until others think it gone. Connections that carry no answers are given up for all.
+    pub fn new(client: Client, node: String, seconds: i32, reconnect: Reconnect) -> Self {
+        Self { client, node, seconds, reconnect, unanswered: AtomicU32::new(0) }
+    }
+
     /// Renews a quarter of the duration apart, until stopped.
     pub async fn run(self, stop: CancellationToken) {
         let period = Duration::from_secs(u64::try_from(self.seconds).unwrap_or(40)) / 4;
@@ -54,7 +61,7 @@ impl LeaseLoop {
         let mut tries = 0;
         loop {
             let next = self.renewed(&lease).await;
-            match limited(api.replace(&self.node, &PostParams::default(), &next)).await {
+            match self.call(api.replace(&self.node, &PostParams::default(), &next)).await {
                 Err(error) if tries + 1 < UPDATE_TRIES => {
                     tries += 1;
                     tracing::debug!(%error, "lease update");
@@ -65,12 +72,26 @@ impl LeaseLoop {
         }
     }
 
+    /// A call; several in a row that nobody answers end all connections, watches included.
+    async fn call<T>(&self, call: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
+        let result = limited(call).await;
+        let unanswered = result.as_ref().is_err_and(|error| error.code().is_none());
+        if !unanswered {
+            self.unanswered.store(0, Ordering::Relaxed);
+        } else if self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 == DEAD_AFTER {
+            tracing::warn!("no answers from the apiserver, closing all connections to it");
+            self.unanswered.store(0, Ordering::Relaxed);
+            self.reconnect.reconnect().await;
+        }
+        result
+    }
+
     /// Reads the lease, or makes it.
     async fn ensure(&self, api: &Api<Lease>) -> Result<Lease, CallError> {
         let mut delay = BACKOFF.0;
         let mut tries = 0;
         loop {
-            let result = match limited(api.get_opt(&self.node)).await {
+            let result = match self.call(api.get_opt(&self.node)).await {
                 Ok(Some(lease)) => return Ok(lease),
                 Ok(None) => {
                     let empty = Lease {
@@ -82,7 +103,7 @@ impl LeaseLoop {
                         spec: None,
                     };
                     let fresh = self.renewed(&empty).await;
-                    limited(api.create(&PostParams::default(), &fresh)).await
+                    self.call(api.create(&PostParams::default(), &fresh)).await
                 }
                 Err(error) => Err(error),
             };

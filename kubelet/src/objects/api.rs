@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::{ObjectError, Objects};
+use crate::api::Ready;
 use crate::pods;
 
 const READ_DEADLINE: Duration = Duration::from_secs(10);
@@ -143,14 +144,15 @@ impl Drop for ApiObjects {
 }
 
 impl ApiObjects {
-    /// Starts the watch on Services.
-    pub fn start(client: Client) -> Self {
+    /// Starts the watch on Services as soon as there is somebody to ask.
+    pub fn start(client: Client, mut ready: Ready) -> Self {
         let (services, writer) = reflector::store();
         let stream = watcher::watcher(Api::<Service>::all(client.clone()), watcher::Config::default())
             .default_backoff()
             .modify(|service| service.metadata.managed_fields = None);
         let (sender, services_synced) = watch::channel(false);
         let task = tokio::spawn(async move {
+            ready.wait().await;
             let mut stream = std::pin::pin!(reflector::reflector(writer, stream));
             while let Some(event) = stream.next().await {
                 match event {

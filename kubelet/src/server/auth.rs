@@ -1,9 +1,9 @@
 //! Who calls, and whether they may.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, Method};
@@ -13,14 +13,12 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use parking_lot::Mutex;
 use runtime::serving::Connection;
-use runtime::tls;
-use rustls::RootCertStore;
+use runtime::tasks::TaskGroup;
+use runtime::tls::{self, Authorities};
 use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::ClientCertVerifier;
 use sha2::{Digest, Sha256};
 
-use crate::api::limited;
+use crate::api::{Ready, limited};
 use crate::config::KubeletConfiguration;
 
 const MAX_CACHED: usize = 4096;
@@ -34,9 +32,6 @@ pub enum AccessError {
     /// The bundle.
     #[error(transparent)]
     Tls(#[from] tls::TlsError),
-    /// The bundle has no usable certificate.
-    #[error("unable to load client CA file {0}")]
-    Bundle(PathBuf),
 }
 
 /// A caller.
@@ -76,49 +71,32 @@ impl<K: std::hash::Hash + Eq, V: Clone> Cache<K, V> {
     }
 }
 
-/// The client CA bundle, read again when its file changes.
-struct Bundle {
-    path: PathBuf,
-    loaded: Mutex<Option<(SystemTime, Arc<dyn ClientCertVerifier>)>>,
-}
-
-impl Bundle {
-    fn verifier(&self) -> Result<Arc<dyn ClientCertVerifier>, AccessError> {
-        let changed = std::fs::metadata(&self.path).and_then(|meta| meta.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
-        let mut loaded = self.loaded.lock();
-        if let Some((at, verifier)) = loaded.as_ref().filter(|(at, _)| *at == changed) {
-            debug_assert_eq!(*at, changed);
-            return Ok(Arc::clone(verifier));
-        }
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(tls::certificates(&tls::read(&self.path)?)?);
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), tls::provider())
-            .build()
-            .map_err(|_| AccessError::Bundle(self.path.clone()))?;
-        *loaded = Some((changed, Arc::clone(&verifier)));
-        Ok(verifier)
-    }
-}
-
 /// Authentication and authorization of the server.
 pub struct Access {
-    bundle: Option<Bundle>,
+    authorities: Option<Arc<Authorities>>,
     tokens: Option<(Client, Duration)>,
     anonymous: bool,
     reviews: Option<(Client, Duration, Duration)>,
     known_tokens: Cache<[u8; 32], Option<User>>,
     decisions: Cache<(User, String, String, String), bool>,
+    /// Before that nobody can be asked, so nobody is let in who would have to be asked about.
+    ready: Ready,
 }
 
 impl Access {
     /// As configured.
-    pub fn new(config: &KubeletConfiguration, client: Option<&Client>) -> Result<Self, AccessError> {
+    pub fn new(
+        config: &KubeletConfiguration,
+        client: Option<&Client>,
+        ready: Ready,
+        tasks: &TaskGroup,
+    ) -> Result<Self, AccessError> {
         let authentication = &config.authentication;
-        let path = PathBuf::from(&authentication.x509.client_ca_file);
-        let bundle = (!path.as_os_str().is_empty()).then(|| Bundle { path, loaded: Mutex::default() });
-        if let Some(bundle) = &bundle {
-            bundle.verifier()?;
-        }
+        let bundle = Path::new(&authentication.x509.client_ca_file);
+        let authorities = match bundle.as_os_str().is_empty() {
+            true => None,
+            false => Some(tls::watch_bundle(bundle, tasks)?),
+        };
         let tokens = match (authentication.webhook.enabled, client) {
             (true, Some(client)) => Some((client.clone(), authentication.webhook.cache_ttl.0)),
             _ => None,
@@ -132,12 +110,13 @@ impl Access {
             (_, None) => return Err(AccessError::NoClient("authorization")),
         };
         Ok(Self {
-            bundle,
+            authorities,
             tokens,
             anonymous: authentication.anonymous.enabled,
             reviews,
             known_tokens: Cache::new(),
             decisions: Cache::new(),
+            ready,
         })
     }
 
@@ -156,21 +135,16 @@ impl Access {
     }
 
     fn by_certificate(&self, certificates: &[CertificateDer<'static>]) -> Option<User> {
-        let (leaf, rest) = certificates.split_first()?;
-        let verifier = self.bundle.as_ref()?.verifier().ok()?;
-        verifier.verify_client_cert(leaf, rest, UnixTime::now()).ok()?;
-        let (_, parsed) = x509_parser::parse_x509_certificate(leaf).ok()?;
-        let subject = parsed.subject();
-        let name = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
-        let mut groups: Vec<String> =
-            subject.iter_organization().filter_map(|group| group.as_str().ok()).map(str::to_owned).collect();
+        let identity = self.authorities.as_ref()?.verify(certificates, UnixTime::now()).ok()?;
+        let mut groups = identity.organizations;
         groups.push("system:authenticated".to_owned());
+        let name = identity.common_name;
         (!name.is_empty()).then(|| User { name, groups, ..User::default() })
     }
 
     async fn by_token(&self, token: &str) -> Option<User> {
         let (client, ttl) = self.tokens.as_ref()?;
-        if token.is_empty() {
+        if token.is_empty() || !self.ready.is_ready() {
             return None;
         }
         let key: [u8; 32] = Sha256::digest(token.as_bytes()).into();
@@ -212,6 +186,9 @@ impl Access {
         let key = (user.clone(), verb.to_owned(), subresource.to_owned(), node.to_owned());
         if let Some(known) = self.decisions.get(&key) {
             return known;
+        }
+        if !self.ready.is_ready() {
+            return false;
         }
         let attributes = ResourceAttributes {
             verb: Some(verb.to_owned()),
@@ -285,8 +262,8 @@ mod tests {
             authorization: crate::config::Authorization { mode: "AlwaysAllow".into(), ..Default::default() },
             ..KubeletConfiguration::default()
         };
-        let access = Access::new(&config, None).unwrap();
+        let access = Access::new(&config, None, Ready::now(), &TaskGroup::new("t")).unwrap();
         assert!(access.authenticate(None, &HeaderMap::new()).await.is_none());
-        assert!(Access::new(&KubeletConfiguration::default(), None).is_err());
+        assert!(Access::new(&KubeletConfiguration::default(), None, Ready::now(), &TaskGroup::new("t")).is_err());
     }
 }

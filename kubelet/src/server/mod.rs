@@ -2,6 +2,7 @@
 
 mod auth;
 mod logs;
+mod pages;
 mod streams;
 
 use std::net::SocketAddr;
@@ -11,17 +12,19 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
-use prometheus::{Encoder, TextEncoder};
 use runtime::serving::{self, Connection};
+use runtime::tasks::TaskGroup;
 use runtime::tls;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use auth::{Access, AccessError};
+pub use pages::Pages;
 
 use crate::certificates::Purpose;
 use crate::certificates::store::PairStore;
+use crate::config::KubeletConfiguration;
 use crate::metrics::METRICS;
 use crate::paths::Paths;
 use crate::pods;
@@ -63,6 +66,8 @@ pub struct Server {
     pub access: Access,
     /// The sync loop's last sign of life.
     pub heartbeat: Arc<Heartbeat>,
+    /// Pages about the process.
+    pub pages: Pages,
 }
 
 /// When the sync loop was last seen.
@@ -96,7 +101,7 @@ impl Server {
         let mut tasks = Vec::new();
         if config.enable_server {
             let listener = listen(&config.address, config.port).await?;
-            let tls = tls::server_config(certificate)?;
+            let tls = tls::server_config_with(&tls_options(&config), certificate)?;
             let server = Arc::clone(&self);
             let handler = move |request| {
                 let server = Arc::clone(&server);
@@ -157,8 +162,10 @@ impl Server {
         let path = request.uri().path().to_owned();
         let parts: Vec<&str> = path.split('/').skip(1).collect();
         let head = parts.first().copied().unwrap_or_default();
-        let debug =
-            matches!(head, "run" | "exec" | "attach" | "portForward" | "containerLogs" | "runningpods" | "logs");
+        let debug = matches!(
+            head,
+            "run" | "exec" | "attach" | "portForward" | "containerLogs" | "runningpods" | "logs" | "debug"
+        );
         if debug && !self.services.config.enable_debugging_handlers {
             return text(StatusCode::METHOD_NOT_ALLOWED, "Debug endpoints are disabled.\n");
         }
@@ -171,9 +178,11 @@ impl Server {
             }
             ("pods", ["pods"]) if get => self.pods(),
             ("runningpods", _) if get => self.running_pods(),
-            ("configz", _) if get => json_response(&json!({ "kubeletconfig": *self.services.config })),
-            ("metrics", ["metrics"]) if get => metrics(&METRICS.registry),
-            ("metrics", ["metrics", "probes"]) if get => metrics(&METRICS.probe_registry),
+            ("configz" | "statusz" | "flagz" | "version" | "debug", _) => self.pages.answer(request).await,
+            ("metrics", ["metrics"] | ["metrics", "slis"]) if get => self.pages.answer(request).await,
+            ("metrics", ["metrics", "probes"]) if get => {
+                runtime::metrics::response(&METRICS.probe_registry, request.headers())
+            }
             ("containerLogs", [_, namespace, pod, container]) if get => {
                 self.logs(namespace, pod, container, request.uri().query().unwrap_or_default()).await
             }
@@ -252,23 +261,32 @@ impl Server {
     }
 }
 
+fn tls_options(config: &KubeletConfiguration) -> tls::ServerOptions {
+    tls::ServerOptions {
+        cipher_suites: config.tls_cipher_suites.clone(),
+        min_version: config.tls_min_version.clone(),
+        curves: config.tls_curve_preferences.iter().filter_map(|curve| u16::try_from(*curve).ok()).collect(),
+        ..tls::ServerOptions::default()
+    }
+}
+
 async fn listen(address: &str, port: u16) -> Result<TcpListener, ServerError> {
     let ip = address.parse().map_err(|_| ServerError::Address(address.to_owned()))?;
     let address = SocketAddr::new(ip, port);
     TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, source })
 }
 
-/// The serving certificate: the configured files, the newest that the cluster signed, or one of our own below
+/// The serving certificate: the configured files as they are at any time, the newest that the cluster signed, or one of our own below
 /// `cert_dir`. With `serverTLSBootstrap` the last only stands in until the first is signed.
 pub fn certificate(
     services: &Services,
     cert_dir: &std::path::Path,
+    tasks: &TaskGroup,
 ) -> Result<Arc<tls::ServingCertificate>, ServerError> {
     let config = &services.config;
     let (cert, key) = (&config.tls_cert_file, &config.tls_private_key_file);
     if !cert.is_empty() && !key.is_empty() {
-        let loaded = tls::ServingCertificate::new(&tls::read(cert.as_ref())?, &tls::read(key.as_ref())?)?;
-        return Ok(Arc::new(loaded));
+        return Ok(tls::watch_pair(cert.as_ref(), key.as_ref(), tasks)?);
     }
     if config.server_tls_bootstrap
         && let Some(pair) = PairStore::new(cert_dir, Purpose::Server).current()
@@ -285,17 +303,6 @@ pub fn certificate(
         tls::write_private(&cert, cert_pem.as_bytes())?;
     }
     Ok(Arc::new(tls::ServingCertificate::new(&tls::read(&cert)?, &tls::read(&key)?)?))
-}
-
-fn metrics(registry: &prometheus::Registry) -> Response<Body> {
-    let mut bytes = Vec::new();
-    if let Err(error) = TextEncoder::new().encode(&registry.gather(), &mut bytes) {
-        return text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
-    }
-    let mut response = Response::new(Body::from(bytes));
-    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    response.headers_mut().insert(CONTENT_TYPE, kind);
-    response
 }
 
 /// A plain text answer.

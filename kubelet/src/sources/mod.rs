@@ -1,5 +1,6 @@
 //! Where Pods come from: manifests in a directory, a URL, the apiserver.
 
+mod desired;
 mod file;
 mod manifest;
 mod url;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::mpsc;
 
+pub use desired::Desired;
 pub use file::FileSource;
 pub use manifest::{ManifestError, Origin, decode, prepare};
 pub use url::UrlSource;

@@ -1,0 +1,112 @@
+//! Ending and removing what nobody wants, and keeping the control groups above all Pods.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::cri::PodView;
+use crate::metrics::METRICS;
+use crate::node::machine;
+use crate::platform::CgroupLimits;
+use crate::pleg::Pleg;
+use crate::pods::resources::Qos;
+use crate::services::Services;
+use crate::sources::Desired;
+use crate::spec::qos_limits;
+use crate::workers::{LostPod, Workers};
+
+const QOS_PERIOD: Duration = Duration::from_secs(60);
+
+/// Ends what nobody wants any more and removes what it left.
+pub(crate) async fn housekeep(desired: &Desired, services: &Services, workers: &Workers, pleg: &Pleg) {
+    workers.prune();
+    if !desired.is_complete() {
+        return;
+    }
+    for (uid, pod) in pleg.pods() {
+        if !pod.running || desired.contains(&uid) || workers.get(&uid).is_some() {
+            continue;
+        }
+        // The list may be older than the Pod's end: what counts is what runs now.
+        let view = PodView::read(&services.cri, &uid).await;
+        if let Some(view) = view.ok().filter(|view| view.running().next().is_some() || view.active_sandbox().is_some())
+        {
+            METRICS.orphaned_pods.inc();
+            tracing::info!(uid, pod = pod.name, namespace = pod.namespace, "stopping a pod that nobody wants");
+            let lost = LostPod::restore(&uid, &pod.name, &pod.namespace, &view);
+            workers.stop_lost(Arc::new(lost));
+        }
+    }
+    remove_orphans(desired, services, workers, &pleg.pods()).await;
+}
+
+/// Directories and control groups of Pods that are over.
+async fn remove_orphans(
+    desired: &Desired,
+    services: &Services,
+    workers: &Workers,
+    running: &HashMap<String, crate::pleg::RuntimePod>,
+) {
+    let is_over = |uid: &str| {
+        !desired.contains(uid) && workers.get(uid).is_none() && !running.get(uid).is_some_and(|pod| pod.running)
+    };
+    let entries = std::fs::read_dir(services.paths.pods()).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    for uid in names.filter(|uid| is_over(uid)) {
+        if let Err(error) = services.volumes.tear_down(&uid).await {
+            tracing::error!(uid, %error, "orphaned pod found, but its volumes are still mounted");
+            continue;
+        }
+        if services.volumes.is_clean(&uid)
+            && let Err(error) = std::fs::remove_dir_all(services.paths.pod(&uid))
+        {
+            tracing::error!(uid, %error, "directory of an orphaned pod");
+        }
+    }
+    if services.settings.cgroups_per_qos {
+        for (name, uid) in services.platform.pod_cgroups(&services.settings.pods_root) {
+            if is_over(&uid)
+                && let Err(error) = services.platform.remove_cgroup(&name)
+            {
+                tracing::warn!(uid, %error, "control group of an orphaned pod");
+            }
+        }
+    }
+}
+
+/// Keeps the groups of all Pods and of the classes.
+pub(crate) async fn qos_loop(services: Arc<Services>, workers: Arc<Workers>, stop: CancellationToken) {
+    if !services.settings.cgroups_per_qos {
+        return;
+    }
+    let mut ticks = tokio::time::interval(QOS_PERIOD);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let (services, workers) = (Arc::clone(&services), Arc::clone(&workers));
+        let written = tokio::task::spawn_blocking(move || write_groups(&services, &workers)).await;
+        if let Ok(Err(error)) = written {
+            tracing::error!(%error, "control groups of the classes");
+        }
+    }
+}
+
+fn write_groups(services: &Services, workers: &Workers) -> std::io::Result<()> {
+    let root = &services.settings.pods_root;
+    let limits = if services.config.enforce_node_allocatable.iter().any(|what| what == "pods") {
+        machine::pods_group_limits(&services.config, &services.facts.get())
+    } else {
+        CgroupLimits::default()
+    };
+    services.platform.apply_cgroup(root, &limits)?;
+    let all = workers.all();
+    for (qos, name) in [(Qos::Burstable, "burstable"), (Qos::BestEffort, "besteffort")] {
+        let limits = qos_limits(qos, all.iter().map(|summary| &*summary.pod));
+        services.platform.apply_cgroup(&root.child(name), &limits)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,78 @@
+//! What is looked at and made before anything runs.
+
+use std::time::Duration;
+
+use crate::config::KubeletConfiguration;
+use crate::cri::{Cri, CriError, v1};
+use crate::kubelet::KubeletError;
+use crate::paths::Paths;
+use crate::platform::{CgroupDriver, CgroupVersion, Platform};
+
+const DRIVER_TRIES: u32 = 3;
+
+/// The runtime's driver, or the configured one where the runtime cannot say.
+pub(crate) async fn cgroup_driver(cri: &Cri, config: &KubeletConfiguration) -> Result<CgroupDriver, CriError> {
+    let configured = match config.cgroup_driver.as_str() {
+        "systemd" => CgroupDriver::Systemd,
+        _ => CgroupDriver::Cgroupfs,
+    };
+    let mut last = None;
+    for attempt in 0..DRIVER_TRIES {
+        if attempt > 0 {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+        match cri.runtime_config().await {
+            Ok(answer) => {
+                let systemd = v1::CgroupDriver::Systemd as i32;
+                let said = answer.linux.map(|linux| linux.cgroup_driver == systemd);
+                return Ok(match said {
+                    Some(true) => CgroupDriver::Systemd,
+                    Some(false) => CgroupDriver::Cgroupfs,
+                    None => configured,
+                });
+            }
+            Err(error) if error.is_unimplemented() => return Ok(configured),
+            Err(error) => last = Some(error),
+        }
+    }
+    last.map_or(Ok(configured), Err)
+}
+
+/// Refuses machines that the configuration does not want.
+pub(crate) fn check_machine(config: &KubeletConfiguration, platform: &dyn Platform) -> Result<(), KubeletError> {
+    if platform.cgroup_version() == CgroupVersion::V1 && config.fail_cgroup_v1 {
+        let text = "kubelet is configured to not run on a host using cgroup v1. cgroup v1 support is unsupported and will be removed in a future release";
+        return Err(KubeletError::Machine(text.to_owned()));
+    }
+    let swaps = std::fs::read_to_string("/proc/swaps").unwrap_or_default();
+    if config.fail_swap_on && swaps.lines().count() > 1 {
+        let text = format!(
+            "running with swap on is not supported, please disable swap or set --fail-swap-on flag to false. /proc/swaps contents: {swaps:?}"
+        );
+        return Err(KubeletError::Machine(text));
+    }
+    Ok(())
+}
+
+/// The kubelet's own directories.
+pub(crate) fn make_directories(paths: &Paths, platform: &dyn Platform) -> Result<(), KubeletError> {
+    use std::os::unix::fs::PermissionsExt;
+    let root = paths.root().to_owned();
+    let wanted = [
+        (root.clone(), 0o750),
+        (paths.pods(), 0o750),
+        (root.join("plugins"), 0o750),
+        (root.join("plugins_registry"), 0o750),
+        (root.join("pod-resources"), 0o750),
+        (root.join("checkpoints"), 0o700),
+        (root.join("device-plugins"), 0o750),
+        (paths.pod_logs().to_owned(), 0o750),
+        (paths.container_logs().to_owned(), 0o755),
+    ];
+    for (path, mode) in wanted {
+        let made = std::fs::create_dir_all(&path)
+            .and_then(|()| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)));
+        made.map_err(|source| KubeletError::Files { path, source })?;
+    }
+    platform.make_shared(&root).map_err(|source| KubeletError::Files { path: root, source })
+}

@@ -1,0 +1,192 @@
+//! A kubelet on a host of its own, with a real container runtime.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use harness::{Host, Segment, process::binary};
+
+const IMAGE: &str = "timonel.local/box:1";
+const BOOTSTRAP: &str = "apiVersion: v1\nkind: Config\ncurrent-context: b\n\
+    clusters: [{name: c, cluster: {server: 'https://127.0.0.1:6443', insecure-skip-tls-verify: true}}]\n\
+    users: [{name: u, user: {token: TOKEN}}]\ncontexts: [{name: b, context: {cluster: c, user: u}}]\n";
+
+/// One machine at a time.
+static MACHINES: Mutex<()> = Mutex::new(());
+
+/// A host with containerd and one image of busybox.
+struct Machine {
+    host: Host,
+    _segment: Segment,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Machine {
+    fn new(network: &str) -> Self {
+        let alone = MACHINES.lock().unwrap_or_else(PoisonError::into_inner);
+        let segment = Segment::new(network);
+        let machine = Self { host: Host::new(&segment, "node", 1), _segment: segment, _alone: alone };
+        machine.write("/etc/cni/net.d/10-bridge.conflist", BRIDGE);
+        machine.write("/etc/containerd.toml", &CONTAINERD.replace("IMAGE", IMAGE));
+        machine.start("containerd", "containerd --config /etc/containerd.toml");
+        machine.until("ctr version", |_| true);
+        let image = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("the workspace").to_owned();
+        let image = image.join("deploy/examples/image.sh");
+        machine.ok(&format!(
+            "mkdir -p /tmp/box/bin && cp /bin/busybox /tmp/box/bin/ && for n in sh sleep cat dd; do \
+             ln -sf busybox /tmp/box/bin/$n; done && bash {} {IMAGE} /tmp/box /tmp/box.tar \
+             '[\"/bin/busybox\",\"sleep\",\"1000000\"]' && ctr -n k8s.io images import /tmp/box.tar && \
+             rm -rf /tmp/box /tmp/box.tar",
+            image.display()
+        ));
+        machine
+    }
+
+    fn programs() -> PathBuf {
+        binary("kubelet").parent().expect("a directory").to_owned()
+    }
+
+    fn ok(&self, line: &str) -> String {
+        self.host.ok(&Self::programs(), line)
+    }
+
+    /// Repeats a command until it succeeds with the wanted output.
+    fn until(&self, line: &str, wanted: impl Fn(&str) -> bool) -> String {
+        let start = Instant::now();
+        loop {
+            let output = self.host.run(&Self::programs(), line);
+            if output.code == 0 && wanted(&output.out) {
+                return output.out;
+            }
+            let late = start.elapsed() > Duration::from_secs(90);
+            assert!(
+                !late,
+                "waited for {line}: {}{}\n{}",
+                output.out,
+                output.err,
+                self.ok("tail -n 60 /var/log/kubelet.log; true")
+            );
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let end = "END-OF-FILE";
+        self.ok(&format!("mkdir -p $(dirname {path}) && cat >{path} <<'{end}'\n{text}\n{end}"));
+    }
+
+    /// Starts a program in the background; its log and its id stand below `/var/log` and `/run`.
+    fn start(&self, name: &str, line: &str) {
+        self.ok(&format!("setsid {line} >>/var/log/{name}.log 2>&1 </dev/null & echo $! >/run/{name}.pid"));
+    }
+
+    fn end(&self, name: &str) {
+        self.ok(&format!(
+            "kill $(cat /run/{name}.pid); while kill -0 $(cat /run/{name}.pid) 2>/dev/null; do sleep 0.1; done"
+        ));
+    }
+
+    /// Starts a kubelet with more configuration and flags.
+    fn start_kubelet(&self, config: &str, flags: &str) {
+        self.write("/etc/kubelet.yaml", &format!("{KUBELET}{config}"));
+        self.ok("mkdir -p /etc/manifests");
+        self.start("kubelet", &format!("kubelet --config=/etc/kubelet.yaml {flags}"));
+    }
+
+    fn kubectl(&self, line: &str) -> String {
+        format!("kubectl --kubeconfig /etc/admin.conf {line}")
+    }
+
+    /// An API server with a controller manager that signs certificates of nodes.
+    fn start_control_plane(&self) {
+        self.write("/etc/admin.conf", &BOOTSTRAP.replace("TOKEN", "admin"));
+        self.write("/etc/tokens.csv", "admin,admin,1,\"system:masters\"\njoin,joiner,2,\"system:bootstrappers\"");
+        self.ok("kubeadm init phase certs ca && kubeadm init phase certs apiserver-kubelet-client");
+        let flags = "--bind-address=127.0.0.1 --secure-port=6443 --cert-dir=/var/lib/timonel/certs \
+             --embedded-store-dir=/var/lib/timonel/store --token-auth-file=/etc/tokens.csv \
+             --client-ca-file=/etc/kubernetes/pki/ca.crt --authorization-mode=Node,RBAC --allow-privileged=true \
+             --kubelet-client-certificate=/etc/kubernetes/pki/apiserver-kubelet-client.crt \
+             --kubelet-client-key=/etc/kubernetes/pki/apiserver-kubelet-client.key";
+        self.start("kube-apiserver", &format!("kube-apiserver {flags}"));
+        self.until(&self.kubectl("get --raw /readyz"), |out| out == "ok");
+        self.write("/etc/roles.yaml", ROLES);
+        self.ok(&self.kubectl("apply --server-side -f /etc/roles.yaml"));
+        self.start(
+            "kube-controller-manager",
+            "kube-controller-manager --kubeconfig=/etc/admin.conf --leader-elect=false \
+             --cluster-signing-cert-file=/etc/kubernetes/pki/ca.crt \
+             --cluster-signing-key-file=/etc/kubernetes/pki/ca.key",
+        );
+    }
+
+    fn tasks(&self) -> String {
+        self.ok("ctr -n k8s.io tasks ls -q | sort")
+    }
+}
+
+const CONTAINERD: &str = r#"version = 2
+[plugins."io.containerd.grpc.v1.cri"]
+  restrict_oom_score_adj = true
+  sandbox_image = "IMAGE"
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "/usr/lib/cni"
+    conf_dir = "/etc/cni/net.d"
+"#;
+
+const BRIDGE: &str = r#"{"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": "bridge", "bridge": "cni0",
+  "isGateway": true, "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.88.0.0/16"}]]}}]}"#;
+
+const KUBELET: &str = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n\
+    staticPodPath: /etc/manifests\nfailSwapOn: false\nfailCgroupV1: false\nrotateCertificates: true\n\
+    authentication: {x509: {clientCAFile: /etc/kubernetes/pki/ca.crt}}\n";
+
+const ROLES: &str = r#"
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: join}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: system:node-bootstrapper}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: system:bootstrappers}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: approve}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole,
+  name: "system:certificates.k8s.io:certificatesigningrequests:nodeclient"}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: system:bootstrappers}]
+"#;
+
+const STATIC: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: early, namespace: kube-system}
+spec:
+  hostNetwork: true
+  containers: [{name: c, image: "timonel.local/box:1", imagePullPolicy: Never}]
+"#;
+
+#[test]
+fn static_pods_run_before_the_first_certificate() {
+    let machine = Machine::new("10.75.0");
+    machine.write("/etc/bootstrap.conf", &BOOTSTRAP.replace("TOKEN", "join"));
+    machine.ok("kubeadm init phase certs ca");
+    machine.write("/etc/manifests/early.yaml", STATIC);
+    machine.start_kubelet("", "--bootstrap-kubeconfig=/etc/bootstrap.conf --kubeconfig=/etc/kubelet.conf");
+    machine.until("ctr -n k8s.io tasks ls | grep -c RUNNING", |out| out.trim() == "2");
+    let before = machine.tasks();
+    let refused = machine
+        .ok("curl -sk -o /dev/null -m 5 -w '%{http_code}' -H 'Authorization: Bearer x' https://127.0.0.1:10250/pods");
+    assert_eq!(refused, "401");
+    machine.start_control_plane();
+    machine.until(
+        &machine.kubectl("get node node -o jsonpath='{.status.conditions[?(@.type==\"Ready\")].status}'"),
+        |out| out == "True",
+    );
+    machine.until(&machine.kubectl("get pod early-node -n kube-system -o jsonpath='{.status.phase}'"), |out| {
+        out == "Running"
+    });
+    assert_eq!(machine.tasks(), before, "nothing was restarted");
+    assert_eq!(machine.ok("curl -sf http://127.0.0.1:10248/healthz"), "ok");
+    machine.end("kubelet");
+}
