@@ -1,227 +1,315 @@
-//! The server: requests, discovery, and resolving what users type into resources.
+//! The server: requests, answers, warnings, watches, discovery.
 
-use http::{Method, Request};
-use kube::{
-    Client, Config,
-    config::{KubeConfigOptions, Kubeconfig},
+mod failure;
+mod request;
+mod watch;
+
+use std::{
+    io::Write,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
 };
-use machinery::{GroupVersion, Status};
+
+use http::{HeaderName, HeaderValue, Response};
+use http_body_util::BodyExt;
+use kube::{Client, client::Body};
+use machinery::duration;
+use parking_lot::Mutex;
 use serde_json::Value;
+use tokio::sync::OnceCell;
 
-use crate::{cli::Global, error::CommandError};
+pub use request::{Call, escape};
+pub use watch::{Event, Watch};
 
-/// A resource as discovery lists it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Resource {
-    /// Group; empty for the core group.
-    pub group: String,
-    /// Version.
-    pub version: String,
-    /// Plural.
-    pub plural: String,
-    /// Singular.
-    pub singular: String,
-    /// Kind.
-    pub kind: String,
-    /// Short names.
-    pub short_names: Vec<String>,
-    /// Categories.
-    pub categories: Vec<String>,
-    /// Verbs.
-    pub verbs: Vec<String>,
-    /// Whether objects live in namespaces.
-    pub namespaced: bool,
-}
+use crate::{context::Context, discovery::Served, error::CommandError, streams::Output};
 
-impl Resource {
-    /// `plural.group`, or `plural` in the core group.
-    pub fn title(&self) -> String {
-        if self.group.is_empty() { self.plural.clone() } else { format!("{}.{}", self.plural, self.group) }
-    }
-
-    /// `apiVersion` of objects.
-    pub fn api_version(&self) -> String {
-        GroupVersion::new(&self.group, &self.version).to_string()
-    }
-
-    /// Path of a collection; of all namespaces when none is given.
-    pub fn path(&self, namespace: Option<&str>) -> String {
-        let root = if self.group.is_empty() { "/api".to_owned() } else { format!("/apis/{}", self.group) };
-        let scope = match namespace.filter(|_| self.namespaced) {
-            Some(namespace) => format!("/namespaces/{namespace}"),
-            None => String::new(),
-        };
-        format!("{root}/{}{scope}/{}", self.version, self.plural)
-    }
-}
+/// Time to wait for discovery.
+const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(32);
+/// What asks for discovery in one document.
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json;\
+    g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json";
 
 /// A connection with what is known of the server.
 pub struct Cluster {
     client: Client,
     /// Namespace of commands that name none.
     pub namespace: String,
-    /// URL of the server.
-    pub url: String,
+    /// Whether `--namespace` was given.
+    pub enforced: bool,
+    /// Address of the server.
+    pub server: String,
+    /// Time for one request.
+    timeout: Option<Duration>,
+    verbosity: i64,
+    err: Output,
+    warnings: Mutex<Vec<String>>,
+    warned: AtomicUsize,
+    served: OnceCell<Arc<Served>>,
 }
 
 impl Cluster {
-    /// Connects as the kubeconfig and the global flags say.
-    pub async fn connect(global: &Global) -> Result<Self, CommandError> {
-        let fail = |e: &dyn std::fmt::Display| CommandError::plain(e.to_string());
-        let options = KubeConfigOptions {
-            context: global.context.clone(),
-            cluster: global.cluster.clone(),
-            user: global.user.clone(),
+    /// Connects as the kubeconfig and the flags say. Nothing is sent yet.
+    pub async fn connect(context: &Context) -> Result<Self, CommandError> {
+        let selected = context.selected()?;
+        let mut config = selected.config().await?;
+        let server = selected.server();
+        // The first to come decides; all come with the same provider.
+        let _second = rustls::crypto::ring::default_provider().install_default().is_err();
+        config.headers = headers(&context.program, &context.path);
+        let client = Client::try_from(config).map_err(|e| CommandError::plain(util::chain(&e)))?;
+        let timeout = timeout(context.flags.text("request-timeout"))?;
+        Ok(Self {
+            client,
+            namespace: selected.namespace,
+            enforced: selected.enforced,
+            server,
+            timeout,
+            verbosity: context.flags.int("v"),
+            err: context.streams.err.clone(),
+            warnings: Mutex::new(Vec::new()),
+            warned: AtomicUsize::new(0),
+            served: OnceCell::new(),
+        })
+    }
+
+    /// The client, for upgrades to streams.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// `host:port` of the server.
+    pub fn host(&self) -> &str {
+        let rest = self.server.split_once("://").map_or(self.server.as_str(), |(_, rest)| rest);
+        rest.split('/').next().unwrap_or(rest)
+    }
+
+    /// Sends a request; the answer's body has not been read yet. A refusal becomes an error.
+    pub async fn send(&self, call: &Call) -> Result<Response<Body>, CommandError> {
+        let request = call.build(self.timeout)?;
+        let (verb, uri) = (request.method().clone(), request.uri().to_string());
+        if self.verbosity >= 8 {
+            self.log(&format!("\"Request\" verb=\"{verb}\" url=\"{}{uri}\"", self.server));
+            if !call.body().is_empty() {
+                self.log(&format!("\"Request Body\" body={:?}", String::from_utf8_lossy(call.body())));
+            }
+        }
+        let start = Instant::now();
+        let sent = self.client.send(request);
+        let limit = call.deadline().or(self.timeout);
+        let outcome = match limit {
+            Some(limit) => match tokio::time::timeout(limit, sent).await {
+                Ok(outcome) => outcome,
+                Err(_) => return Err(failure::timed_out()),
+            },
+            None => sent.await,
         };
-        let mut config = match &global.kubeconfig {
-            Some(path) => {
-                let file = Kubeconfig::read_from(path).map_err(|e| fail(&e))?;
-                Config::from_custom_kubeconfig(file, &options).await.map_err(|e| fail(&e))?
-            }
-            None => Config::from_kubeconfig(&options).await.map_err(|e| fail(&e))?,
+        let code = outcome.as_ref().map_or(0, |r| r.status().as_u16());
+        if self.verbosity >= 6 {
+            let spent = start.elapsed().as_millis();
+            let url = format!("{}{uri}", self.server);
+            self.log(&format!("\"Response\" verb=\"{verb}\" url=\"{url}\" status=\"{code}\" milliseconds={spent}"));
+        }
+        let response = outcome.map_err(|e| failure::of_transport(&e, self.host()))?;
+        self.note_warnings(&response)?;
+        if response.status().is_success() || response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(response);
+        }
+        let status = response.status();
+        let retry_after = response.headers().get(http::header::RETRY_AFTER).cloned();
+        let body = self.body(response).await.unwrap_or_default();
+        Err(failure::of_answer(status, retry_after.as_ref(), &body, call))
+    }
+
+    /// All of an answer's body.
+    async fn body(&self, response: Response<Body>) -> Result<Vec<u8>, CommandError> {
+        let read = response.into_body().collect();
+        let collected = match self.timeout {
+            Some(limit) => tokio::time::timeout(limit, read).await.map_err(|_| {
+                CommandError::Verbatim(
+                    "Unable to connect to the server: net/http: request canceled \
+                                                     (Client.Timeout or context cancellation while reading body)"
+                        .into(),
+                )
+            })?,
+            None => read.await,
         };
-        if let Some(server) = &global.server {
-            config.cluster_url =
-                server.parse().map_err(|_| CommandError::plain(format!("invalid server URL {server:?}")))?;
+        let bytes = collected.map_err(|e| failure::of_transport(&e, self.host()))?.to_bytes().to_vec();
+        if self.verbosity >= 8 {
+            self.log(&format!("\"Response Body\" body={:?}", String::from_utf8_lossy(&bytes)));
         }
-        if let Some(token) = &global.token {
-            config.auth_info.token = Some(token.clone().into());
-        }
-        if let Some(user) = &global.r#as {
-            config.auth_info.impersonate = Some(user.clone());
-        }
-        let namespace = global.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
-        let url = config.cluster_url.to_string();
-        let client = Client::try_from(config).map_err(|e| fail(&e))?;
-        Ok(Self { client, namespace, url })
+        Ok(bytes)
     }
 
-    /// Sends a request and decodes the JSON answer.
-    pub async fn send(
-        &self,
-        method: Method,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: Vec<u8>,
-    ) -> Result<Value, CommandError> {
-        let mut request = Request::builder().method(method).uri(path);
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let request = request.body(body).map_err(|e| CommandError::plain(e.to_string()))?;
-        self.client.request::<Value>(request).await.map_err(|e| self.refused(e))
+    /// Sends a request and answers the body.
+    pub async fn bytes(&self, call: &Call) -> Result<Vec<u8>, CommandError> {
+        self.body(self.send(call).await?).await
     }
 
-    /// A GET whose answer is text.
-    pub async fn text(&self, path: &str) -> Result<String, CommandError> {
-        let request = Request::get(path).body(Vec::new()).map_err(|e| CommandError::plain(e.to_string()))?;
-        self.client.request_text(request).await.map_err(|e| self.refused(e))
+    /// Sends a request and decodes the answer.
+    pub async fn json(&self, call: &Call) -> Result<Value, CommandError> {
+        let bytes = self.bytes(call).await?;
+        serde_json::from_slice(&bytes).map_err(|e| CommandError::plain(format!("couldn't decode the answer: {e}")))
     }
 
-    fn refused(&self, error: kube::Error) -> CommandError {
-        match error {
-            kube::Error::Api(status) => {
-                let status = serde_json::to_value(&*status).ok().and_then(|v| serde_json::from_value::<Status>(v).ok());
-                CommandError::Server(Box::new(status.unwrap_or_default()))
+    /// GETs a path.
+    pub async fn get(&self, path: &str) -> Result<Value, CommandError> {
+        self.json(&Call::get(path)).await
+    }
+
+    /// Begins a watch.
+    pub async fn watch(&self, call: &Call) -> Result<Watch, CommandError> {
+        Ok(Watch::new(self.send(call).await?.into_body()))
+    }
+
+    fn log(&self, text: &str) {
+        let now = time::OffsetDateTime::now_utc();
+        let (month, day, micro) = (u8::from(now.month()), now.day(), now.microsecond());
+        let (hour, minute, second) = now.to_hms();
+        let process = std::process::id();
+        let line = format!(
+            "I{month:02}{day:02} {hour:02}:{minute:02}:{second:02}.{micro:06} {process:7} round_trippers.rs] {text}\n"
+        );
+        // Logs that cannot be written have no one to read them.
+        let _lost = self.err.clone().write_all(line.as_bytes()).is_err();
+    }
+
+    fn note_warnings(&self, response: &Response<Body>) -> Result<(), CommandError> {
+        for header in response.headers().get_all(http::header::WARNING) {
+            let Some(text) = header.to_str().ok().and_then(warning) else { continue };
+            self.warned.fetch_add(1, Ordering::Relaxed);
+            let mut seen = self.warnings.lock();
+            if seen.contains(&text) {
+                continue;
             }
-            other => {
-                let mut text = other.to_string();
-                let mut source = std::error::Error::source(&other);
-                while let Some(cause) = source {
-                    text = cause.to_string();
-                    source = cause.source();
-                }
-                if text.contains("Connection refused") {
-                    let host = self.url.trim_start_matches("https://").trim_end_matches('/');
-                    return CommandError::Verbatim(format!(
-                        "The connection to the server {host} was refused - did you specify the right host or port?"
-                    ));
-                }
-                CommandError::Verbatim(format!("Unable to connect to the server: {text}"))
-            }
+            seen.push(text.clone());
+            drop(seen);
+            self.warn(&text)?;
         }
+        Ok(())
     }
 
-    /// All resources, core group first, then groups in the server's order; preferred versions first.
-    pub async fn resources(&self) -> Result<Vec<Resource>, CommandError> {
-        let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
-        let mut all = Vec::new();
-        for path in ["/api", "/apis"] {
-            let document = self.send(Method::GET, path, &[("accept", accept)], Vec::new()).await?;
-            for group in document["items"].as_array().into_iter().flatten() {
-                let name = group["metadata"]["name"].as_str().unwrap_or("");
-                for version in group["versions"].as_array().into_iter().flatten() {
-                    let number = version["version"].as_str().unwrap_or("");
-                    let resources = version["resources"].as_array().into_iter().flatten();
-                    all.extend(resources.map(|r| resource(name, number, r)));
-                }
-            }
+    /// Prints a warning.
+    pub fn warn(&self, text: &str) -> Result<(), CommandError> {
+        let mut err = self.err.clone();
+        let coloured = err.is_terminal()
+            && runtime::env::var("NO_COLOR").is_none()
+            && runtime::env::var("TERM").is_none_or(|t| t != "dumb");
+        match coloured {
+            true => writeln!(err, "\u{1b}[33;1mWarning:\u{1b}[0m {text}")?,
+            false => writeln!(err, "Warning: {text}")?,
         }
-        Ok(all)
+        Ok(())
     }
 
-    /// The resource that a word stands for: plural, singular, short name or kind, perhaps with `.group` or
-    /// `.version.group`.
-    pub async fn resolve(&self, word: &str) -> Result<Resource, CommandError> {
-        let all = self.resources().await?;
-        find(&all, word)
-            .cloned()
-            .ok_or_else(|| CommandError::plain(format!("the server doesn't have a resource type {word:?}")))
+    /// How many warnings the server sent.
+    pub fn warned(&self) -> usize {
+        self.warned.load(Ordering::Relaxed)
+    }
+
+    /// What the server serves; asked once.
+    pub async fn served(&self) -> Result<Arc<Served>, CommandError> {
+        self.served.get_or_try_init(async || self.discover().await.map(Arc::new)).await.cloned()
+    }
+
+    async fn discover(&self) -> Result<Served, CommandError> {
+        let mut served = Served::default();
+        let ask = |path: &str| Call::get(path).accept(AGGREGATED).within(DISCOVERY_TIMEOUT);
+        let (core_call, groups_call) = (ask("/api"), ask("/apis"));
+        let (core, groups) = futures::try_join!(self.json(&core_call), self.json(&groups_call))?;
+        let is_aggregated = |d: &Value| d["kind"] == "APIGroupDiscoveryList";
+        if is_aggregated(&core) && is_aggregated(&groups) {
+            served.add(&core);
+            served.add(&groups);
+            return Ok(served);
+        }
+        self.discover_by_group(&core, &groups).await
+    }
+
+    /// For servers that do not aggregate: one request per group version.
+    async fn discover_by_group(&self, core: &Value, groups: &Value) -> Result<Served, CommandError> {
+        let mut served = Served::default();
+        let mut wanted: Vec<(String, Vec<String>)> = Vec::new();
+        let texts = |list: &Value, key: &str| -> Vec<String> {
+            let items = list.as_array().into_iter().flatten();
+            items.filter_map(|v| if key.is_empty() { v.as_str() } else { v[key].as_str() }).map(str::to_owned).collect()
+        };
+        wanted.push((String::new(), texts(&core["versions"], "")));
+        for group in groups["groups"].as_array().into_iter().flatten() {
+            let mut versions = texts(&group["versions"], "version");
+            let preferred = group["preferredVersion"]["version"].as_str().unwrap_or("").to_owned();
+            versions.sort_by_key(|v| *v != preferred);
+            wanted.push((group["name"].as_str().unwrap_or("").to_owned(), versions));
+        }
+        for (name, versions) in wanted {
+            for version in &versions {
+                let path = if name.is_empty() { format!("/api/{version}") } else { format!("/apis/{name}/{version}") };
+                match self.json(&Call::get(&path).within(DISCOVERY_TIMEOUT)).await {
+                    Ok(document) => served.add_list(&name, version, &document),
+                    Err(_) => served.failed.push(path),
+                }
+            }
+            served.groups.push(crate::discovery::Group { name, versions });
+        }
+        Ok(served)
     }
 }
 
-fn resource(group: &str, version: &str, row: &Value) -> Resource {
-    let text = |key: &str| row[key].as_str().unwrap_or("").to_owned();
-    let list = |key: &str| -> Vec<String> {
-        row[key].as_array().into_iter().flatten().filter_map(|v| v.as_str().map(str::to_owned)).collect()
-    };
-    Resource {
-        group: group.to_owned(),
-        version: version.to_owned(),
-        plural: text("resource"),
-        singular: text("singularResource"),
-        kind: row["responseKind"]["kind"].as_str().unwrap_or("").to_owned(),
-        short_names: list("shortNames"),
-        categories: list("categories"),
-        verbs: list("verbs"),
-        namespaced: row["scope"] == "Namespaced",
-    }
+/// Headers of every request.
+fn headers(program: &str, command: &str) -> Vec<(HeaderName, HeaderValue)> {
+    let name = program.rsplit('/').next().filter(|n| !n.is_empty()).unwrap_or("kubectl");
+    let mut headers = Vec::new();
+    let mut add = |key: HeaderName, value: &str| headers.extend(HeaderValue::from_str(value).map(|v| (key, v)));
+    add(http::header::USER_AGENT, &runtime::version::user_agent(name));
+    add(HeaderName::from_static("kubectl-command"), command);
+    add(HeaderName::from_static("kubectl-session"), &uuid::Uuid::new_v4().to_string());
+    headers
 }
 
-/// The first resource that a word fits.
-pub fn find<'a>(all: &'a [Resource], word: &str) -> Option<&'a Resource> {
-    let (name, rest) = word.split_once('.').unwrap_or((word, ""));
-    let lower = name.to_lowercase();
-    all.iter().find(|r| {
-        let named = r.plural == lower
-            || r.singular == lower
-            || r.kind.to_lowercase() == lower
-            || r.short_names.contains(&lower);
-        let grouped = rest.is_empty() || r.group == rest || format!("{}.{}", r.version, r.group) == rest;
-        named && grouped
-    })
+fn timeout(text: &str) -> Result<Option<Duration>, CommandError> {
+    let seconds = text.parse::<u64>().ok().map(Duration::from_secs);
+    let parsed = seconds.or_else(|| duration::parse(text).ok().and_then(|d| Duration::try_from(d).ok()));
+    let parsed = parsed.ok_or_else(|| {
+        CommandError::plain(
+            "Invalid timeout value. Timeout must be a single integer in seconds, or an integer followed by a \
+             corresponding time unit (e.g. 1s | 2m | 3h)",
+        )
+    })?;
+    Ok((!parsed.is_zero()).then_some(parsed))
+}
+
+/// The text of a warning header with code 299.
+fn warning(header: &str) -> Option<String> {
+    let rest = header.strip_prefix("299 ")?;
+    let quoted = rest.split_once(' ')?.1.trim().strip_prefix('"')?;
+    let (mut text, mut characters) = (String::new(), quoted.chars());
+    while let Some(c) = characters.next() {
+        match c {
+            '"' => return Some(text),
+            '\\' => text.extend(characters.next()),
+            other => text.push(other),
+        }
+    }
+    None
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
-    fn words_find_resources() {
-        let deploy = resource(
-            "apps",
-            "v1",
-            &json!({"resource": "deployments", "singularResource": "deployment", "shortNames": ["deploy"],
-                    "responseKind": {"kind": "Deployment"}, "scope": "Namespaced"}),
-        );
-        let all = [deploy];
-        for word in ["deploy", "deployment", "deployments", "Deployment", "deployments.apps", "deploy.v1.apps"] {
-            assert!(find(&all, word).is_some(), "{word}");
-        }
-        assert!(find(&all, "deploy.batch").is_none() && find(&all, "pods").is_none());
-        assert_eq!(all[0].path(Some("n")), "/apis/apps/v1/namespaces/n/deployments");
-        assert_eq!(all[0].title(), "deployments.apps");
+    fn warnings_are_unquoted() {
+        assert_eq!(warning(r#"299 - "a \"b\" c""#).as_deref(), Some("a \"b\" c"));
+        assert_eq!(warning("199 - \"x\""), None);
+    }
+
+    #[test]
+    fn timeouts_are_seconds_or_durations() {
+        assert_eq!(timeout("0").expect("valid"), None);
+        assert_eq!(timeout("3").expect("valid"), Some(Duration::from_secs(3)));
+        assert_eq!(timeout("2m").expect("valid"), Some(Duration::from_secs(120)));
+        assert!(timeout("x").is_err());
     }
 }

@@ -6,22 +6,41 @@ use machinery::Status;
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
     /// The server answered with a Status.
-    #[error("{}", status_text(.0, None))]
-    Server(Box<Status>),
-    /// The same, while something was done with a manifest.
-    #[error("{}", status_text(.status, Some(.doing)))]
-    Manifest {
+    #[error("{}", status_text(.status, .doing.as_deref()))]
+    Server {
         /// What was being done, such as `error when creating "STDIN"`.
-        doing: String,
+        doing: Option<String>,
         /// The answer.
         status: Box<Status>,
     },
-    /// Anything else.
-    #[error("error: {0}")]
+    /// Anything else; printed after `error: `.
+    #[error("{0}")]
     Plain(String),
-    /// Text that stands as it is.
+    /// Text that is printed as it is.
     #[error("{0}")]
     Verbatim(String),
+    /// A wrong command line.
+    #[error("{text}\nSee '{command} -h' for help and examples")]
+    Usage {
+        /// What is wrong.
+        text: String,
+        /// `kubectl get`.
+        command: String,
+    },
+    /// Several failures, each of its own.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Several(Vec<CommandError>),
+    /// The end of the process with this code; everything was said already.
+    #[error("exit code {0}")]
+    Exit(u8),
+    /// A failure with an exit code of its own.
+    #[error("{error}")]
+    Coded {
+        /// The failure.
+        error: Box<CommandError>,
+        /// The code.
+        code: u8,
+    },
 }
 
 impl CommandError {
@@ -30,18 +49,86 @@ impl CommandError {
         Self::Plain(text.into())
     }
 
+    /// The answer of a server.
+    pub fn server(status: Status) -> Self {
+        Self::Server { doing: None, status: Box::new(status) }
+    }
+
     /// Says what was being done when the server refused.
     #[must_use]
-    pub fn during(self, doing: impl Into<String>) -> Self {
+    pub fn during(self, what: impl Into<String>) -> Self {
         match self {
-            Self::Server(status) => Self::Manifest { doing: doing.into(), status },
+            Self::Server { status, doing: None } => Self::Server { doing: Some(what.into()), status },
+            Self::Plain(text) => Self::Plain(format!("{}: {text}", what.into())),
             other => other,
         }
     }
 
+    /// The same with an exit code.
+    #[must_use]
+    pub fn with_code(self, code: u8) -> Self {
+        Self::Coded { error: Box::new(self), code }
+    }
+
+    /// One error of many; none of none.
+    pub fn all(mut errors: Vec<Self>) -> Result<(), Self> {
+        match errors.len() {
+            0 => Ok(()),
+            1 => Err(errors.remove(0)),
+            _ => Err(Self::Several(errors)),
+        }
+    }
+
+    /// The Status, if the server answered with one.
+    pub fn status(&self) -> Option<&Status> {
+        match self {
+            Self::Server { status, .. } => Some(status),
+            Self::Coded { error, .. } => error.status(),
+            _ => None,
+        }
+    }
+
+    /// Whether the server gave this reason.
+    pub fn has_reason(&self, reason: &str) -> bool {
+        self.status().is_some_and(|status| status.reason == reason)
+    }
+
     /// Whether the server found nothing.
     pub fn is_not_found(&self) -> bool {
-        matches!(self, Self::Server(status) if status.reason == "NotFound")
+        self.has_reason("NotFound")
+    }
+
+    /// What is printed; nothing if everything was said.
+    pub fn report(&self) -> Option<String> {
+        let text = match self {
+            Self::Exit(_) => return None,
+            Self::Coded { error, .. } => return error.report(),
+            Self::Plain(text) | Self::Usage { text, .. } if text.starts_with("error: ") => self.to_string(),
+            Self::Plain(_) | Self::Usage { .. } => format!("error: {self}"),
+            // The errors among several have no prefix.
+            Self::Verbatim(_) | Self::Server { .. } | Self::Several(_) => self.to_string(),
+        };
+        Some(if text.ends_with('\n') { text } else { text + "\n" })
+    }
+
+    /// Exit code of the process.
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Exit(code) | Self::Coded { code, .. } => *code,
+            _ => 1,
+        }
+    }
+}
+
+/// What a process that dies of a closed pipe ends with.
+const BROKEN_PIPE: u8 = 141;
+
+impl From<std::io::Error> for CommandError {
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Self::Exit(BROKEN_PIPE),
+            _ => Self::plain(error.to_string()),
+        }
     }
 }
 
@@ -90,10 +177,7 @@ mod tests {
     #[test]
     fn texts_are_kubectls() {
         let missing = ApiError::not_found(&GroupResource::new("", "pods"), "x").into_status();
-        assert_eq!(
-            CommandError::Server(Box::new(missing)).to_string(),
-            "Error from server (NotFound): pods \"x\" not found"
-        );
+        assert_eq!(CommandError::server(missing).to_string(), "Error from server (NotFound): pods \"x\" not found");
         let cause = |field: &str| StatusCause {
             field: field.into(),
             message: "Required value".into(),
@@ -101,10 +185,10 @@ mod tests {
         };
         let kind = GroupKind { group: String::new(), kind: "Pod".into() };
         let one = ApiError::invalid(&kind, "p", vec![cause("spec.a")]).into_status();
-        assert_eq!(CommandError::Server(Box::new(one)).to_string(), "The Pod \"p\" is invalid: spec.a: Required value");
+        assert_eq!(CommandError::server(one).to_string(), "The Pod \"p\" is invalid: spec.a: Required value");
         let two = ApiError::invalid(&kind, "p", vec![cause("a"), cause("b")]).into_status();
         assert_eq!(
-            CommandError::Server(Box::new(two)).to_string(),
+            CommandError::server(two).to_string(),
             "The Pod \"p\" is invalid: \n* a: Required value\n* b: Required value"
         );
     }

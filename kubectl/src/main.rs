@@ -1,21 +1,12 @@
 //! The kubectl binary.
 
-use std::{io::Write, process::ExitCode};
+use std::process::ExitCode;
 
-use clap::Parser;
-use kubectl::cli::Cli;
+use kubectl::streams::Streams;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    runtime::run_tool(async |_stop| match kubectl::run(cli).await {
-        Ok((out, err)) => {
-            let written = std::io::stdout().write_all(out.as_bytes());
-            eprint!("{err}");
-            if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-        }
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
-    })
+    let mut arguments = std::env::args();
+    let program = arguments.next().unwrap_or_default();
+    let arguments: Vec<String> = arguments.collect();
+    runtime::run_tool(async |stop| kubectl::run(&program, arguments, Streams::of_process(), stop).await.into())
 }

@@ -1,59 +1,96 @@
 //! `kubectl delete`.
 
-use std::time::Duration;
+use std::{io::Write, time::Duration};
 
-use http::Method;
 use machinery::meta;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{get::escape, manifests, targets};
 use crate::{
-    cli::Delete,
-    cluster::{Cluster, Resource},
+    cluster::{Call, Cluster},
+    command::Command,
+    context::Context,
     error::CommandError,
+    flags::Flag,
+    resolve::{self, Info, Query},
 };
 
 /// Time between looks at an object that is going.
 const POLL: Duration = Duration::from_millis(250);
 
-/// Runs the command.
-pub async fn run(cluster: &Cluster, options: &Delete) -> Result<String, CommandError> {
-    let chosen = objects(cluster, options).await?;
-    let mut out = String::new();
-    let mut going = Vec::new();
-    for (resource, namespace, name) in chosen {
-        let path = format!("{}/{name}", resource.path(Some(&namespace)));
-        let policy = match options.cascade.as_str() {
-            "foreground" => "Foreground",
-            "orphan" => "Orphan",
-            _ => "Background",
-        };
-        let mut body = json!({"propagationPolicy": policy});
-        if let Some(grace) = options.grace_period.filter(|g| *g >= 0) {
-            body["gracePeriodSeconds"] = json!(grace);
-        }
-        let headers = [("content-type", "application/json")];
-        match cluster.send(Method::DELETE, &path, &headers, body.to_string().into_bytes()).await {
-            Err(error) if error.is_not_found() && options.ignore_not_found => continue,
-            answer => answer?,
-        };
-        let group = if resource.group.is_empty() { String::new() } else { format!(".{}", resource.group) };
-        let place = if resource.namespaced { format!(" from {namespace} namespace") } else { String::new() };
-        out.push_str(&format!("{}{group} {name:?} deleted{place}\n", resource.singular));
-        going.push(path);
-    }
-    if options.wait {
-        for path in going {
-            until_gone(cluster, &path).await?;
-        }
-    }
-    Ok(out)
+/// The command.
+pub(crate) fn command() -> Command {
+    Command::new(
+        "delete",
+        "Delete resources by file names, stdin, resources and names, or by resources and label selector",
+    )
+    .usage("([-f FILENAME] | TYPE [(NAME | -l label | --all)])")
+    .examples(&[
+        "kubectl delete -f ./pod.json",
+        "kubectl delete pods,services -l name=web",
+        "kubectl delete pod foo --now",
+    ])
+    .flags(resolve::file_flags("File, directory or URL with the resources to delete."))
+    .flags([
+        resolve::selector_flag(),
+        resolve::field_selector_flag(),
+        resolve::all_namespaces_flag(),
+        Flag::switch("all", "All objects of the types in the namespace."),
+        Flag::text("cascade", "background", "What happens to dependents: background, orphan or foreground.")
+            .bare("background"),
+        Flag::int("grace-period", "-1", "Seconds to end gracefully; negative for the object's own."),
+        Flag::switch("ignore-not-found", "Objects need not exist."),
+        Flag::on("wait", "Wait until the objects are gone."),
+    ])
+    .runs(|context| Box::pin(run(context)))
 }
 
-async fn until_gone(cluster: &Cluster, path: &str) -> Result<(), CommandError> {
+async fn run(context: &Context) -> Result<(), CommandError> {
+    let flags = &context.flags;
+    let policy = match flags.text("cascade") {
+        "background" | "true" => "Background",
+        "foreground" => "Foreground",
+        "orphan" | "false" => "Orphan",
+        other => {
+            return Err(CommandError::plain(format!(
+                "invalid cascade value ({other}). Must be \"background\", \"foreground\", or \"orphan\"."
+            )));
+        }
+    };
+    let mut options = json!({"propagationPolicy": policy});
+    if flags.int("grace-period") >= 0 {
+        options["gracePeriodSeconds"] = json!(flags.int("grace-period"));
+    }
+    let found = Query::of(context).unread().infos(context).await?;
+    let mut errors = found.errors;
+    let cluster = context.cluster().await?;
+    let mut out = context.streams.out.clone();
+    let mut going = Vec::new();
+    for info in found.infos {
+        match cluster.json(&Call::delete(&info.path(), &options)).await {
+            Err(error) if error.is_not_found() && flags.bool("ignore-not-found") => {}
+            Err(error) => errors.push(error),
+            Ok(_) => {
+                let place = match info.namespace.as_str() {
+                    "" => String::new(),
+                    namespace => format!(" from {namespace} namespace"),
+                };
+                writeln!(out, "{} {:?} deleted{place}", info.resource.kind_title(), info.name)?;
+                going.push(info);
+            }
+        }
+    }
+    if flags.bool("wait") {
+        for info in going {
+            until_gone(&cluster, &info).await?;
+        }
+    }
+    CommandError::all(errors)
+}
+
+async fn until_gone(cluster: &Cluster, info: &Info) -> Result<(), CommandError> {
     let mut uid: Option<String> = None;
     loop {
-        match cluster.send(Method::GET, path, &[], Vec::new()).await {
+        match cluster.get(&info.path()).await {
             Err(error) if error.is_not_found() => return Ok(()),
             Err(error) => return Err(error),
             // An object of the same name that was made since is another one.
@@ -62,37 +99,4 @@ async fn until_gone(cluster: &Cluster, path: &str) -> Result<(), CommandError> {
         }
         tokio::time::sleep(POLL).await;
     }
-}
-
-async fn objects(cluster: &Cluster, options: &Delete) -> Result<Vec<(Resource, String, String)>, CommandError> {
-    let mut chosen = Vec::new();
-    if !options.filename.is_empty() {
-        let resources = cluster.resources().await?;
-        for manifest in manifests::read(&options.filename)? {
-            let resource = manifests::resource_of(&resources, &manifest)?.clone();
-            let namespace = match meta::namespace(&manifest.object) {
-                "" => cluster.namespace.clone(),
-                namespace => namespace.to_owned(),
-            };
-            chosen.push((resource, namespace, meta::name(&manifest.object).to_owned()));
-        }
-        return Ok(chosen);
-    }
-    for target in targets(cluster, &options.arguments).await? {
-        if let Some(name) = target.name {
-            chosen.push((target.resource, cluster.namespace.clone(), name));
-            continue;
-        }
-        if options.selector.is_none() && !options.all {
-            return Err(CommandError::plain("resource(s) were provided, but no name was specified"));
-        }
-        let selector = options.selector.as_deref().map(|s| format!("?labelSelector={}", escape(s))).unwrap_or_default();
-        let path = target.resource.path(Some(&cluster.namespace)) + &selector;
-        let list = cluster.send(Method::GET, &path, &[], Vec::new()).await?;
-        for item in list["items"].as_array().into_iter().flatten() {
-            let name = item.pointer("/metadata/name").and_then(Value::as_str).unwrap_or("").to_owned();
-            chosen.push((target.resource.clone(), cluster.namespace.clone(), name));
-        }
-    }
-    Ok(chosen)
 }

@@ -16,6 +16,7 @@ pub struct PathError(String);
 /// A parsed template.
 #[derive(Debug)]
 pub struct Template {
+    text: String,
     nodes: Vec<Node>,
 }
 
@@ -66,7 +67,7 @@ enum Comparison {
 impl Template {
     /// Parses a template: text with `{...}` actions.
     pub fn parse(text: &str) -> Result<Self, PathError> {
-        parse::template(text).map(|nodes| Self { nodes })
+        parse::template(text).map(|nodes| Self { text: text.to_owned(), nodes })
     }
 
     /// Parses the relaxed form of columns and sort keys: braces and the leading dot may be left out.
@@ -76,11 +77,23 @@ impl Template {
         Self::parse(&format!("{{{dot}{inner}}}"))
     }
 
-    /// What the template prints for a value.
-    pub fn print(&self, root: &Value) -> Result<String, PathError> {
+    /// The template as it was written.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// What the template prints for a value; with `lenient`, missing fields print nothing.
+    pub fn print(&self, root: &Value, lenient: bool) -> Result<String, PathError> {
         let mut out = String::new();
-        print(&self.nodes, root, &mut out)?;
+        print(&self.nodes, root, lenient, &mut out)?;
         Ok(out)
+    }
+
+    /// The results of each action.
+    pub fn results(&self, root: &Value, lenient: bool) -> Result<Vec<Vec<Value>>, PathError> {
+        let mut all = Vec::new();
+        collect(&self.nodes, root, lenient, &mut all)?;
+        Ok(all)
     }
 
     /// What the first path of the template selects.
@@ -97,22 +110,53 @@ pub fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-fn print(nodes: &[Node], root: &Value, out: &mut String) -> Result<(), PathError> {
+fn print(nodes: &[Node], root: &Value, lenient: bool, out: &mut String) -> Result<(), PathError> {
     for node in nodes {
         match node {
             Node::Text(literal) => out.push_str(literal),
             Node::Path(steps) => {
-                let found: Vec<String> = select(steps, root)?.into_iter().map(text).collect();
+                let found: Vec<String> = resolve(steps, root, lenient)?.into_iter().map(text).collect();
                 out.push_str(&found.join(" "));
             }
             Node::Range(steps, body) => {
-                for value in select(steps, root)? {
-                    print(body, value, out)?;
+                for value in resolve(steps, root, lenient)? {
+                    print(body, value, lenient, out)?;
                 }
             }
         }
     }
     Ok(())
+}
+
+fn collect(nodes: &[Node], root: &Value, lenient: bool, all: &mut Vec<Vec<Value>>) -> Result<(), PathError> {
+    for node in nodes {
+        match node {
+            Node::Text(literal) => all.push(vec![Value::String(literal.clone())]),
+            Node::Path(steps) => all.push(resolve(steps, root, lenient)?.into_iter().cloned().collect()),
+            Node::Range(steps, body) => {
+                for value in resolve(steps, root, lenient)? {
+                    collect(body, value, lenient, all)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a path selects; an error names the field that is missing unless that is allowed.
+fn resolve<'a>(steps: &[Step], root: &'a Value, lenient: bool) -> Result<Vec<&'a Value>, PathError> {
+    let mut current = vec![root];
+    for step in steps {
+        let mut next = Vec::new();
+        for value in &current {
+            apply(step, value, &mut next)?;
+        }
+        if let (Step::Keys(keys), true, false) = (step, next.is_empty(), lenient) {
+            return Err(PathError(format!("{} is not found", keys.join(" "))));
+        }
+        current = next;
+    }
+    Ok(current)
 }
 
 fn select<'a>(steps: &[Step], root: &'a Value) -> Result<Vec<&'a Value>, PathError> {

@@ -10,7 +10,7 @@ fn printed(template: &str) -> Result<String, PathError> {
             {"name": "b", "size": 2, "extra": null},
         ],
     });
-    Template::parse(template)?.print(&value)
+    Template::parse(template)?.print(&value, true)
 }
 
 #[test]
@@ -56,6 +56,6 @@ fn failures_are_told() {
 fn relaxed_paths_need_no_braces() {
     let value = json!({"a": {"b": 1}});
     for path in ["{.a.b}", ".a.b", "a.b"] {
-        assert_eq!(Template::parse_relaxed(path).and_then(|t| t.print(&value)).as_deref(), Ok("1"));
+        assert_eq!(Template::parse_relaxed(path).and_then(|t| t.print(&value, true)).as_deref(), Ok("1"));
     }
 }

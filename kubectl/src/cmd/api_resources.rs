@@ -1,0 +1,104 @@
+//! `kubectl api-resources`.
+
+use std::io::Write;
+
+use crate::{
+    command::Command, context::Context, discovery::Resource, error::CommandError, flags::Flag, print::table::Aligned,
+};
+
+/// The command.
+pub(crate) fn command() -> Command {
+    Command::new("api-resources", "Print the supported API resources on the server")
+        .examples(&[
+            "kubectl api-resources",
+            "kubectl api-resources -o wide",
+            "kubectl api-resources --namespaced=false --api-group=rbac.authorization.k8s.io",
+        ])
+        .flags([
+            Flag::text("api-group", "", "Only resources of this group; the core group is ''."),
+            Flag::switch("cached", "Use discovery as it is cached."),
+            Flag::list("categories", "Only resources in all of these categories."),
+            Flag::on("namespaced", "Only resources in namespaces (true) or in the cluster's scope (false)."),
+            Flag::switch("no-headers", "Leave the headers out."),
+            Flag::text("output", "", "Output format: wide or name.").short('o'),
+            Flag::text("sort-by", "", "Sort by name or kind."),
+            Flag::list("verbs", "Only resources that serve all of these verbs."),
+        ])
+        .runs(|context| Box::pin(run(context)))
+}
+
+async fn run(context: &Context) -> Result<(), CommandError> {
+    let flags = &context.flags;
+    if !context.args.is_empty() {
+        return Err(context.usage(format!("unexpected arguments: [{}]", context.args.join(" "))));
+    }
+    let output = flags.text("output");
+    if !matches!(output, "" | "wide" | "name") {
+        return Err(CommandError::plain(format!("--output {output} is not available")));
+    }
+    let sort = flags.text("sort-by");
+    if !matches!(sort, "" | "name" | "kind") {
+        return Err(CommandError::plain("--sort-by accepts only name or kind"));
+    }
+    let served = context.cluster().await?.served().await?;
+    let mut chosen: Vec<&Resource> = served.preferred().into_iter().filter(|r| wanted(context, r)).collect();
+    match sort {
+        "name" => chosen.sort_by(|a, b| a.plural.cmp(&b.plural)),
+        "kind" => chosen.sort_by(|a, b| a.kind.cmp(&b.kind)),
+        _ => chosen.sort_by(|a, b| (&a.group, &a.plural).cmp(&(&b.group, &b.plural))),
+    }
+    print(context, output, &chosen)?;
+    let failed: Vec<CommandError> = served
+        .failed
+        .iter()
+        .map(|v| {
+            CommandError::plain(format!(
+                "unable to retrieve the complete list of server APIs: {v}: stale GroupVersion discovery: {v}"
+            ))
+        })
+        .collect();
+    CommandError::all(failed)
+}
+
+fn wanted(context: &Context, resource: &Resource) -> bool {
+    let flags = &context.flags;
+    !resource.verbs.is_empty()
+        && (!flags.given("api-group") || resource.group == flags.text("api-group"))
+        && (!flags.given("namespaced") || resource.namespaced == flags.bool("namespaced"))
+        && flags.list("verbs").iter().all(|v| resource.has_verb(v))
+        && flags.list("categories").iter().all(|c| resource.categories.contains(c))
+}
+
+fn print(context: &Context, output: &str, chosen: &[&Resource]) -> Result<(), CommandError> {
+    let mut out = context.streams.out.clone();
+    if output == "name" {
+        for resource in chosen {
+            writeln!(out, "{}", resource.title())?;
+        }
+        return Ok(());
+    }
+    let mut table = Aligned::default();
+    let wide = output == "wide";
+    if !context.flags.bool("no-headers") {
+        let mut headers = vec!["NAME", "SHORTNAMES", "APIVERSION", "NAMESPACED", "KIND"];
+        if wide {
+            headers.extend(["VERBS", "CATEGORIES"]);
+        }
+        table.row(&headers);
+    }
+    for resource in chosen {
+        let mut row = vec![
+            resource.plural.clone(),
+            resource.short_names.join(","),
+            resource.api_version(),
+            resource.namespaced.to_string(),
+            resource.kind.clone(),
+        ];
+        if wide {
+            row.extend([resource.verbs.join(","), resource.categories.join(",")]);
+        }
+        table.add(row);
+    }
+    write!(out, "{}", table.flush())?;
+    Ok(())
+}

@@ -1,0 +1,84 @@
+//! What a running command knows: its arguments, flags, streams, configuration and, once asked for, the server.
+
+use std::sync::Arc;
+
+use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    cluster::Cluster,
+    error::CommandError,
+    flags::{Flags, Parsed},
+    kubeconfig::{Kubeconfig, client::Selected},
+    streams::Streams,
+};
+
+/// A command that is being run.
+pub struct Context {
+    /// The program as it was called.
+    pub program: String,
+    /// `kubectl create secret`.
+    pub path: String,
+    /// Arguments that are no flags.
+    pub args: Vec<String>,
+    /// How many of them came before `--`.
+    pub dash: Option<usize>,
+    /// Flags of the command and global flags.
+    pub flags: Flags,
+    /// Input and output.
+    pub streams: Streams,
+    /// Cancelled by the first SIGINT or SIGTERM.
+    pub stop: CancellationToken,
+    cluster: OnceCell<Arc<Cluster>>,
+}
+
+impl Context {
+    /// A context without a connection yet.
+    pub fn new(program: &str, path: String, parsed: Parsed, streams: Streams, stop: CancellationToken) -> Self {
+        let Parsed { flags, args, dash } = parsed;
+        Self { program: program.to_owned(), path, args, dash, flags, streams, stop, cluster: OnceCell::new() }
+    }
+
+    /// The merged kubeconfig files.
+    pub fn kubeconfig(&self) -> Result<Kubeconfig, CommandError> {
+        Kubeconfig::load(self.flags.non_empty("kubeconfig"))
+    }
+
+    /// What the kubeconfig and the flags choose.
+    pub fn selected(&self) -> Result<Selected, CommandError> {
+        Selected::choose(&self.kubeconfig()?, &self.flags)
+    }
+
+    /// The server. The connection is made when the first request needs it.
+    pub async fn cluster(&self) -> Result<Arc<Cluster>, CommandError> {
+        self.cluster.get_or_try_init(async || Cluster::connect(self).await.map(Arc::new)).await.cloned()
+    }
+
+    /// The cluster if a command asked for it.
+    pub fn connected(&self) -> Option<&Arc<Cluster>> {
+        self.cluster.get()
+    }
+
+    /// A mistake in the command line.
+    pub fn usage(&self, text: impl Into<String>) -> CommandError {
+        CommandError::Usage { text: text.into(), command: self.path.clone() }
+    }
+
+    /// The arguments before `--`, or all.
+    pub fn before_dash(&self) -> &[String] {
+        &self.args[..self.dash.unwrap_or(self.args.len()).min(self.args.len())]
+    }
+
+    /// The arguments after `--`.
+    pub fn after_dash(&self) -> &[String] {
+        &self.args[self.dash.unwrap_or(self.args.len()).min(self.args.len())..]
+    }
+
+    /// The one NAME that a generator takes.
+    pub fn one_name(&self) -> Result<&str, CommandError> {
+        match self.before_dash() {
+            [name] => Ok(name),
+            other => Err(self.usage(format!("exactly one NAME is required, got {}", other.len()))),
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! Flags of every command.
+
+use crate::flags::Flag;
+
+/// The flags.
+pub fn flags() -> Vec<Flag> {
+    vec![
+        Flag::text("as", "", "User to act as."),
+        Flag::array("as-group", "Group to act as a member of; may be repeated."),
+        Flag::text("as-uid", "", "UID to act as."),
+        Flag::array("as-user-extra", "Extra of the user to act as, KEY=VALUE; may be repeated."),
+        Flag::text("cache-dir", "", "Directory of cached discovery; $KUBECACHEDIR or $HOME/.kube/cache if not set."),
+        Flag::text("certificate-authority", "", "File of the certificate authority that the server is checked with."),
+        Flag::text("client-certificate", "", "File of the client certificate."),
+        Flag::text("client-key", "", "File of the key of the client certificate."),
+        Flag::text("cluster", "", "Cluster of the kubeconfig."),
+        Flag::text("context", "", "Context of the kubeconfig."),
+        Flag::switch("disable-compression", "Do not ask for compressed answers."),
+        Flag::switch("insecure-skip-tls-verify", "Do not check the certificate of the server. Insecure."),
+        Flag::text("kubeconfig", "", "File of the kubeconfig."),
+        Flag::switch("match-server-version", "Fail if the server has another version than the client."),
+        Flag::text("namespace", "", "Namespace of the request.").short('n'),
+        Flag::text("password", "", "Password of basic authentication."),
+        Flag::text("request-timeout", "0", "Time for one request, such as 1s, 2m or 3h; 0 for no limit."),
+        Flag::text("server", "", "Address of the server.").short('s'),
+        Flag::text("tls-server-name", "", "Name that the server's certificate has to have."),
+        Flag::text("token", "", "Bearer token."),
+        Flag::text("user", "", "User of the kubeconfig."),
+        Flag::text("username", "", "Name of basic authentication."),
+        Flag::int("v", "0", "Verbosity; from 6 on, requests are logged.").short('v'),
+        Flag::switch("warnings-as-errors", "Fail if the server sends warnings."),
+    ]
+}
