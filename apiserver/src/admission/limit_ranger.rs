@@ -85,7 +85,8 @@ fn fill(pod: &mut Value, range: &Value) {
     }
     let mut told = Vec::new();
     for (list, what) in [("containers", "container"), ("initContainers", "init container")] {
-        for container in pod["spec"][list].as_array_mut().into_iter().flatten() {
+        let containers = pod.pointer_mut(&format!("/spec/{list}")).and_then(Value::as_array_mut);
+        for container in containers.into_iter().flatten() {
             let name = container["name"].as_str().unwrap_or("").to_owned();
             for (defaults, kind) in [(&requests, "requests"), (&limits, "limits")] {
                 let set = complete(container, kind, defaults);
@@ -214,6 +215,14 @@ mod tests {
              cpu, memory request for init container y; cpu, memory limit for init container y"
         );
         assert_eq!(pod["spec"]["containers"][0]["resources"]["limits"], json!({"cpu": "2", "memory": "1Gi"}));
+    }
+
+    #[test]
+    fn a_list_that_is_absent_stays_absent() {
+        let range = range(json!({"type": "Container", "default": {"cpu": "1"}}));
+        let mut pod = json!({"spec": {"containers": [{"name": "x"}]}});
+        fill(&mut pod, &range);
+        assert_eq!(pod["spec"].get("initContainers"), None);
     }
 
     #[test]

@@ -249,10 +249,20 @@ async fn next<K>(events: &mut Events<K>) -> Result<Option<WatchEvent<K>>, Broken
             Err(_) => return Err(Broken::Dead),
             Ok(None) => return Ok(None),
             Ok(Some(Ok(event))) => return Ok(Some(event)),
-            Ok(Some(Err(kube::Error::SerdeError(error)))) => {
+            Ok(Some(Err(error))) if is_undecodable(&error) => {
                 tracing::error!(%error, "an object of a watch cannot be decoded, it is skipped");
             }
             Ok(Some(Err(error))) => return Err(Broken::of(error)),
         }
+    }
+}
+
+/// Whether an error of a watch is about one object alone. kube takes an event that it cannot decode for a Status, all
+/// of whose fields may be absent; errors that the server sends are events and no errors of the stream.
+fn is_undecodable(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::SerdeError(_) => true,
+        kube::Error::Api(status) => status.code == 0 && status.reason.is_empty() && status.message.is_empty(),
+        _ => false,
     }
 }

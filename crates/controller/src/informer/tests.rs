@@ -146,3 +146,15 @@ async fn whole_objects_lose_their_managed_fields() {
     object.metadata.managed_fields = Some(Vec::new());
     assert!(Whole::project(object).metadata.managed_fields.is_none());
 }
+
+#[tokio::test]
+async fn an_object_that_cannot_be_decoded_is_skipped() {
+    let (server, client) = server();
+    let (tasks, informer) = started(&server, client).await;
+    server.lock().put(&path("bad"), json!({"metadata": {"name": "bad"}, "spec": {"containers": 7}}));
+    informer.wait_revision(put(&server, "b", "n2")).await;
+    assert_eq!(informer.by_index("node", "n2").len(), 1);
+    let watches = server.lock().requests.iter().filter(|r| r.contains("watch=true")).count();
+    assert_eq!(watches, 1, "the watch goes on");
+    assert!(tasks.stop(std::time::Duration::from_secs(5)).await.is_empty());
+}
