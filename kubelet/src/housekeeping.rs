@@ -25,6 +25,7 @@ pub(crate) async fn housekeep(desired: &Desired, services: &Services, workers: &
     if !desired.is_complete() {
         return;
     }
+    workers.complete();
     for (uid, pod) in pleg.pods() {
         if !pod.running || desired.contains(&uid) || workers.get(&uid).is_some() {
             continue;

@@ -19,10 +19,13 @@ use crate::certificates::store::PairStore;
 use crate::config::{self, KubeletConfiguration};
 use crate::cri::{Cri, CriError, RuntimeVersion};
 use crate::events::{EventSink, Events, LogSink};
+use crate::evict::{EvictionPolicy, Evictor, LiveWorld};
+use crate::gc::{ContainerPolicy, Gc, ImageGc, ImagePolicy};
 use crate::hooks::Hooks;
 use crate::housekeeping::{housekeep, qos_loop};
 use crate::images::Images;
 use crate::metrics::METRICS;
+use crate::node::status::SharedPressure;
 use crate::node::{LeaseLoop, NodeFacts, NodeLoop, SharedFacts, machine};
 use crate::objects::{ApiObjects, NoObjects, Objects};
 use crate::options::KubeletFlags;
@@ -35,6 +38,7 @@ use crate::services::Services;
 use crate::sources::{Desired, FileSource, Snapshot, SourceName, UrlSource};
 use crate::spec::Settings;
 use crate::startup::{cgroup_driver, check_machine, make_directories};
+use crate::stats::Stats;
 use crate::status::StatusStore;
 use crate::volumes::Volumes;
 use crate::workers::Workers;
@@ -102,6 +106,8 @@ struct Kubelet {
     services: Arc<Services>,
     workers: Arc<Workers>,
     pleg: Arc<Pleg>,
+    stats: Arc<Stats>,
+    gc: Arc<Gc>,
     api: Option<ApiParts>,
     runtime_version: String,
 }
@@ -160,6 +166,9 @@ impl Kubelet {
             self.start_api(api, &deliveries);
         }
         self.start_runtime_watch();
+        self.spawn("garbage collection", Arc::clone(&self.gc).run(self.stop()));
+        self.spawn("log rotation", crate::logs::monitor::run(Arc::clone(&self.services), self.stop()));
+        self.spawn("eviction", self.evictor()?.run(self.stop()));
         let heartbeat = Arc::new(Heartbeat::default());
         let server = self.serve(&heartbeat)?;
         let sync = async {
@@ -211,6 +220,26 @@ impl Kubelet {
         self.spawn("control groups", qos_loop(Arc::clone(&self.services), Arc::clone(&self.workers), self.stop()));
     }
 
+    fn evictor(&self) -> Result<Evictor<LiveWorld>, KubeletError> {
+        let config = &self.services.config;
+        let thresholds = crate::evict::thresholds(config).map_err(|problems| {
+            KubeletError::Machine(format!("invalid eviction thresholds: {}", problems.join(", ")))
+        })?;
+        let policy = EvictionPolicy {
+            thresholds,
+            transition: config.eviction_pressure_transition_period.0,
+            max_grace: i64::from(config.eviction_max_pod_grace_period),
+            local_limits: config.local_storage_capacity_isolation,
+        };
+        let world = LiveWorld {
+            services: Arc::clone(&self.services),
+            workers: Arc::clone(&self.workers),
+            stats: Arc::clone(&self.stats),
+            gc: Arc::clone(&self.gc),
+        };
+        Ok(Evictor::new(world, policy))
+    }
+
     /// Starts the sources that are configured and answers their names.
     fn start_sources(&self, deliveries: &mpsc::Sender<Snapshot>) -> BTreeSet<SourceName> {
         let mut expected = BTreeSet::new();
@@ -258,6 +287,7 @@ impl Kubelet {
             services: Arc::clone(&self.services),
             workers: Arc::clone(&self.workers),
             access,
+            stats: Arc::clone(&self.stats),
             heartbeat: Arc::clone(heartbeat),
             pages: Pages::new(&self.runtime, config),
         });
@@ -390,6 +420,7 @@ fn assemble(flags: KubeletFlags, parts: Parts, access: Option<&ApiAccess>, runti
         config,
         settings,
         facts,
+        pressure: SharedPressure::default(),
         objects,
         events,
         started,
@@ -404,5 +435,35 @@ fn assemble(flags: KubeletFlags, parts: Parts, access: Option<&ApiAccess>, runti
         reconnect: access.reconnect(),
         mirrors: Mirrors::new(access.client().clone(), &name),
     });
-    Kubelet { flags, runtime: runtime.clone(), services, workers, pleg: Arc::default(), api, runtime_version }
+    let stats = Stats::new(Arc::clone(&services), Arc::clone(&workers));
+    let images =
+        ImageGc::new(Arc::clone(&services), Arc::clone(&workers), Arc::clone(&stats), image_policy(&services.config));
+    let policy = ContainerPolicy {
+        min_age: flags.minimum_container_ttl,
+        max_per_container: flags.maximum_dead_containers_per_container,
+        max_total: flags.maximum_dead_containers,
+        all: false,
+    };
+    let gc = Gc::new(Arc::clone(&services), Arc::clone(&workers), policy, images);
+    Kubelet {
+        flags,
+        runtime: runtime.clone(),
+        services,
+        workers,
+        pleg: Arc::default(),
+        stats,
+        gc,
+        api,
+        runtime_version,
+    }
+}
+
+fn image_policy(config: &KubeletConfiguration) -> ImagePolicy {
+    let percent = |value: i32| u64::try_from(value).unwrap_or(0).min(100);
+    ImagePolicy {
+        high: percent(config.image_gc_high_threshold_percent),
+        low: percent(config.image_gc_low_threshold_percent),
+        min_age: config.image_minimum_gc_age.0,
+        max_age: config.image_maximum_gc_age.0,
+    }
 }

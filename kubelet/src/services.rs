@@ -11,6 +11,7 @@ use crate::events::Events;
 use crate::hooks::Hooks;
 use crate::images::Images;
 use crate::node::SharedFacts;
+use crate::node::status::SharedPressure;
 use crate::objects::Objects;
 use crate::paths::Paths;
 use crate::platform::Platform;
@@ -41,6 +42,8 @@ pub struct Services {
     pub settings: Settings,
     /// Facts about the node.
     pub facts: SharedFacts,
+    /// What is short on the node.
+    pub pressure: SharedPressure,
     /// API objects.
     pub objects: Arc<dyn Objects>,
     /// Events.

@@ -8,7 +8,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 /// Prepares a rotation: tidies up old files, compresses rotated ones, moves the current one away. Answers the new name.
-pub fn rotate(log: &Path, max_files: usize) -> io::Result<PathBuf> {
+pub(super) fn rotate(log: &Path, max_files: usize) -> io::Result<PathBuf> {
     let mut old = rotated(log)?;
     let keep = max_files.saturating_sub(2);
     while old.len() > keep {

@@ -51,6 +51,13 @@ pub fn meminfo(key: &str) -> i64 {
     kilobytes * 1024
 }
 
+/// When the kernel began.
+pub fn boot_time() -> jiff::Timestamp {
+    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let seconds = text.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok());
+    seconds.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok()).unwrap_or_default()
+}
+
 /// Bytes of swap.
 pub fn swap_bytes() -> i64 {
     meminfo("SwapTotal")

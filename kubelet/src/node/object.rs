@@ -13,7 +13,7 @@ use rand::Rng;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::status::{self, Pressure, StatusInput};
+use super::status::{self, StatusInput};
 use crate::api::{CallError, Mirrors, limited};
 use crate::events::EventType;
 use crate::services::Services;
@@ -117,7 +117,7 @@ impl NodeLoop {
             facts: &facts,
             previous,
             errors: &self.errors(),
-            pressure: Pressure::default(),
+            pressure: self.services.pressure.get(),
             runtime_version: &self.runtime_version,
             images,
             runtime: self.services.health.features(),

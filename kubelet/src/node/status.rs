@@ -28,6 +28,22 @@ pub struct Pressure {
     pub pid: bool,
 }
 
+/// The present pressure.
+#[derive(Debug, Default)]
+pub struct SharedPressure(parking_lot::RwLock<Pressure>);
+
+impl SharedPressure {
+    /// The present pressure.
+    pub fn get(&self) -> Pressure {
+        *self.0.read()
+    }
+
+    /// Changes it.
+    pub fn set(&self, pressure: Pressure) {
+        *self.0.write() = pressure;
+    }
+}
+
 /// Everything the status is computed from.
 pub struct StatusInput<'a> {
     /// Facts.

@@ -185,6 +185,15 @@ impl Cgroups {
         last
     }
 
+    /// Processes of a group and those below it.
+    pub(super) fn processes(&self, path: &str) -> Vec<u32> {
+        let mut found = Vec::new();
+        if let Some(dir) = self.dirs(path).into_iter().find(|dir| dir.join("cgroup.procs").is_file()) {
+            collect_processes(&dir, &mut found);
+        }
+        found
+    }
+
     /// Names of groups directly below a group.
     pub(super) fn children(&self, path: &str) -> Vec<String> {
         let mut names: Vec<String> = self.dirs(path).iter().flat_map(|dir| child_dirs(dir)).collect();
@@ -204,7 +213,8 @@ impl Cgroups {
         let memory = self.controller("memory", path);
         let acct = self.controller("cpuacct", path);
         let stat = table(&memory.join("memory.stat"));
-        let throttle = table(&self.controller("cpu", path).join("cpu.stat"));
+        let (cpu, blkio) = (self.controller("cpu", path), self.controller("blkio", path));
+        let throttle = table(&cpu.join("cpu.stat"));
         let ticks = table(&acct.join("cpuacct.stat"));
         let get = |key: &str| stat.get(key).copied().unwrap_or(0);
         let limit = number(&memory.join("memory.limit_in_bytes")).filter(|limit| *limit < 1 << 60);
@@ -226,6 +236,12 @@ impl Cgroups {
             major_page_faults: get("total_pgmajfault"),
             failcnt: number(&memory.join("memory.failcnt")).unwrap_or(0),
             pids: number(&self.controller("pids", path).join("pids.current")).unwrap_or(0),
+            oom_kills: table(&memory.join("memory.oom_control")).get("oom_kill").copied().unwrap_or(0),
+            cpu_shares: number(&cpu.join("cpu.shares")).unwrap_or(0),
+            cpu_quota: number(&cpu.join("cpu.cfs_quota_us")),
+            cpu_period: number(&cpu.join("cpu.cfs_period_us")).unwrap_or(0),
+            io_operations: io_v1(&blkio.join("blkio.throttle.io_serviced_recursive")),
+            io_bytes: io_v1(&blkio.join("blkio.throttle.io_service_bytes_recursive")),
         })
     }
 
@@ -237,6 +253,11 @@ impl Cgroups {
         let events = table(&dir.join("memory.events"));
         let micros = |key: &str| cpu.get(key).copied().unwrap_or(0) * 1000;
         let get = |key: &str| stat.get(key).copied().unwrap_or(0);
+        let maximum = read(&dir.join("cpu.max"));
+        let (quota, period) = maximum.split_once(' ').unwrap_or_default();
+        let (quota, period) = (quota.parse().ok(), period.parse().unwrap_or(0));
+        let io_text = read(&dir.join("io.stat"));
+        let io = |key: &str| io_v2(&io_text, key);
         // The root group has no memory.current: take what the node's statistics sum up to.
         let memory = number(&dir.join("memory.current")).unwrap_or_else(|| get("anon") + get("file") + get("kernel"));
         Ok(CgroupUsage {
@@ -257,8 +278,39 @@ impl Cgroups {
             major_page_faults: get("pgmajfault"),
             failcnt: events.get("max").copied().unwrap_or(0),
             pids: number(&dir.join("pids.current")).unwrap_or(0),
+            oom_kills: events.get("oom_kill").copied().unwrap_or(0),
+            cpu_shares: number(&dir.join("cpu.weight")).map_or(0, shares),
+            cpu_quota: quota,
+            cpu_period: period,
+            io_operations: (io("rios"), io("wios")),
+            io_bytes: (io("rbytes"), io("wbytes")),
         })
     }
+}
+
+/// `8:0 Read 4096`, summed over devices: reads and writes.
+fn io_v1(path: &Path) -> (u64, u64) {
+    let text = read(path);
+    let sum = |operation: &str| -> u64 {
+        let of = |line: &str| {
+            let mut words = line.split(' ').skip(1);
+            words.next().filter(|word| *word == operation)?;
+            words.next()?.parse::<u64>().ok()
+        };
+        text.lines().filter_map(of).sum()
+    };
+    (sum("Read"), sum("Write"))
+}
+
+/// `8:0 rbytes=1 wbytes=2`, one key summed over devices.
+fn io_v2(text: &str, key: &str) -> u64 {
+    let pairs = text.split_whitespace().filter_map(|word| word.split_once('='));
+    pairs.filter(|(name, _)| *name == key).filter_map(|(_, value)| value.parse::<u64>().ok()).sum()
+}
+
+/// cpu.shares that a weight stands for.
+fn shares(weight: u64) -> u64 {
+    2 + (weight.saturating_sub(1) * 262_142) / 9999
 }
 
 fn max_or(value: i64) -> String {
@@ -303,6 +355,13 @@ fn child_dirs(dir: &Path) -> Vec<String> {
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
         .filter_map(|entry| entry.file_name().into_string().ok())
         .collect()
+}
+
+fn collect_processes(dir: &Path, found: &mut Vec<u32>) {
+    found.extend(read(&dir.join("cgroup.procs")).lines().filter_map(|line| line.parse::<u32>().ok()));
+    for child in child_dirs(dir) {
+        collect_processes(&dir.join(child), found);
+    }
 }
 
 fn kill_all(dir: &Path) {

@@ -7,7 +7,10 @@ use nix::sys::statvfs::statvfs;
 use nix::unistd::{Gid, Uid};
 
 use super::cgroups::Cgroups;
-use super::{CgroupDriver, CgroupLimits, CgroupName, CgroupUsage, CgroupVersion, FsUsage, Platform, mounts};
+use super::{
+    CgroupDriver, CgroupLimits, CgroupName, CgroupUsage, CgroupVersion, DiskUse, FsUsage, Interface, OpenFiles,
+    Platform, ProcessIds, facts, mounts,
+};
 
 /// Linux with the hierarchies found at start.
 #[derive(Clone, Debug)]
@@ -61,6 +64,32 @@ impl Platform for Linux {
         name.path(self.driver)
     }
 
+    fn container_cgroup(&self, pod: &CgroupName, id: &str) -> String {
+        let pod = self.cgroup_path(pod);
+        match self.driver {
+            CgroupDriver::Cgroupfs => format!("{pod}/{id}"),
+            CgroupDriver::Systemd => format!("{pod}/cri-containerd-{id}.scope"),
+        }
+    }
+
+    fn open_files(&self, path: &str) -> OpenFiles {
+        facts::open_files(&self.cgroups.processes(path))
+    }
+
+    fn interfaces(&self, path: Option<&str>) -> io::Result<Vec<Interface>> {
+        match path {
+            None => facts::interfaces(Path::new("/proc/self/net/dev")),
+            Some(path) => match self.cgroups.processes(path).first() {
+                Some(pid) => facts::interfaces(Path::new(&format!("/proc/{pid}/net/dev"))),
+                None => Err(io::Error::from(io::ErrorKind::NotFound)),
+            },
+        }
+    }
+
+    fn process_ids(&self) -> io::Result<ProcessIds> {
+        facts::process_ids()
+    }
+
     fn mount_tmpfs(&self, target: &Path, size: Option<u64>) -> io::Result<()> {
         mounts::tmpfs(target, size)
     }
@@ -99,6 +128,14 @@ impl Platform for Linux {
             inodes: stat.files(),
             inodes_free: stat.files_free(),
         })
+    }
+
+    fn disk_use(&self, path: &Path) -> io::Result<DiskUse> {
+        facts::disk_use(path)
+    }
+
+    fn same_fs(&self, a: &Path, b: &Path) -> bool {
+        facts::same_fs(a, b)
     }
 
     fn chown(&self, path: &Path, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {

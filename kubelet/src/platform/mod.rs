@@ -4,6 +4,7 @@
 //! made from a blocking thread. [`Recorder`] is the twin for tests.
 
 mod cgroups;
+mod facts;
 mod linux;
 mod mounts;
 mod names;
@@ -21,6 +22,11 @@ pub use watch::DirWatch;
 /// Reads a regular file of at most `limit` bytes below `root`, never through a link that leaves it.
 pub fn read_beneath(root: &Path, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     mounts::read_beneath(root, path, limit)
+}
+
+/// The group this process is in.
+pub fn own_cgroup() -> Option<String> {
+    facts::own_cgroup()
 }
 
 /// Which control group interface the kernel offers.
@@ -84,8 +90,20 @@ pub struct CgroupUsage {
     pub major_page_faults: u64,
     /// Times the limit was hit.
     pub failcnt: u64,
-    /// Processes.
+    /// Tasks: processes with their threads.
     pub pids: u64,
+    /// Processes the kernel killed for want of memory.
+    pub oom_kills: u64,
+    /// cpu.shares, or what a weight amounts to.
+    pub cpu_shares: u64,
+    /// Microseconds per period, if limited.
+    pub cpu_quota: Option<u64>,
+    /// Microseconds.
+    pub cpu_period: u64,
+    /// Reads, writes.
+    pub io_operations: (u64, u64),
+    /// Bytes read, written.
+    pub io_bytes: (u64, u64),
 }
 
 impl CgroupUsage {
@@ -110,6 +128,58 @@ pub struct FsUsage {
     pub inodes_free: u64,
 }
 
+/// Traffic of a network interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Interface {
+    pub name: String,
+    pub rx_bytes: u64,
+    pub rx_packets: u64,
+    pub rx_errors: u64,
+    pub rx_dropped: u64,
+    pub tx_bytes: u64,
+    pub tx_packets: u64,
+    pub tx_errors: u64,
+    pub tx_dropped: u64,
+}
+
+/// What the processes of a group have open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenFiles {
+    /// Processes.
+    pub processes: u64,
+    /// File descriptors.
+    pub descriptors: u64,
+    /// Sockets among them.
+    pub sockets: u64,
+}
+
+/// What a tree of files takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskUse {
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Inodes.
+    pub inodes: u64,
+}
+
+impl std::ops::Add for DiskUse {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { bytes: self.bytes + other.bytes, inodes: self.inodes + other.inodes }
+    }
+}
+
+/// Process ids of the machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProcessIds {
+    /// How many there can be.
+    pub max: u64,
+    /// How many are taken.
+    pub used: u64,
+}
+
 /// The calls.
 pub trait Platform: Send + Sync {
     /// The kernel's control group interface.
@@ -126,6 +196,14 @@ pub trait Platform: Send + Sync {
     fn cgroup_usage(&self, path: &str) -> io::Result<CgroupUsage>;
     /// The group's path below the hierarchy's root.
     fn cgroup_path(&self, name: &CgroupName) -> String;
+    /// The path of a container's group in that of its Pod.
+    fn container_cgroup(&self, pod: &CgroupName, id: &str) -> String;
+    /// What the processes of a group have open.
+    fn open_files(&self, path: &str) -> OpenFiles;
+    /// Interfaces in the network namespace of a group's processes, or the node's.
+    fn interfaces(&self, path: Option<&str>) -> io::Result<Vec<Interface>>;
+    /// Process ids of the machine.
+    fn process_ids(&self) -> io::Result<ProcessIds>;
 
     /// Mounts a tmpfs of at most `size` bytes.
     fn mount_tmpfs(&self, target: &Path, size: Option<u64>) -> io::Result<()>;
@@ -143,6 +221,10 @@ pub trait Platform: Send + Sync {
     fn mounts_below(&self, dir: &Path) -> io::Result<Vec<PathBuf>>;
     /// Space of the file system at a path.
     fn fs_usage(&self, path: &Path) -> io::Result<FsUsage>;
+    /// What the files below a directory take, without other file systems.
+    fn disk_use(&self, path: &Path) -> io::Result<DiskUse>;
+    /// Whether two paths are on the same file system.
+    fn same_fs(&self, a: &Path, b: &Path) -> bool;
     /// Sets owner and group.
     fn chown(&self, path: &Path, uid: Option<u32>, gid: Option<u32>) -> io::Result<()>;
 }

@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
-use super::{CgroupDriver, CgroupLimits, CgroupName, CgroupUsage, CgroupVersion, FsUsage, Platform};
+use super::{
+    CgroupDriver, CgroupLimits, CgroupName, CgroupUsage, CgroupVersion, DiskUse, FsUsage, Interface, OpenFiles,
+    Platform, ProcessIds,
+};
 
 /// One recorded call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +84,22 @@ impl Platform for Recorder {
         name.path(CgroupDriver::Cgroupfs)
     }
 
+    fn container_cgroup(&self, pod: &CgroupName, id: &str) -> String {
+        format!("{}/{id}", self.cgroup_path(pod))
+    }
+
+    fn open_files(&self, _path: &str) -> OpenFiles {
+        OpenFiles::default()
+    }
+
+    fn interfaces(&self, _path: Option<&str>) -> io::Result<Vec<Interface>> {
+        Ok(Vec::new())
+    }
+
+    fn process_ids(&self) -> io::Result<ProcessIds> {
+        Ok(ProcessIds { max: 1 << 15, used: 100 })
+    }
+
     fn mount_tmpfs(&self, target: &Path, size: Option<u64>) -> io::Result<()> {
         self.mount("tmpfs", target, size.map(|size| size.to_string()).unwrap_or_default());
         Ok(())
@@ -117,6 +136,14 @@ impl Platform for Recorder {
 
     fn fs_usage(&self, _path: &Path) -> io::Result<FsUsage> {
         Ok(FsUsage { capacity: 1 << 40, available: 1 << 39, used: 1 << 39, inodes: 1 << 20, inodes_free: 1 << 19 })
+    }
+
+    fn disk_use(&self, _path: &Path) -> io::Result<DiskUse> {
+        Ok(DiskUse::default())
+    }
+
+    fn same_fs(&self, _a: &Path, _b: &Path) -> bool {
+        true
     }
 
     fn chown(&self, path: &Path, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {

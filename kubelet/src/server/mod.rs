@@ -3,6 +3,7 @@
 mod auth;
 mod logs;
 mod pages;
+mod statistics;
 mod streams;
 
 use std::net::SocketAddr;
@@ -29,6 +30,7 @@ use crate::metrics::METRICS;
 use crate::paths::Paths;
 use crate::pods;
 use crate::services::Services;
+use crate::stats::Stats;
 use crate::workers::{Stage, Workers};
 
 const GRACE: Duration = Duration::from_secs(2);
@@ -62,6 +64,8 @@ pub struct Server {
     pub services: Arc<Services>,
     /// Pods.
     pub workers: Arc<Workers>,
+    /// Statistics.
+    pub stats: Arc<Stats>,
     /// Who may do what.
     pub access: Access,
     /// The sync loop's last sign of life.
@@ -183,6 +187,9 @@ impl Server {
             ("metrics", ["metrics", "probes"]) if get => {
                 runtime::metrics::response(&METRICS.probe_registry, request.headers())
             }
+            ("stats", ["stats", "summary"]) if get || post => self.summary(request.uri().query()).await,
+            ("metrics", ["metrics", "cadvisor"]) if get => self.cadvisor().await,
+            ("metrics", ["metrics", "resource"]) if get => self.resource_metrics().await,
             ("containerLogs", [_, namespace, pod, container]) if get => {
                 self.logs(namespace, pod, container, request.uri().query().unwrap_or_default()).await
             }

@@ -230,6 +230,19 @@ impl Volumes {
         !volumes.exists() && self.platform.mounts_below(&self.paths.pod(uid)).is_ok_and(|left| left.is_empty())
     }
 
+    /// Where a volume that is counted is.
+    pub fn path_of(&self, uid: &str, volume: &Volume) -> Option<PathBuf> {
+        let plugin = match volume {
+            Volume { empty_dir: Some(_), .. } => EMPTY_DIR,
+            Volume { config_map: Some(_), .. } => CONFIG_MAP,
+            Volume { secret: Some(_), .. } => SECRET,
+            Volume { projected: Some(_), .. } => PROJECTED,
+            Volume { downward_api: Some(_), .. } => DOWNWARD,
+            _ => return None,
+        };
+        Some(self.paths.volume(uid, plugin, &volume.name))
+    }
+
     /// Directory that holds a Pod's emptyDir volumes by name.
     pub fn empty_dirs(&self, uid: &str) -> PathBuf {
         self.paths.volumes(uid).join(EMPTY_DIR)

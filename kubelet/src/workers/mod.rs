@@ -10,10 +10,15 @@
 //! A Pod only moves to the right. Its task owns what is wanted and what was seen; nobody else acts on its containers.
 //! Deleting, evicting and finishing all enter at Terminating, where the grace can only shrink.
 
+mod act;
 mod actor;
+mod ending;
 mod inbox;
 pub mod plan;
+mod prepare;
 mod registry;
+mod reject;
+mod report;
 mod start;
 mod stop;
 

@@ -48,6 +48,8 @@ struct Inner {
     workers: HashMap<String, Worker>,
     /// Static Pods that wait for an older version of the same name to end, oldest first.
     queued: Vec<Arc<Pod>>,
+    /// Every source has said what it wants.
+    complete: bool,
 }
 
 /// The tasks by UID.
@@ -66,9 +68,14 @@ impl Workers {
     pub fn update(&self, pod: Arc<Pod>) {
         let mut inner = self.inner.lock();
         if let Some(worker) = inner.workers.get_mut(pods::uid(&pod)) {
-            if *worker.stage.borrow() < Stage::Finished || !worker.removed {
+            let finished = *worker.stage.borrow() == Stage::Finished;
+            if !finished || !worker.removed {
                 worker.pod = Arc::clone(&pod);
-                worker.inbox.update(pod);
+                worker.inbox.update(Arc::clone(&pod));
+            }
+            if finished {
+                // Its deletion may have been asked for.
+                self.services.statuses.refresh(pods::uid(&pod));
             }
             return;
         }
@@ -81,10 +88,16 @@ impl Workers {
     }
 
     fn start(&self, inner: &mut Inner, pod: Arc<Pod>) {
+        let refusal = self.services.refuses(&pod).err();
         let inbox = Arc::new(Inbox::default());
         let (sender, stage) = watch::channel(Stage::Syncing);
-        let actor = Actor::new(Arc::clone(&self.services), Arc::clone(&inbox), sender, Arc::clone(&pod));
-        tokio::spawn(actor.run());
+        match refusal {
+            Some(refusal) => self.services.reject(&pod, &refusal, &sender),
+            None => {
+                let actor = Actor::new(Arc::clone(&self.services), Arc::clone(&inbox), sender, Arc::clone(&pod));
+                tokio::spawn(actor.run());
+            }
+        }
         inner.workers.insert(pods::uid(&pod).to_owned(), Worker { pod, inbox, stage, removed: false });
     }
 
@@ -116,6 +129,36 @@ impl Workers {
         if let Some(worker) = self.inner.lock().workers.get(uid) {
             worker.inbox.stop(request);
         }
+    }
+
+    /// How far a Pod is, now and later.
+    pub fn stage(&self, uid: &str) -> Option<watch::Receiver<Stage>> {
+        self.inner.lock().workers.get(uid).map(|worker| worker.stage.clone())
+    }
+
+    /// Every source has said what it wants.
+    pub fn complete(&self) {
+        self.inner.lock().complete = true;
+    }
+
+    /// Whether what is unknown here is wanted by nobody.
+    pub fn is_complete(&self) -> bool {
+        self.inner.lock().complete
+    }
+
+    /// Whether nobody wants a Pod any more and nothing is left to be done for it.
+    pub fn is_gone(&self, uid: &str) -> bool {
+        let inner = self.inner.lock();
+        inner.complete && !inner.workers.contains_key(uid) && inner.queued.iter().all(|queued| pods::uid(queued) != uid)
+    }
+
+    /// Whether nothing of a Pod needs to be kept: it is gone, or it was evicted.
+    pub fn is_removed(&self, uid: &str) -> bool {
+        let finished = |worker: &Worker| *worker.stage.borrow() == Stage::Finished;
+        let over = self.inner.lock().workers.get(uid).is_some_and(finished);
+        let evicted =
+            || self.services.statuses.get(uid).is_some_and(|status| status.reason.as_deref() == Some("Evicted"));
+        self.is_gone(uid) || (over && evicted())
     }
 
     /// Something about the Pod changed in the runtime or its probes.

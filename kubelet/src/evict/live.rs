@@ -1,0 +1,99 @@
+//! Eviction on the real node.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+
+use super::observe::{Observations, observe};
+use super::rank::{Candidate, Layout};
+use super::threshold::Condition;
+use super::{Reclaim, World};
+use crate::events::EventType;
+use crate::gc::Gc;
+use crate::node::status::Pressure;
+use crate::pods;
+use crate::services::Services;
+use crate::stats::{PodStats, Stats};
+use crate::workers::{Stage, StopRequest, Workers};
+
+const CLEANUP: Duration = Duration::from_secs(30);
+
+/// The node.
+pub struct LiveWorld {
+    /// Parts of the kubelet.
+    pub services: Arc<Services>,
+    /// Pods.
+    pub workers: Arc<Workers>,
+    /// Statistics.
+    pub stats: Arc<Stats>,
+    /// Garbage collection.
+    pub gc: Arc<Gc>,
+}
+
+#[async_trait]
+impl World for LiveWorld {
+    async fn observe(&self) -> (Observations, Layout) {
+        let node = self.stats.node().await;
+        let layout = Layout { image_fs: node.dedicated_image_fs, split: node.container_fs.is_some() };
+        (observe(&node, Timestamp::now()), layout)
+    }
+
+    async fn candidates(&self) -> Vec<Candidate> {
+        let stats = match self.stats.pods().await {
+            Ok(stats) => stats,
+            Err(error) => {
+                tracing::error!(%error, "statistics of pods");
+                return Vec::new();
+            }
+        };
+        let mut by_uid: HashMap<String, PodStats> = stats.into_iter().map(|one| (one.uid.clone(), one)).collect();
+        let live = self.workers.all().into_iter().filter(|summary| summary.stage == Stage::Syncing);
+        live.map(|summary| Candidate { stats: by_uid.remove(pods::uid(&summary.pod)), pod: summary.pod }).collect()
+    }
+
+    async fn reclaim(&self, what: Reclaim) {
+        let result = match what {
+            Reclaim::Containers => self.gc.remove_dead_containers().await,
+            Reclaim::Images => self.gc.remove_unused_images().await,
+        };
+        if let Err(error) = result {
+            tracing::warn!(error = util::chain(&error), ?what, "unexpected error when attempting to reduce pressure");
+        }
+    }
+
+    fn tell(&self, conditions: &BTreeSet<Condition>) {
+        self.services.pressure.set(Pressure {
+            memory: conditions.contains(&Condition::Memory),
+            disk: conditions.contains(&Condition::Disk),
+            pid: conditions.contains(&Condition::Pid),
+        });
+    }
+
+    fn warn(&self, message: String) {
+        self.services.events.node(EventType::Warning, "EvictionThresholdMet", message);
+    }
+
+    fn evict(&self, pod: &Arc<Pod>, request: StopRequest) {
+        let message = request.verdict.as_ref().map(|verdict| verdict.message.clone()).unwrap_or_default();
+        self.services.events.pod(pod, EventType::Warning, "Evicted", message);
+        self.workers.stop(pods::uid(pod), request);
+    }
+
+    async fn wait_gone(&self, pods: &[Arc<Pod>]) {
+        let all = async {
+            for pod in pods {
+                if let Some(mut stage) = self.workers.stage(pods::uid(pod)) {
+                    // A task that is gone has ended too.
+                    let _ended = stage.wait_for(|stage| *stage == Stage::Finished).await.is_err();
+                }
+            }
+        };
+        if tokio::time::timeout(CLEANUP, all).await.is_err() {
+            tracing::info!("timed out waiting for evicted pods to be cleaned up");
+        }
+    }
+}

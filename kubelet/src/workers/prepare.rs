@@ -1,0 +1,88 @@
+//! What must be there before containers start: control group, directories, volumes, pull secrets.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Secret;
+
+use super::actor::{Actor, RoundError, VOLUME_RETRY};
+use crate::events::EventType;
+use crate::metrics::METRICS;
+use crate::pods;
+use crate::spec::{pod_cgroup, pod_limits};
+use crate::volumes::Mounted;
+
+impl Actor {
+    /// Control group and directories.
+    pub(super) async fn prepare_node(&self) -> Result<(), RoundError> {
+        let services = Arc::clone(&self.services);
+        let (name, limits) = (pod_cgroup(&self.pod, &services.settings), pod_limits(&self.pod, &services.settings));
+        let pod_dir = services.paths.pod(self.uid());
+        let per_pod = services.settings.cgroups_per_qos;
+        let work = tokio::task::spawn_blocking(move || {
+            if per_pod && !services.platform.cgroup_exists(&name) {
+                let start = std::time::Instant::now();
+                services.platform.apply_cgroup(&name, &limits).map_err(|error| (true, error))?;
+                METRICS.cgroup_duration.with_label_values(&["create"]).observe(start.elapsed().as_secs_f64());
+            }
+            make_pod_dirs(&pod_dir).map_err(|error| (false, error))
+        });
+        let result = work.await.map_err(|error| RoundError::Other(error.to_string()))?;
+        result.map_err(|(is_cgroup, error)| {
+            let text = if is_cgroup {
+                format!("unable to ensure pod container exists: {error}")
+            } else {
+                format!("error making pod data directories: {error}")
+            };
+            let reason = if is_cgroup { "FailedCreatePodContainer" } else { "FailedToMakePodDataDirectories" };
+            self.services.events.pod(&self.pod, EventType::Warning, reason, text.as_str());
+            RoundError::Other(text)
+        })
+    }
+
+    pub(super) async fn mount(&mut self) -> Result<Mounted, RoundError> {
+        let facts = self.services.facts.get();
+        match self.services.volumes.set_up(&self.pod, &facts).await {
+            Ok(mounted) => {
+                self.volume_delay = VOLUME_RETRY.0;
+                Ok(mounted)
+            }
+            Err(errors) => {
+                for error in errors {
+                    self.services.events.pod(&self.pod, EventType::Warning, "FailedMount", error.to_string());
+                }
+                Err(RoundError::Volumes)
+            }
+        }
+    }
+
+    pub(super) async fn pull_secrets(&self) -> Vec<Arc<Secret>> {
+        let mut found = Vec::new();
+        let mut missing = Vec::new();
+        let names = pods::spec(&self.pod).image_pull_secrets.iter().flatten().map(|secret| secret.name.as_str());
+        for name in names.filter(|name| !name.is_empty()) {
+            match self.services.objects.secret(pods::namespace(&self.pod), name).await {
+                Ok(secret) => found.push(secret),
+                Err(_) => missing.push(name),
+            }
+        }
+        if !missing.is_empty() {
+            let text = format!(
+                "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
+                missing.join(", ")
+            );
+            self.services.events.pod(&self.pod, EventType::Warning, "FailedToRetrieveImagePullSecret", text);
+        }
+        found
+    }
+}
+
+fn make_pod_dirs(pod_dir: &std::path::Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    for dir in [pod_dir.to_owned(), pod_dir.join("volumes"), pod_dir.join("plugins")] {
+        if !dir.is_dir() {
+            std::fs::create_dir_all(&dir)?;
+            std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o750))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,42 @@
+//! Pods that are not taken.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use tokio::sync::watch;
+
+use super::registry::Stage;
+use crate::events::EventType;
+use crate::evict::{self, Refusal};
+use crate::metrics::METRICS;
+use crate::pods;
+use crate::pods::resources::qos;
+use crate::services::Services;
+
+impl Services {
+    /// Whether a Pod that is seen for the first time is refused. What is over or ending passes.
+    pub(super) fn refuses(&self, pod: &Pod) -> Result<(), Refusal> {
+        if pods::is_deleting(pod) || pods::is_terminal_phase(pods::phase(pod)) {
+            return Ok(());
+        }
+        evict::admit(pod, self.pressure.get())
+    }
+
+    /// Tells why, and counts the Pod as over.
+    pub(super) fn reject(&self, pod: &Arc<Pod>, refusal: &Refusal, stage: &watch::Sender<Stage>) {
+        let Refusal { reason, message } = refusal;
+        METRICS.admission_rejections.with_label_values(&[reason]).inc();
+        self.events.pod(pod, EventType::Warning, reason, message.as_str());
+        let status = PodStatus {
+            phase: Some("Failed".to_owned()),
+            reason: Some(reason.clone()),
+            message: Some(format!("Pod was rejected: {message}")),
+            qos_class: Some(qos(pod).as_str().to_owned()),
+            observed_generation: pod.metadata.generation,
+            ..PodStatus::default()
+        };
+        self.statuses.set(pod, status);
+        self.statuses.finish(pods::uid(pod));
+        stage.send_replace(Stage::Finished);
+    }
+}
