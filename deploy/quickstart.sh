@@ -114,6 +114,9 @@ apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 failSwapOn: false
 failCgroupV1: false
+# The machine's own disk is not this cluster's to tidy up.
+imageGCHighThresholdPercent: 100
+evictionHard: {memory.available: 100Mi, nodefs.available: 0%, nodefs.inodesFree: 0%, imagefs.available: 0%, imagefs.inodesFree: 0%}
 YAML
     "$bin/kubeadm" init --config "$prefix/kubeadm.yaml" --embedded-store --ignore-preflight-errors=all
 }
