@@ -260,6 +260,7 @@ async fn serve(
             bearer,
             rbac,
             signing_key: Arc::clone(&identity.signing_key),
+            store: Arc::clone(&store),
         },
     )?;
     let hooks = Arc::new(ServiceHooks { addresses: Arc::clone(&addresses), ports });

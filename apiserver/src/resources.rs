@@ -9,6 +9,7 @@ use generic::{
     resource::Resource,
 };
 use registry::{
+    component_statuses::ComponentStatuses,
     connect::{
         kubelet::Kubelets,
         logs::Logs,
@@ -22,6 +23,7 @@ use registry::{
 };
 
 use runtime::tls;
+use storage::contract::Store;
 
 use crate::{StartError, options::Options};
 
@@ -52,6 +54,7 @@ pub(crate) struct HandlerSettings<'a> {
     pub(crate) bearer: Arc<Bearer>,
     pub(crate) rbac: Option<Arc<Rbac>>,
     pub(crate) signing_key: Arc<SigningKey>,
+    pub(crate) store: Arc<dyn Store>,
 }
 
 /// Handlers of subresources and of kinds that are posted only.
@@ -75,6 +78,8 @@ pub(crate) fn handlers(resources: &Resources, settings: &HandlerSettings<'_>) ->
     }
     add("", "pods/log", Arc::new(Logs { pods: Arc::clone(&pods), kubelets: Arc::clone(&kubelets) }));
     let tls = Arc::new(tls::unverified_client_config(None)?);
+    let statuses = ComponentStatuses { store: Arc::clone(&settings.store), tls: Arc::clone(&tls) };
+    add("", "componentstatuses", Arc::new(statuses));
     for (path, to) in [
         ("nodes/proxy", Destination::Nodes(kubelets)),
         ("pods/proxy", Destination::Pods(Arc::clone(&pods))),

@@ -1,5 +1,6 @@
 //! The built-in resources hooked up to the generic server: endpoints, conversions, subresources, table columns.
 
+pub mod component_statuses;
 pub mod connect;
 pub mod conversion;
 pub mod endpoints;

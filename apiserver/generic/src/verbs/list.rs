@@ -57,7 +57,7 @@ pub async fn list(call: &Call) -> ApiResult<Response<Body>> {
         .iter()
         .map(|o| decode_cached(o).map(|s| call.to_served(s.object)))
         .collect::<ApiResult<Vec<Value>>>()?;
-    respond_value(call, objects, metadata)
+    respond(call, objects, metadata)
 }
 
 fn metadata(revision: i64, next: Option<String>, remaining: Option<usize>) -> Map<String, Value> {
@@ -75,10 +75,11 @@ fn metadata(revision: i64, next: Option<String>, remaining: Option<usize>) -> Ma
 /// Answers objects in the stored version as a list at a revision.
 pub fn respond_with(call: &Call, items: Vec<Value>, revision: i64) -> ApiResult<Response<Body>> {
     let served = items.into_iter().map(|o| call.to_served(o)).collect();
-    respond_value(call, served, metadata(revision, None, None))
+    respond(call, served, metadata(revision, None, None))
 }
 
-fn respond_value(call: &Call, objects: Vec<Value>, metadata: Map<String, Value>) -> ApiResult<Response<Body>> {
+/// Answers objects in the served version as a list.
+pub fn respond(call: &Call, objects: Vec<Value>, metadata: Map<String, Value>) -> ApiResult<Response<Body>> {
     let writer = call.writer(Target::List)?;
     let version = writer.output.meta_version;
     let list = match writer.output.form {
