@@ -29,6 +29,7 @@ pub mod cluster;
 pub mod cmd;
 pub mod command;
 pub mod context;
+mod describe;
 pub mod discovery;
 pub mod error;
 pub mod flags;

@@ -6,6 +6,7 @@ mod api_versions;
 mod apply;
 mod create;
 mod delete;
+mod describe;
 pub(crate) mod get;
 pub(crate) mod help;
 mod label;
@@ -46,6 +47,7 @@ pub fn groups() -> Vec<Group> {
         group(
             "Troubleshooting and Debugging Commands",
             vec![
+                describe::command(),
                 logs::command(), //
             ],
         ),
