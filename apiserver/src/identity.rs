@@ -13,7 +13,7 @@ use generic::authn::{
     front_proxy::FrontProxy,
     service_account::{ServiceAccountTokens, SigningKey, VerifyingKey},
     token_file::TokenFile,
-    x509::{Authorities, X509},
+    x509::X509,
 };
 use rcgen::KeyPair;
 use runtime::tls::{self, ServingCertificate};
@@ -97,7 +97,7 @@ pub(crate) fn authentication(
     if let Some(file) = &options.requestheader_client_ca_file {
         let lower = |names: &[String]| names.iter().map(|n| n.to_lowercase()).collect::<Vec<_>>();
         all.push(Arc::new(FrontProxy {
-            authorities: Arc::new(Authorities::new(tls::certificates(&tls::read(file)?)?)?),
+            authorities: Arc::new(tls::Authorities::new(tls::certificates(&tls::read(file)?)?)?),
             allowed_names: options.requestheader_allowed_names.clone(),
             username_headers: lower(&options.requestheader_username_headers),
             uid_headers: lower(&options.requestheader_uid_headers),
@@ -106,7 +106,7 @@ pub(crate) fn authentication(
         }));
     }
     if let Some(pem) = &identity.client_ca {
-        all.push(Arc::new(X509 { authorities: Arc::new(Authorities::new(tls::certificates(pem)?)?) }));
+        all.push(Arc::new(X509 { authorities: Arc::new(tls::Authorities::new(tls::certificates(pem)?)?) }));
     }
     let mut tokens: Vec<Arc<dyn TokenAuthenticator>> = Vec::new();
     if let Some(file) = &options.token_auth_file {

@@ -4,6 +4,7 @@
 
 mod admission;
 mod bootstrap;
+mod health;
 mod identity;
 mod openapi;
 pub mod options;
@@ -29,7 +30,7 @@ use registry::{
     endpoints::StorageSettings,
     services::{Addresses, NodePorts, ServiceHooks},
 };
-use runtime::{health::HealthChecks, serving, tls};
+use runtime::{serving, tls};
 use storage::{
     cache::CacheMetrics,
     contract::{Store, StoreError},
@@ -41,6 +42,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     bootstrap::KubernetesService,
+    health::StoreHealth,
     options::Options,
     resources::{HandlerSettings, Resources},
 };
@@ -291,7 +293,7 @@ async fn serve(
         store: Arc::clone(&store),
         stopping: stop.clone(),
         nonresource: routes::router(routes::Routes {
-            health: health(&resources, &stop),
+            health: health::checks(&resources, StoreHealth::follow(&store, &finished), &stop),
             registry: registry.clone(),
             address: format!("{}", SocketAddr::new(advertise, port)),
             issuer: options.service_account_issuer.first().cloned().unwrap_or_default(),
@@ -311,22 +313,6 @@ async fn serve(
     };
     tokio::spawn(service.run(finished.clone()));
     listen(server, &identity, listener, options.shutdown_delay_duration, stop).await
-}
-
-fn health(resources: &Arc<Resources>, stop: &CancellationToken) -> HealthChecks {
-    let health = HealthChecks::new();
-    let caches = Arc::clone(resources);
-    health.add("informer-sync", move || match caches.ready() {
-        true => Ok(()),
-        false => Err("watch caches are not filled".into()),
-    });
-    health.add_live("poststarthook/rbac/bootstrap-roles", || Ok(()));
-    let stop = stop.clone();
-    health.add("shutdown", move || match stop.is_cancelled() {
-        true => Err("process is shutting down".into()),
-        false => Ok(()),
-    });
-    health
 }
 
 async fn listen(

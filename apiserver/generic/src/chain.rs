@@ -11,7 +11,7 @@ use machinery::{ApiError, ApiResult};
 use parking_lot::Mutex;
 
 use crate::{
-    authn::{AuthnError, Peer},
+    authn::Peer,
     authz::{Attributes, Decision, forbidden},
     endpoint::{Call, Endpoint, Warnings},
     impersonate,
@@ -151,6 +151,7 @@ async fn authenticate(
     peer: &Peer,
     info: &RequestInfo,
 ) -> ApiResult<User> {
+    let mut refusals = Vec::new();
     for authenticator in &server.authenticators {
         match authenticator.authenticate(parts, peer).await {
             Ok(Some(user)) => {
@@ -158,15 +159,12 @@ async fn authenticate(
                 return Ok(user.authenticated());
             }
             Ok(None) => {}
-            Err(error @ AuthnError::Invalid(_)) => {
-                tracing::debug!(%error, "authentication failed");
-                return Err(ApiError::unauthorized());
-            }
-            Err(error) => {
-                tracing::warn!(%error, "authentication failed");
-                return Err(ApiError::unauthorized());
-            }
+            Err(error) => refusals.push(error.to_string()),
         }
+    }
+    if !refusals.is_empty() {
+        tracing::error!(err = format!("[{}]", refusals.join(", ")), "Unable to authenticate the request");
+        return Err(ApiError::unauthorized());
     }
     if parts.headers.contains_key(header::AUTHORIZATION) || !server.allows_anonymous(&info.path) {
         return Err(ApiError::unauthorized());

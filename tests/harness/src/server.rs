@@ -47,7 +47,8 @@ impl ApiServer {
             format!("--cert-dir={}", path.join("certs").display()),
             format!("--token-auth-file={}", path.join("tokens.csv").display()),
         ];
-        if !more.iter().any(|flag| flag.starts_with("--etcd-servers")) {
+        let told = |flag: &&str| flag.starts_with("--etcd-servers") || flag.starts_with("--embedded-store-dir");
+        if !more.iter().any(told) {
             arguments.push(format!("--embedded-store-dir={}", path.join("store").display()));
         }
         arguments.extend(more.iter().map(|flag| (*flag).to_owned()));

@@ -90,7 +90,9 @@ impl Machine {
 
     /// Starts a kubelet with more configuration and flags.
     fn start_kubelet(&self, config: &str, flags: &str) {
-        self.write("/etc/kubelet.yaml", &format!("{KUBELET}{config}"));
+        // The disk of the machine is shared, and may be fuller than a node likes.
+        let eviction = if config.contains("evictionHard") { "" } else { "evictionHard: {nodefs.available: 0%}\n" };
+        self.write("/etc/kubelet.yaml", &format!("{KUBELET}{config}{eviction}"));
         self.ok("mkdir -p /etc/manifests");
         self.start("kubelet", &format!("kubelet --config=/etc/kubelet.yaml {flags}"));
     }
@@ -139,7 +141,7 @@ const BRIDGE: &str = r#"{"cniVersion": "1.0.0", "name": "net", "plugins": [{"typ
   "isGateway": true, "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.88.0.0/16"}]]}}]}"#;
 
 const KUBELET: &str = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n\
-    staticPodPath: /etc/manifests\nfailSwapOn: false\nfailCgroupV1: false\nrotateCertificates: true\n\
+    staticPodPath: /etc/manifests\nfailSwapOn: false\nfailCgroupV1: false\nrotateCertificates: true\nimageGCHighThresholdPercent: 100\n\
     authentication: {x509: {clientCAFile: /etc/kubernetes/pki/ca.crt}}\n";
 
 const ROLES: &str = r#"
@@ -155,6 +157,12 @@ metadata: {name: approve}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole,
   name: "system:certificates.k8s.io:certificatesigningrequests:nodeclient"}
 subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: system:bootstrappers}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: proxy}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: system:kubelet-api-admin}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: kube-apiserver-kubelet-client}]
 "#;
 
 const STATIC: &str = r#"
@@ -188,5 +196,84 @@ fn static_pods_run_before_the_first_certificate() {
     });
     assert_eq!(machine.tasks(), before, "nothing was restarted");
     assert_eq!(machine.ok("curl -sf http://127.0.0.1:10248/healthz"), "ok");
+    machine.end("kubelet");
+}
+
+const LIMITED: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: limited, namespace: default}
+spec:
+  nodeName: node
+  automountServiceAccountToken: false
+  terminationGracePeriodSeconds: 1
+  volumes: [{name: scratch, emptyDir: {sizeLimit: 1Mi}}]
+  containers:
+  - name: c
+    image: "timonel.local/box:1"
+    imagePullPolicy: Never
+    command: [sh, -c, "dd if=/dev/zero of=/scratch/file bs=1M count=4; sleep 1000"]
+    volumeMounts: [{name: scratch, mountPath: /scratch}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: steady, namespace: default}
+spec:
+  nodeName: node
+  automountServiceAccountToken: false
+  terminationGracePeriodSeconds: 1
+  containers: [{name: c, image: "timonel.local/box:1", imagePullPolicy: Never}]
+"#;
+
+#[test]
+fn use_is_told_and_limited() {
+    let machine = Machine::new("10.76.0");
+    machine.start_control_plane();
+    machine.ok("cp /etc/admin.conf /etc/kubelet.conf");
+    machine.start_kubelet("volumeStatsAggPeriod: 1s\n", "--kubeconfig=/etc/kubelet.conf");
+    let node = "get node node -o jsonpath='{.status.conditions[?(@.type==\"TYPE\")].status}'";
+    machine.until(&machine.kubectl(&node.replace("TYPE", "Ready")), |out| out == "True");
+    machine.until(&machine.kubectl("get serviceaccount default"), |_| true);
+    machine.write("/etc/pods.yaml", LIMITED);
+    machine.ok(&machine.kubectl("apply --server-side -f /etc/pods.yaml"));
+    let status = |pod: &str| {
+        machine
+            .kubectl(&format!("get pod {pod} -o jsonpath='{{.status.phase}} {{.status.reason}} {{.status.message}}'"))
+    };
+    machine.until(&status("steady"), |out| out.starts_with("Running"));
+    let proxy = |path: &str| machine.kubectl(&format!("get --raw /api/v1/nodes/node/proxy/{path}"));
+    let summary = machine.until(&proxy("stats/summary"), |out| out.contains("usageNanoCores"));
+    for field in ["workingSetBytes", "\"rootfs\"", "\"imageFs\"", "maxpid", "\"name\":\"eth0\"", "ephemeral-storage"] {
+        assert!(summary.contains(field), "{field} in {summary}");
+    }
+    let cadvisor = machine.ok(&proxy("metrics/cadvisor"));
+    for series in [
+        "container_cpu_usage_seconds_total{container=\"c\",cpu=\"total\",id=\"/kubepods/besteffort/pod",
+        "container_network_receive_bytes_total{container=\"\",id=",
+        "container_memory_working_set_bytes{container=\"c\"",
+        "machine_cpu_cores ",
+    ] {
+        assert!(cadvisor.contains(series), "{series} in {cadvisor}");
+    }
+    let resource = machine.ok(&proxy("metrics/resource"));
+    assert!(resource.contains("pod_memory_working_set_bytes{namespace=\"default\",pod=\"steady\"}"), "{resource}");
+    let own = machine.ok(&proxy("metrics"));
+    for series in
+        ["kubelet_running_pods ", "process_cpu_seconds_total", "rest_client_requests_total", "kubernetes_build_info"]
+    {
+        assert!(own.contains(series), "{series}");
+    }
+    assert!(machine.ok(&proxy("configz")).contains("\"kubeletconfig\""));
+    let evicted = machine.until(&status("limited"), |out| out.starts_with("Failed"));
+    assert_eq!(evicted.trim_end(), "Failed Evicted Usage of EmptyDir volume \"scratch\" exceeds the limit \"1Mi\".");
+    machine.end("kubelet");
+    machine.start_kubelet("evictionHard: {memory.available: 99.99%}\n", "--kubeconfig=/etc/kubelet.conf");
+    machine.until(&status("steady"), |out| out.starts_with("Failed Evicted The node was low on resource: memory. "));
+    machine.until(&machine.kubectl(&node.replace("TYPE", "MemoryPressure")), |out| out == "True");
+    machine.ok(&machine.kubectl("delete pod limited steady --timeout=30s"));
+    machine.ok(&machine.kubectl("apply --server-side -f /etc/pods.yaml"));
+    let refused = machine.until(&status("steady"), |out| out.starts_with("Failed"));
+    assert_eq!(refused.trim_end(), "Failed Evicted Pod was rejected: The node had condition: [MemoryPressure].");
+    machine.ok(&machine.kubectl("delete pod limited steady --timeout=30s"));
     machine.end("kubelet");
 }

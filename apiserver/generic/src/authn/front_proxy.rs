@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use http::{HeaderMap, HeaderName, request::Parts};
+use runtime::tls::Authorities;
 
 use super::{
     Authenticator, AuthnError, Peer,
-    x509::{Authorities, subject_user},
+    x509::{self, subject_user},
 };
 use crate::{request::decode, user::User};
 
@@ -32,7 +33,7 @@ impl Authenticator for FrontProxy {
     async fn authenticate(&self, request: &mut Parts, peer: &Peer) -> Result<Option<User>, AuthnError> {
         let Some(name) = first(&request.headers, &self.username_headers) else { return Ok(None) };
         let Some(leaf) = peer.certificates.first() else { return Ok(None) };
-        if self.authorities.verify(&peer.certificates).is_err() {
+        if x509::verify(&self.authorities, peer).is_err() {
             return Ok(None);
         }
         let proxy = subject_user(leaf)?;

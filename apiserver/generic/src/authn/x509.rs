@@ -2,14 +2,10 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use http::request::Parts;
-use rustls::{
-    RootCertStore,
-    pki_types::{CertificateDer, UnixTime},
-    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
-};
+use runtime::tls::Authorities;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -18,52 +14,6 @@ use crate::user::User;
 
 /// Object identifier of the uid attribute in subjects (KEP-5793).
 const UID_OID: &str = "1.3.6.1.4.1.57683.2";
-
-/// Verifies chains against a set of authorities that can be replaced at run time.
-pub struct Authorities(ArcSwap<Option<Arc<dyn ClientCertVerifier>>>);
-
-impl Authorities {
-    /// Trusts the given CA certificates. Fails if they are unusable.
-    pub fn new(certificates: Vec<CertificateDer<'static>>) -> Result<Self, AuthnError> {
-        let authorities = Self(ArcSwap::from_pointee(None));
-        authorities.replace(certificates)?;
-        Ok(authorities)
-    }
-
-    /// Trusts these CA certificates from now on; none refuses every chain.
-    pub fn replace(&self, certificates: Vec<CertificateDer<'static>>) -> Result<(), AuthnError> {
-        let verifier = match certificates.is_empty() {
-            true => None,
-            false => Some(Self::verifier(certificates)?),
-        };
-        self.0.store(Arc::new(verifier));
-        Ok(())
-    }
-
-    fn verifier(certificates: Vec<CertificateDer<'static>>) -> Result<Arc<dyn ClientCertVerifier>, AuthnError> {
-        let unusable = |e: String| AuthnError::Unavailable(format!("client CA: {e}"));
-        let mut roots = RootCertStore::empty();
-        for certificate in certificates {
-            roots.add(certificate).map_err(|e| unusable(e.to_string()))?;
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-            .build()
-            .map_err(|e| unusable(e.to_string()))
-    }
-
-    /// Checks a chain, leaf first, at the present time.
-    pub fn verify(&self, chain: &[CertificateDer<'static>]) -> Result<(), AuthnError> {
-        let verifier = self.0.load();
-        let (Some(verifier), Some((leaf, rest))) = (verifier.as_ref(), chain.split_first()) else {
-            return Err(AuthnError::Invalid("no authority trusts client certificates".into()));
-        };
-        verifier
-            .verify_client_cert(leaf, rest, UnixTime::now())
-            .map(|_| ())
-            .map_err(|e| AuthnError::Invalid(format!("client certificate: {e}")))
-    }
-}
 
 /// Authenticates by client certificate.
 pub struct X509 {
@@ -75,9 +25,15 @@ pub struct X509 {
 impl Authenticator for X509 {
     async fn authenticate(&self, _request: &mut Parts, peer: &Peer) -> Result<Option<User>, AuthnError> {
         let Some(leaf) = peer.certificates.first() else { return Ok(None) };
-        self.authorities.verify(&peer.certificates)?;
+        verify(&self.authorities, peer)?;
         subject_user(leaf).map(Some)
     }
+}
+
+/// Checks the chain that a client presented.
+pub fn verify(authorities: &Authorities, peer: &Peer) -> Result<(), AuthnError> {
+    let verified = authorities.verify(&peer.certificates, UnixTime::now());
+    verified.map(|_| ()).map_err(|error| AuthnError::Invalid(error.to_string()))
 }
 
 /// The user that a certificate names.

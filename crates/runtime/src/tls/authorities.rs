@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use arc_swap::ArcSwap;
 use rustls::{
-    RootCertStore,
+    CertificateError, RootCertStore,
     pki_types::{CertificateDer, UnixTime},
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
@@ -49,7 +49,8 @@ impl Authorities {
     /// Checks a chain, leaf first, that a client presented: signed by one of ours, valid now, made for clients.
     pub fn verify(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<ClientIdentity, TlsError> {
         let (leaf, rest) = chain.split_first().ok_or_else(|| content("client certificate", "there is none"))?;
-        self.0.load().0.verify_client_cert(leaf, rest, now).map_err(|e| content("client certificate", e))?;
+        let verified = self.0.load().0.verify_client_cert(leaf, rest, now);
+        verified.map_err(|error| content("client certificate", reason(&error)))?;
         let (_, certificate) = X509Certificate::from_der(leaf).map_err(|e| content("client certificate", e))?;
         let text = |name: &x509_parser::prelude::AttributeTypeAndValue<'_>| name.as_str().map(str::to_owned).ok();
         Ok(ClientIdentity {
@@ -57,6 +58,25 @@ impl Authorities {
             organizations: certificate.subject().iter_organization().filter_map(text).collect(),
             not_after: certificate.validity().not_after.timestamp(),
         })
+    }
+}
+
+/// Why a chain is refused, in the words that users of Go programs know.
+fn reason(error: &rustls::Error) -> String {
+    let at = |time: &UnixTime| {
+        let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+        x509_parser::time::ASN1Time::from_timestamp(seconds).map_or_else(|_| seconds.to_string(), |t| t.to_string())
+    };
+    let outside = |time: &UnixTime, side: &str, bound: &UnixTime| {
+        let (time, bound) = (at(time), at(bound));
+        format!("x509: certificate has expired or is not yet valid: current time {time} is {side} {bound}")
+    };
+    let rustls::Error::InvalidCertificate(problem) = error else { return error.to_string() };
+    match problem {
+        CertificateError::ExpiredContext { time, not_after } => outside(time, "after", not_after),
+        CertificateError::NotValidYetContext { time, not_before } => outside(time, "before", not_before),
+        CertificateError::UnknownIssuer => "x509: certificate signed by unknown authority".to_owned(),
+        _ => error.to_string(),
     }
 }
 

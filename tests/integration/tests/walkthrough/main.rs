@@ -37,6 +37,9 @@ impl User {
         let repository = repository();
         let script = format!("bash {}/deploy/quickstart.sh", repository.display());
         user.ok(&format!("TIMONEL_BIN={} {script}", programs().display()));
+        // Mounted files follow their ConfigMaps once per synchronization.
+        user.ok("sed -i '/^syncFrequency:/d' /var/lib/kubelet/config.yaml && \
+             echo 'syncFrequency: 5s' >>/var/lib/kubelet/config.yaml && pkill -x kubelet");
         user.ok("mkdir -p /opt/image/bin /opt/image/www && cp /bin/busybox /opt/image/bin/ && \
                  for name in $(busybox --list); do [ -e /opt/image/bin/$name ] || ln -s busybox /opt/image/bin/$name; done");
         for version in ["v1", "v2"] {

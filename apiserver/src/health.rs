@@ -1,0 +1,63 @@
+//! Health of the server: its store, its caches, its shutdown.
+
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use runtime::health::{HealthChecks, Scope};
+use storage::contract::Store;
+use tokio_util::sync::CancellationToken;
+
+use crate::resources::Resources;
+
+/// Between two looks at the store.
+const EVERY: Duration = Duration::from_secs(1);
+/// Time for the store to answer (upstream's `--etcd-healthcheck-timeout`).
+const DEADLINE: Duration = Duration::from_secs(2);
+
+/// What the store answered last.
+#[derive(Clone)]
+pub(crate) struct StoreHealth(Arc<Mutex<Result<(), String>>>);
+
+impl StoreHealth {
+    /// Asks the store again and again until `stop`. It counts as healthy until it was asked: it has just been opened.
+    pub(crate) fn follow(store: &Arc<dyn Store>, stop: &CancellationToken) -> Self {
+        let health = Self(Arc::new(Mutex::new(Ok(()))));
+        let (told, store, stop) = (health.clone(), Arc::clone(store), stop.clone());
+        tokio::spawn(stop.run_until_cancelled_owned(async move {
+            loop {
+                let answer = tokio::time::timeout(DEADLINE, store.ping()).await;
+                *told.0.lock() = match answer {
+                    Ok(answer) => answer.map_err(|error| error.to_string()),
+                    Err(_) => Err("context deadline exceeded".into()),
+                };
+                tokio::time::sleep(EVERY).await;
+            }
+        }));
+        health
+    }
+
+    fn check(&self) -> impl Fn() -> Result<(), String> + Send + Sync + 'static {
+        let health = self.clone();
+        move || health.0.lock().clone()
+    }
+}
+
+/// The checks of `/healthz`, `/livez` and `/readyz`, in upstream's order.
+pub(crate) fn checks(resources: &Arc<Resources>, store: StoreHealth, stop: &CancellationToken) -> HealthChecks {
+    let health = HealthChecks::new();
+    health.add_to(Scope::ALL, "log", || Ok(()));
+    health.add_to(Scope::ALL, "etcd", store.check());
+    health.add_to(Scope::READY, "etcd-readiness", store.check());
+    let caches = Arc::clone(resources);
+    health.add_to(Scope::READY, "informer-sync", move || match caches.ready() {
+        true => Ok(()),
+        false => Err("watch caches are not filled".into()),
+    });
+    health.add_to(Scope::ALL, "poststarthook/rbac/bootstrap-roles", || Ok(()));
+    let stop = stop.clone();
+    health.add_to(Scope::READY, "shutdown", move || match stop.is_cancelled() {
+        true => Err("process is shutting down".into()),
+        false => Ok(()),
+    });
+    health
+}
