@@ -1,7 +1,6 @@
 //! CronJobs: Jobs at set times.
 
 mod plan;
-mod schedule;
 mod sync;
 
 use std::sync::Arc;

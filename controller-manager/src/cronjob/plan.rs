@@ -7,8 +7,8 @@ use k8s_openapi::{
     api::batch::v1::{CronJob, Job},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
+use semantics::cron::Schedule;
 
-use super::schedule::Schedule;
 use crate::children::owner_reference;
 
 /// Annotation of Jobs: the time they were due.

@@ -20,8 +20,9 @@ use kube::{
     api::{DeleteParams, PostParams},
 };
 use runtime::clock::Clock;
+use semantics::cron::Schedule;
 
-use super::{plan, schedule::Schedule};
+use super::plan;
 use crate::{
     context,
     views::{self, JobView},

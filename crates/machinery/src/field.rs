@@ -62,6 +62,11 @@ impl ErrorList {
         self.add(path, "FieldValueInvalid", with_detail(format!("Invalid value: {}", show(value)), detail));
     }
 
+    /// `Invalid value: detail`, the value left out.
+    pub fn invalid_unshown(&mut self, path: &Path, detail: &str) {
+        self.add(path, "FieldValueInvalid", with_detail("Invalid value".into(), detail));
+    }
+
     /// `Invalid value: <v>[: detail]` for a value of the wrong type.
     pub fn type_invalid(&mut self, path: &Path, value: &Value, detail: &str) {
         self.add(path, "FieldValueTypeInvalid", with_detail(format!("Invalid value: {}", show(value)), detail));
@@ -80,6 +85,21 @@ impl ErrorList {
     /// `Not found: <v>`.
     pub fn not_found(&mut self, path: &Path, value: &Value) {
         self.add(path, "FieldValueNotFound", format!("Not found: {}", show(value)));
+    }
+
+    /// `Not found: <v>: detail`.
+    pub fn not_found_in(&mut self, path: &Path, value: &Value, detail: &str) {
+        self.add(path, "FieldValueNotFound", with_detail(format!("Not found: {}", show(value)), detail));
+    }
+
+    /// `Duplicate value: <v>: detail`.
+    pub fn duplicate_in(&mut self, path: &Path, value: &Value, detail: &str) {
+        self.add(path, "FieldValueDuplicate", with_detail(format!("Duplicate value: {}", show(value)), detail));
+    }
+
+    /// Keeps the errors that `keep` wants.
+    pub fn retain(&mut self, keep: impl FnMut(&StatusCause) -> bool) {
+        self.0.retain(keep);
     }
 
     /// `Unsupported value: <v>: supported values: "a", "b"`.

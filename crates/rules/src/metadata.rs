@@ -60,7 +60,7 @@ fn common(object: &Value, path: &Path, errors: &mut ErrorList) {
         errors.invalid(&path.child("generation"), &json!(generation), "must be greater than or equal to 0");
     }
     labels(object, path, errors);
-    annotations(object, path, errors);
+    annotations(object, &path.child("annotations"), errors);
     finalizers(object, path, errors);
     owners(object, path, errors);
 }
@@ -73,16 +73,21 @@ fn labels(object: &Value, path: &Path, errors: &mut ErrorList) {
     }
 }
 
-fn annotations(object: &Value, path: &Path, errors: &mut ErrorList) {
-    let path = path.child("annotations");
+/// Checks the annotations of an object or template; `path` is theirs.
+pub(crate) fn annotations(object: &Value, path: &Path, errors: &mut ErrorList) {
     let mut total = 0;
     for (key, value) in meta::text_map(object, "annotations") {
-        errors.invalid_all(&path, &json!(key), names::qualified_name(&key.to_lowercase()));
+        errors.invalid_all(path, &json!(key), names::qualified_name(&key.to_lowercase()));
         total += key.len() + value.len();
     }
     if total > ANNOTATIONS_LIMIT {
-        errors.too_long(&path, ANNOTATIONS_LIMIT);
+        errors.too_long(path, ANNOTATIONS_LIMIT);
     }
+}
+
+/// Whether a finalizer without a domain is one of the API's own.
+pub(crate) fn is_standard_finalizer(name: &str) -> bool {
+    STANDARD_FINALIZERS.contains(&name)
 }
 
 fn finalizers(object: &Value, path: &Path, errors: &mut ErrorList) {
@@ -90,7 +95,7 @@ fn finalizers(object: &Value, path: &Path, errors: &mut ErrorList) {
     let list = meta::finalizers(object);
     for (at, finalizer) in list.iter().enumerate() {
         errors.invalid_all(&path, &json!(finalizer), names::qualified_name(finalizer));
-        if !finalizer.contains('/') && !STANDARD_FINALIZERS.contains(finalizer) {
+        if !finalizer.contains('/') && !is_standard_finalizer(finalizer) {
             let text = "name is neither a standard finalizer name nor is it fully qualified";
             errors.invalid(&path.index(at), &json!(finalizer), text);
         }

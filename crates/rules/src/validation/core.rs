@@ -1,29 +1,57 @@
-//! Namespace, Node and claims of storage.
+//! Namespace, Node, ServiceAccount's neighbours: what the core group says of them.
 
 use std::collections::HashSet;
 
-use machinery::field::{ErrorList, Path};
-use serde_json::{Map, Value, json};
+use machinery::{
+    field::{ErrorList, Path},
+    meta, names,
+};
+use serde_json::{Value, json};
 
 use super::{
-    container::quantity,
-    read::{difference, list, present, same, text},
+    checks::{choice, cidr, endpoint_ip, ip, resource_list},
+    read::{list, present, same, text},
     spec_path,
 };
 
-/// Checks the taints of a new or changed Node.
+/// Checks a Node.
 pub(super) fn node(object: &Value, errors: &mut ErrorList) {
     let none = Value::Null;
     let spec = object.get("spec").unwrap_or(&none);
     let mut seen = HashSet::new();
     for (at, taint) in list(spec, "taints").iter().enumerate() {
         let path = Path::new("metadata").child("taints").index(at);
-        let (key, effect) = (text(taint, "key"), text(taint, "effect"));
-        errors.invalid_all(&path.child("key"), &json!(key), machinery::names::qualified_name(key));
+        let (key, value, effect) = (text(taint, "key"), text(taint, "value"), text(taint, "effect"));
+        errors.invalid_all(&path.child("key"), &json!(key), names::qualified_name(key));
+        let problems = names::label_value(value);
+        if !problems.is_empty() {
+            errors.invalid(&path.child("value"), &json!(value), &problems.join(";"));
+        }
+        choice(taint, "effect", &["NoSchedule", "PreferNoSchedule", "NoExecute"], &path, errors);
         if !seen.insert((key, effect)) {
-            errors.duplicate(&path, taint);
+            errors.duplicate_in(&path, taint, "taints must be unique by key and effect pair");
         }
     }
+    if let Some(status) = present(object, "status") {
+        node_resources(status, errors);
+    }
+    let cidrs = list(spec, "podCIDRs");
+    let path = spec_path().child("podCIDRs");
+    let nets: Vec<ipnet::IpNet> = cidrs
+        .iter()
+        .enumerate()
+        .filter_map(|(at, text)| cidr(text.as_str().unwrap_or(""), &path.index(at), errors))
+        .collect();
+    let same_family = matches!(nets.as_slice(), [a, b] if a.addr().is_ipv4() == b.addr().is_ipv4());
+    if cidrs.len() > 2 || same_family {
+        errors.invalid(&path, &json!(cidrs), "may specify no more than one CIDR for each IP family");
+    }
+}
+
+fn node_resources(status: &Value, errors: &mut ErrorList) {
+    let path = Path::new("status");
+    resource_list(status, "capacity", &path, errors);
+    resource_list(status, "allocatable", &path, errors);
 }
 
 /// Checks what may not change of a stored Node.
@@ -41,90 +69,116 @@ pub(super) fn node_update(new: &Value, old: &Value, errors: &mut ErrorList) {
     }
 }
 
-/// Checks a new PersistentVolumeClaim.
-pub(super) fn claim(object: &Value, errors: &mut ErrorList) {
-    let none = Value::Null;
-    let spec = object.get("spec").unwrap_or(&none);
-    if list(spec, "accessModes").is_empty() {
-        errors.required(&spec_path().child("accessModes"), "at least 1 access mode is required");
-    }
-    single_writer(spec, errors);
-    let path = spec_path().child("resources");
-    match spec.pointer("/resources/requests/storage") {
-        None | Some(Value::Null) => errors.required(&path.key("storage"), ""),
-        Some(value) if quantity(value).is_some_and(|amount| amount.is_zero() || amount.is_negative()) => {
-            errors.invalid(&path.child("requests").key("storage"), value, "must be greater than zero");
+/// Checks the status of a Node.
+pub(super) fn node_status(new: &Value, errors: &mut ErrorList) {
+    let status = new.get("status").unwrap_or(&Value::Null);
+    node_resources(status, errors);
+    let mut seen = HashSet::new();
+    for (at, address) in list(status, "addresses").iter().enumerate() {
+        if !seen.insert((text(address, "type"), text(address, "address"))) {
+            errors.duplicate(&Path::new("status").child("addresses").index(at), address);
         }
-        Some(_) => {}
     }
 }
 
-fn single_writer(spec: &Value, errors: &mut ErrorList) {
-    let modes = list(spec, "accessModes");
-    if modes.len() > 1 && modes.contains(&json!("ReadWriteOncePod")) {
-        let text = "may not use ReadWriteOncePod with other access modes";
-        errors.forbidden(&spec_path().child("accessModes"), text);
+/// Checks the status of a Namespace.
+pub(super) fn namespace_status(new: &Value, errors: &mut ErrorList) {
+    let path = Path::new("status").child("Phase");
+    let phase = new.pointer("/status/phase").and_then(Value::as_str).unwrap_or("");
+    match (meta::is_deleting(new), phase) {
+        (false, "Active") | (true, "Terminating") => {}
+        (false, phase) => {
+            errors.invalid(&path, &json!(phase), "may only be 'Active' if `deletionTimestamp` is empty");
+        }
+        (true, phase) => {
+            errors.invalid(&path, &json!(phase), "may only be 'Terminating' if `deletionTimestamp` is not empty");
+        }
     }
 }
 
-/// Checks what may not change of a stored PersistentVolumeClaim.
-pub(super) fn claim_update(new: &Value, old: &Value, errors: &mut ErrorList) {
-    let none = Value::Null;
-    let (sent, stored) = (new.get("spec").unwrap_or(&none), old.get("spec").unwrap_or(&none));
-    let bound = old.pointer("/status/phase") == Some(&json!("Bound"));
-    let mut expected: Map<String, Value> = stored.as_object().cloned().unwrap_or_default();
-    let mut take = |field: &str| {
-        match sent.get(field) {
-            Some(value) => expected.insert(field.to_owned(), value.clone()),
-            None => expected.remove(field),
-        };
-    };
-    for field in ["volumeName", "storageClassName"] {
-        if present(stored, field).is_none_or(|value| field == "volumeName" && value == "") {
-            take(field);
+/// Checks the finalizers of a Namespace.
+pub(super) fn namespace_finalize(new: &Value, errors: &mut ErrorList) {
+    let finalizers = new.pointer("/spec/finalizers").and_then(Value::as_array);
+    let path = spec_path().child("finalizers");
+    for (at, finalizer) in finalizers.into_iter().flatten().enumerate() {
+        let name = finalizer.as_str().unwrap_or("");
+        let path = path.index(at);
+        errors.invalid_all(&path, &json!(name), names::qualified_name(name));
+        if !name.contains('/') && !crate::metadata::is_standard_finalizer(name) {
+            let text = "name is neither a standard finalizer name nor is it fully qualified";
+            errors.invalid(&path, &json!(name), text);
         }
-    }
-    if bound {
-        take("volumeAttributesClassName");
-    }
-    let mut expected = Value::Object(expected);
-    let storage = "/resources/requests/storage";
-    if let (true, Some(value), Some(place)) = (bound, sent.pointer(storage), expected.pointer_mut(storage)) {
-        *place = value.clone();
-    }
-    if !same("spec", Some(sent), Some(&expected)) {
-        let text = format!(
-            "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound \
-             claims\n{}",
-            difference(sent, &expected)
-        );
-        errors.forbidden(&spec_path(), &text);
-    }
-    let amount = |object: &Value, at: &str| object.pointer(at).and_then(quantity);
-    let wish = amount(sent, storage);
-    if wish < amount(stored, storage) && wish < amount(old, "/status/capacity/storage") {
-        let path = spec_path().child("resources").child("requests").child("storage");
-        errors.forbidden(&path, "field can not be less than status.capacity");
     }
 }
 
-/// Checks a new PersistentVolume.
-pub(super) fn volume(object: &Value, errors: &mut ErrorList) {
-    let none = Value::Null;
-    let spec = object.get("spec").unwrap_or(&none);
-    if list(spec, "accessModes").is_empty() {
-        errors.required(&spec_path().child("accessModes"), "");
-    }
-    single_writer(spec, errors);
-    let path = spec_path().child("capacity");
-    match spec.pointer("/capacity/storage") {
-        None | Some(Value::Null) => errors.required(&path, ""),
-        Some(value) if quantity(value).is_some_and(|amount| amount.is_zero() || amount.is_negative()) => {
-            errors.invalid(&path.key("storage"), value, "must be greater than zero");
+/// Checks Endpoints.
+pub(super) fn endpoints(object: &Value, errors: &mut ErrorList) {
+    for (at, subset) in list(object, "subsets").iter().enumerate() {
+        let path = Path::new("subsets").index(at);
+        let lists = ["addresses", "notReadyAddresses"];
+        if lists.iter().all(|field| list(subset, field).is_empty()) {
+            errors.required(&path, "must specify `addresses` or `notReadyAddresses`");
         }
-        Some(_) => {}
+        for field in lists {
+            for (at, address) in list(subset, field).iter().enumerate() {
+                endpoint(address, &path.child(field).index(at), errors);
+            }
+        }
+        let ports = list(subset, "ports");
+        for (at, port) in ports.iter().enumerate() {
+            endpoint_port(port, ports.len() > 1, &path.child("ports").index(at), errors);
+        }
     }
-    if present(spec, "local").is_some() && present(spec, "nodeAffinity").is_none() {
-        errors.required(&Path::new("metadata").child("annotations"), "Local volume requires node affinity");
+}
+
+fn endpoint(address: &Value, path: &Path, errors: &mut ErrorList) {
+    let text_of = text(address, "ip");
+    ip(text_of, &path.child("ip"), errors);
+    let host = text(address, "hostname");
+    if !host.is_empty() {
+        errors.invalid_all(&path.child("hostname"), &json!(host), names::dns1123_label(host));
+    }
+    let node = text(address, "nodeName");
+    if !node.is_empty() {
+        errors.invalid_all(&path.child("nodeName"), &json!(node), names::dns1123_subdomain(node));
+    }
+    endpoint_ip(text_of, &path.child("ip"), errors);
+}
+
+fn endpoint_port(port: &Value, named: bool, path: &Path, errors: &mut ErrorList) {
+    let name = text(port, "name");
+    if name.is_empty() {
+        if named {
+            errors.required(&path.child("name"), "");
+        }
+    } else {
+        errors.invalid_all(&path.child("name"), &json!(name), names::dns1123_label(name));
+    }
+    let number = super::read::number(port, "port").unwrap_or(0);
+    super::checks::port_number(number, &path.child("port"), errors);
+    choice(port, "protocol", &["SCTP", "TCP", "UDP"], path, errors);
+    app_protocol(port, path, errors);
+}
+
+/// Checks `appProtocol`.
+pub(super) fn app_protocol(port: &Value, path: &Path, errors: &mut ErrorList) {
+    if let Some(protocol) = present(port, "appProtocol").and_then(Value::as_str) {
+        errors.invalid_all(&path.child("appProtocol"), &json!(protocol), names::qualified_name(protocol));
+    }
+}
+
+/// Checks a ControllerRevision.
+pub(super) fn revision(object: &Value, errors: &mut ErrorList) {
+    if present(object, "data").is_none() {
+        errors.required(&Path::new("data"), "data is mandatory");
+    }
+    super::checks::non_negative(object, "revision", &Path::default(), errors);
+}
+
+/// Checks that a ControllerRevision keeps its data.
+pub(super) fn revision_update(new: &Value, old: &Value, errors: &mut ErrorList) {
+    if !same("data", new.get("data"), old.get("data")) {
+        let value = new.get("data").unwrap_or(&Value::Null);
+        errors.invalid(&Path::new("data"), value, super::checks::IMMUTABLE);
     }
 }

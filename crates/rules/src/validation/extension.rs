@@ -1,17 +1,18 @@
-//! Kinds of the other groups: RBAC, policy, scheduling, coordination, storage.
+//! Kinds of the smaller groups: RBAC, policy, scheduling, coordination, node.
 
 use machinery::{
     field::{ErrorList, Path},
-    meta,
+    meta, names,
 };
 use serde_json::{Value, json};
 
 use super::{
-    read::{list, number, present, same, text},
+    checks::{IMMUTABLE, enumeration, non_negative, share},
+    pod,
+    read::{list, number, pairs, present, same, text},
     spec_path,
 };
 
-const IMMUTABLE: &str = "field is immutable";
 const MAX_PRIORITY: i64 = 1_000_000_000;
 
 /// Checks the rules of a Role or ClusterRole.
@@ -43,20 +44,54 @@ pub(super) fn role(object: &Value, namespaced: bool, errors: &mut ErrorList) {
     }
 }
 
-/// Checks the subjects of a binding.
+const RBAC: &str = "rbac.authorization.k8s.io";
+
+/// Checks a RoleBinding or ClusterRoleBinding.
 pub(super) fn binding(object: &Value, namespaced: bool, errors: &mut ErrorList) {
     let role = object.get("roleRef").unwrap_or(&Value::Null);
-    if text(role, "name").is_empty() {
-        errors.required(&Path::new("roleRef").child("name"), "");
+    let path = Path::new("roleRef");
+    if text(role, "apiGroup") != RBAC {
+        errors.not_supported(&path.child("apiGroup"), &json!(text(role, "apiGroup")), &[RBAC]);
+    }
+    let kinds: &[&str] = if namespaced { &["Role", "ClusterRole"] } else { &["ClusterRole"] };
+    if !kinds.contains(&text(role, "kind")) {
+        errors.not_supported(&path.child("kind"), &json!(text(role, "kind")), kinds);
+    }
+    let name = text(role, "name");
+    if name.is_empty() {
+        errors.required(&path.child("name"), "");
+    } else {
+        errors.invalid_all(&path.child("name"), &json!(name), names::path_segment(name));
     }
     for (at, subject) in list(object, "subjects").iter().enumerate() {
-        let path = Path::new("subjects").index(at);
-        if text(subject, "name").is_empty() {
-            errors.required(&path.child("name"), "");
+        check_subject(subject, namespaced, &Path::new("subjects").index(at), errors);
+    }
+}
+
+fn check_subject(subject: &Value, namespaced: bool, path: &Path, errors: &mut ErrorList) {
+    let (kind, name, group) = (text(subject, "kind"), text(subject, "name"), text(subject, "apiGroup"));
+    if name.is_empty() {
+        errors.required(&path.child("name"), "");
+    }
+    match kind {
+        "ServiceAccount" => {
+            if !name.is_empty() {
+                errors.invalid_all(&path.child("name"), &json!(name), names::dns1123_subdomain(name));
+            }
+            if !group.is_empty() {
+                errors.not_supported(&path.child("apiGroup"), &json!(group), &[""]);
+            }
+            if !namespaced && text(subject, "namespace").is_empty() {
+                errors.required(&path.child("namespace"), "");
+            }
         }
-        let homeless = text(subject, "kind") == "ServiceAccount" && text(subject, "namespace").is_empty();
-        if homeless && !namespaced {
-            errors.required(&path.child("namespace"), "");
+        "User" | "Group" => {
+            if group != RBAC {
+                errors.not_supported(&path.child("apiGroup"), &json!(group), &[RBAC]);
+            }
+        }
+        other => {
+            errors.not_supported(&path.child("kind"), &json!(other), &["ServiceAccount", "User", "Group"]);
         }
     }
 }
@@ -72,18 +107,51 @@ pub(super) fn same_role(new: &Value, old: &Value, errors: &mut ErrorList) {
 /// Checks a PodDisruptionBudget.
 pub(super) fn budget(object: &Value, errors: &mut ErrorList) {
     let Some(spec) = present(object, "spec") else { return };
-    if present(spec, "minAvailable").is_some() && present(spec, "maxUnavailable").is_some() {
-        errors.invalid(&spec_path(), spec, "minAvailable and maxUnavailable cannot be both set");
+    let path = spec_path();
+    let bounds = ["minAvailable", "maxUnavailable"];
+    if bounds.iter().all(|bound| present(spec, bound).is_some()) {
+        errors.invalid(&path, spec, "minAvailable and maxUnavailable cannot be both set");
+    }
+    for bound in bounds {
+        share(spec, bound, true, &path, errors);
+    }
+    super::checks::selector(spec.get("selector"), &path.child("selector"), errors);
+    enumeration(spec, "unhealthyPodEvictionPolicy", &["AlwaysAllow", "IfHealthyBudget"], &path, errors);
+}
+
+/// Checks the status of a PodDisruptionBudget.
+pub(super) fn budget_status(object: &Value, errors: &mut ErrorList) {
+    let status = object.get("status").unwrap_or(&Value::Null);
+    let path = Path::new("status");
+    super::checks::conditions(list(status, "conditions"), &path.child("conditions"), errors);
+    for field in ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"] {
+        non_negative(status, field, &path, errors);
     }
 }
 
-/// Checks a new PriorityClass.
+/// The classes that every cluster has, with their values.
+const SYSTEM_CLASSES: [(&str, i64); 2] =
+    [("system-node-critical", 2_000_001_000), ("system-cluster-critical", 2_000_000_000)];
+
+/// Checks a PriorityClass.
 pub(super) fn priority_class(object: &Value, errors: &mut ErrorList) {
-    let value = number(object, "value").unwrap_or(0);
-    if value > MAX_PRIORITY && !meta::name(object).starts_with("system-") {
+    let (name, value) = (meta::name(object), number(object, "value").unwrap_or(0));
+    if name.starts_with("system-") {
+        let why = match SYSTEM_CLASSES.iter().find(|(system, _)| *system == name) {
+            None => Some(format!("{name} is not a known system priority class")),
+            Some((_, known)) if *known != value => Some(format!("value of {name} PriorityClass must be {known}")),
+            Some(_) => None,
+        };
+        if let Some(why) = why {
+            let text =
+                format!("priority class names with 'system-' prefix are reserved for system use only. error: {why}");
+            errors.forbidden(&Path::new("metadata").child("name"), &text);
+        }
+    } else if value > MAX_PRIORITY {
         let text = format!("maximum allowed value of a user defined priority is {MAX_PRIORITY}");
         errors.forbidden(&Path::new("value"), &text);
     }
+    enumeration(object, "preemptionPolicy", &["PreemptLowerPriority", "Never"], &Path::default(), errors);
 }
 
 /// Checks what may not change of a stored PriorityClass.
@@ -103,6 +171,24 @@ pub(super) fn immutable(new: &Value, old: &Value, fields: &[&str], errors: &mut 
     }
 }
 
+/// Checks a RuntimeClass.
+pub(super) fn runtime_class(object: &Value, errors: &mut ErrorList) {
+    let handler = text(object, "handler");
+    errors.invalid_all(&Path::new("handler"), &json!(handler), names::dns1123_label(handler));
+    if let Some(overhead) = present(object, "overhead") {
+        pod::overhead(overhead.get("podFixed"), &Path::new("overhead"), errors);
+    }
+    if let Some(scheduling) = present(object, "scheduling") {
+        let path = Path::new("scheduling");
+        let selector = path.child("nodeSelector");
+        for (key, value) in pairs(scheduling, "nodeSelector") {
+            errors.invalid_all(&selector, &json!(key), names::qualified_name(key));
+            errors.invalid_all(&selector, value, names::label_value(value.as_str().unwrap_or("")));
+        }
+        pod::tolerations(list(scheduling, "tolerations"), &path.child("tolerations"), errors);
+    }
+}
+
 /// Checks a Lease.
 pub(super) fn lease(object: &Value, errors: &mut ErrorList) {
     let Some(spec) = present(object, "spec") else { return };
@@ -110,31 +196,5 @@ pub(super) fn lease(object: &Value, errors: &mut ErrorList) {
         let path = spec_path().child("leaseDurationSeconds");
         errors.invalid(&path, &json!(seconds), "must be greater than 0");
     }
-    super::container::non_negative(spec, "leaseTransitions", &spec_path(), errors);
-}
-
-/// Checks a new CertificateSigningRequest.
-pub(super) fn signing_request(object: &Value, errors: &mut ErrorList) {
-    let none = Value::Null;
-    let spec = object.get("spec").unwrap_or(&none);
-    if list(spec, "usages").is_empty() {
-        errors.required(&spec_path().child("usages"), "");
-    }
-    let path = spec_path().child("signerName");
-    match text(spec, "signerName") {
-        "" => errors.required(&path, ""),
-        name if !name.split_once('/').is_some_and(|(domain, rest)| domain.contains('.') && !rest.is_empty()) => {
-            let text = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
-            errors.invalid(&path, &json!(name), text);
-        }
-        "kubernetes.io/legacy-unknown" => {
-            let value = json!("kubernetes.io/legacy-unknown");
-            errors.invalid(&path, &value, "the legacy signerName is not allowed via this API version");
-        }
-        _ => {}
-    }
-    if let Some(seconds) = number(spec, "expirationSeconds").filter(|seconds| *seconds < 600) {
-        let text = "may not specify a duration less than 600 seconds";
-        errors.invalid(&spec_path().child("expirationSeconds"), &json!(seconds), text);
-    }
+    non_negative(spec, "leaseTransitions", &spec_path(), errors);
 }

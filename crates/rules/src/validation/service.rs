@@ -1,6 +1,6 @@
 //! Services.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, net::IpAddr};
 
 use machinery::{
     field::{ErrorList, Path},
@@ -9,23 +9,29 @@ use machinery::{
 use serde_json::{Value, json};
 
 use super::{
-    container::enumeration,
+    checks::{IMMUTABLE, choice, cidr, endpoint_ip, enumeration, ip, lenient_ip, port_number, port_or_name},
+    core::app_protocol,
     read::{list, number, present, text},
     spec_path,
 };
 
 const TYPES: [&str; 4] = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
 const DAY: i64 = 86_400;
-const PORT: std::ops::RangeInclusive<i64> = 1..=65535;
-const PORT_TEXT: &str = "must be between 1 and 65535, inclusive";
+const BALANCED_ONLY: &str = "may only be used when `type` is 'LoadBalancer'";
+const FAMILIES: [&str; 2] = ["IPv4", "IPv6"];
+const FAMILY_POLICIES: [&str; 3] = ["PreferDualStack", "RequireDualStack", "SingleStack"];
 
-/// Checks a new or changed Service.
-pub(super) fn check(object: &Value, errors: &mut ErrorList) {
+fn is_headless(spec: &Value) -> bool {
+    text(spec, "clusterIP") == "None" || list(spec, "clusterIPs").first() == Some(&json!("None"))
+}
+
+/// Checks a Service.
+pub(super) fn service(object: &Value, errors: &mut ErrorList) {
     let path = spec_path();
     let none = Value::Null;
     let spec = object.get("spec").unwrap_or(&none);
     let kind = text(spec, "type");
-    let headless = text(spec, "clusterIP") == "None" || list(spec, "clusterIPs").first() == Some(&json!("None"));
+    let headless = is_headless(spec);
     let ports = list(spec, "ports");
     if ports.is_empty() && !headless && kind != "ExternalName" {
         errors.required(&path.child("ports"), "");
@@ -38,24 +44,30 @@ pub(super) fn check(object: &Value, errors: &mut ErrorList) {
         "ExternalName" => external_name(spec, &path, errors),
         _ => {}
     }
-    for (at, port) in ports.iter().enumerate() {
-        check_port(port, ports.len() > 1, kind, &path.child("ports").index(at), errors);
-    }
-    unique_ports(ports, &path.child("ports"), errors);
+    check_ports(ports, &path.child("ports"), errors);
     affinity(spec, &path, errors);
-    enumeration(spec, "type", &TYPES, &path, errors);
     addresses(spec, &path, errors);
-    if kind != "LoadBalancer" && present(spec, "loadBalancerClass").is_some() {
-        let text = "may only be used when `type` is 'LoadBalancer'";
-        errors.forbidden(&path.child("loadBalancerClass"), text);
+    families(spec, &path, errors);
+    for (at, address) in list(spec, "externalIPs").iter().enumerate() {
+        let (address, path) = (address.as_str().unwrap_or(""), path.child("externalIPs").index(at));
+        ip(address, &path, errors);
+        endpoint_ip(address, &path, errors);
     }
-    let preferences = ["PreferClose", "PreferSameZone", "PreferSameNode"];
-    enumeration(spec, "trafficDistribution", &preferences, &path, errors);
+    choice(spec, "type", &TYPES, &path, errors);
+    unique_ports(ports, kind, &path.child("ports"), errors);
+    balancer(object, spec, &path, errors);
+    traffic(spec, &path, errors);
 }
 
 fn external_name(spec: &Value, path: &Path, errors: &mut ErrorList) {
-    if !list(spec, "clusterIPs").is_empty() {
-        errors.forbidden(&path.child("clusterIPs"), "may not be set for ExternalName services");
+    let no = "may not be set for ExternalName services";
+    for field in ["clusterIPs", "ipFamilies"] {
+        if !list(spec, field).is_empty() {
+            errors.forbidden(&path.child(field), no);
+        }
+    }
+    if present(spec, "ipFamilyPolicy").is_some() {
+        errors.forbidden(&path.child("ipFamilyPolicy"), no);
     }
     let full = text(spec, "externalName");
     let name = full.strip_suffix('.').unwrap_or(full);
@@ -66,57 +78,52 @@ fn external_name(spec: &Value, path: &Path, errors: &mut ErrorList) {
     }
 }
 
-fn check_port(port: &Value, named: bool, kind: &str, path: &Path, errors: &mut ErrorList) {
-    let name = text(port, "name");
-    if name.is_empty() {
-        if named {
-            errors.required(&path.child("name"), "");
-        }
-    } else {
-        errors.invalid_all(&path.child("name"), &json!(name), names::dns1123_label(name));
-    }
-    let value = number(port, "port").unwrap_or(0);
-    if !PORT.contains(&value) {
-        errors.invalid(&path.child("port"), &json!(value), PORT_TEXT);
-    }
-    enumeration(port, "protocol", &["SCTP", "TCP", "UDP"], path, errors);
-    match present(port, "targetPort") {
-        Some(target @ Value::Number(n)) if n.as_i64().is_none_or(|n| !PORT.contains(&n)) => {
-            errors.invalid(&path.child("targetPort"), target, PORT_TEXT);
-        }
-        Some(target @ Value::String(name)) => {
-            errors.invalid_all(&path.child("targetPort"), target, names::port_name(&name.to_lowercase()));
-        }
-        _ => {}
-    }
-    let node_port = number(port, "nodePort").unwrap_or(0);
-    if node_port != 0 && kind == "ClusterIP" {
-        errors.forbidden(&path.child("nodePort"), "may not be used when `type` is 'ClusterIP'");
-    }
-}
-
-fn unique_ports(ports: &[Value], path: &Path, errors: &mut ErrorList) {
-    let (mut seen_names, mut seen, mut seen_nodes) = (HashSet::new(), HashSet::new(), HashSet::new());
+fn check_ports(ports: &[Value], path: &Path, errors: &mut ErrorList) {
+    let mut seen = HashSet::new();
     for (at, port) in ports.iter().enumerate() {
         let path = path.index(at);
         let name = text(port, "name");
-        if !name.is_empty() && !seen_names.insert(name) {
-            errors.duplicate(&path.child("name"), &json!(name));
+        if name.is_empty() {
+            if ports.len() > 1 {
+                errors.required(&path.child("name"), "");
+            }
+        } else {
+            errors.invalid_all(&path.child("name"), &json!(name), names::dns1123_label(name));
+            if !seen.insert(name) {
+                errors.duplicate(&path.child("name"), &json!(name));
+            }
         }
+        port_number(number(port, "port").unwrap_or(0), &path.child("port"), errors);
+        choice(port, "protocol", &["SCTP", "TCP", "UDP"], &path, errors);
+        if let Some(target) = present(port, "targetPort") {
+            port_or_name(Some(target), &path.child("targetPort"), errors);
+        }
+        app_protocol(port, &path, errors);
+    }
+}
+
+fn unique_ports(ports: &[Value], kind: &str, path: &Path, errors: &mut ErrorList) {
+    let (mut seen, mut seen_nodes) = (HashSet::new(), HashSet::new());
+    for (at, port) in ports.iter().enumerate() {
+        let path = path.index(at);
         let protocol = text(port, "protocol");
+        let node_port = number(port, "nodePort").unwrap_or(0);
+        if node_port != 0 {
+            if kind == "ClusterIP" {
+                errors.forbidden(&path.child("nodePort"), "may not be used when `type` is 'ClusterIP'");
+            } else if !seen_nodes.insert((protocol, node_port)) {
+                errors.duplicate(&path.child("nodePort"), &json!(node_port));
+            }
+        }
         let value = number(port, "port").unwrap_or(0);
         if !seen.insert((protocol, value)) {
             errors.duplicate(&path, &json!({"protocol": protocol, "port": value}));
-        }
-        let node_port = number(port, "nodePort").unwrap_or(0);
-        if node_port != 0 && !seen_nodes.insert((protocol, node_port)) {
-            errors.duplicate(&path.child("nodePort"), &json!(node_port));
         }
     }
 }
 
 fn affinity(spec: &Value, path: &Path, errors: &mut ErrorList) {
-    enumeration(spec, "sessionAffinity", &["ClientIP", "None"], path, errors);
+    choice(spec, "sessionAffinity", &["ClientIP", "None"], path, errors);
     let config = path.child("sessionAffinityConfig");
     match (text(spec, "sessionAffinity"), present(spec, "sessionAffinityConfig")) {
         ("None", Some(_)) => errors.forbidden(&config, "must not be set when session affinity is None"),
@@ -142,9 +149,98 @@ fn addresses(spec: &Value, path: &Path, errors: &mut ErrorList) {
     if list.len() > 2 {
         errors.invalid(&path, &json!(list), "may only hold up to 2 values");
     }
+    let mut seen = Vec::new();
+    for (at, address) in list.iter().filter_map(Value::as_str).enumerate() {
+        if at == 0 && matches!(address, "None" | "") {
+            continue;
+        }
+        seen.extend(ip(address, &path.index(at), errors).as_ref().map(IpAddr::is_ipv4));
+    }
+    if list.len() == 2 && matches!(seen.as_slice(), [a, b] if a == b) {
+        errors.invalid(&path, &json!(list), "may specify no more than one IP for each IP family");
+    }
 }
 
-/// Checks what may not change of a stored Service.
+fn families(spec: &Value, path: &Path, errors: &mut ErrorList) {
+    let families = list(spec, "ipFamilies");
+    let own = path.child("ipFamilies");
+    let mut seen = HashSet::new();
+    for (at, family) in families.iter().enumerate() {
+        let name = family.as_str().unwrap_or("");
+        if !FAMILIES.contains(&name) {
+            errors.not_supported(&own.index(at), family, &FAMILIES);
+        }
+        if !seen.insert(name) {
+            errors.duplicate(&own.index(at), family);
+        }
+    }
+    enumeration(spec, "ipFamilyPolicy", &FAMILY_POLICIES, path, errors);
+    let pairs = list(spec, "clusterIPs").iter().zip(families).enumerate();
+    for (at, (address, family)) in pairs {
+        let found = address.as_str().and_then(lenient_ip).map(|ip| if ip.is_ipv4() { "IPv4" } else { "IPv6" });
+        let wanted = family.as_str().unwrap_or("");
+        if found.is_some_and(|found| found != wanted) && FAMILIES.contains(&wanted) {
+            let text = format!("expected an {wanted} value as indicated by `ipFamilies[{at}]`");
+            errors.invalid(&path.child("clusterIPs").index(at), address, &text);
+        }
+    }
+}
+
+const RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
+
+fn balancer(object: &Value, spec: &Value, path: &Path, errors: &mut ErrorList) {
+    let balanced = text(spec, "type") == "LoadBalancer";
+    let ranges = list(spec, "loadBalancerSourceRanges");
+    let annotation = object.pointer("/metadata/annotations").map_or("", |annotations| text(annotations, RANGES)).trim();
+    if !ranges.is_empty() {
+        if !balanced {
+            errors.forbidden(&path.child("LoadBalancerSourceRanges"), BALANCED_ONLY);
+        }
+        for (at, range) in ranges.iter().filter_map(Value::as_str).enumerate() {
+            cidr(range.trim(), &path.child("LoadBalancerSourceRanges").index(at), errors);
+        }
+    } else if !annotation.is_empty() && !balanced {
+        errors.forbidden(&Path::new("metadata").child("annotations").key(RANGES), BALANCED_ONLY);
+    }
+    if !balanced && present(spec, "allocateLoadBalancerNodePorts").is_some() {
+        errors.forbidden(&path.child("allocateLoadBalancerNodePorts"), BALANCED_ONLY);
+    }
+    if let Some(class) = present(spec, "loadBalancerClass") {
+        let path = path.child("loadBalancerClass");
+        if balanced {
+            errors.invalid_all(&path, class, names::qualified_name(class.as_str().unwrap_or("")));
+        } else {
+            errors.forbidden(&path, BALANCED_ONLY);
+        }
+    }
+}
+
+fn needs_health_port(spec: &Value) -> bool {
+    text(spec, "type") == "LoadBalancer" && text(spec, "externalTrafficPolicy") == "Local"
+}
+
+fn traffic(spec: &Value, path: &Path, errors: &mut ErrorList) {
+    let kind = text(spec, "type");
+    let reachable =
+        matches!(kind, "NodePort" | "LoadBalancer") || (kind == "ClusterIP" && !list(spec, "externalIPs").is_empty());
+    let policy = text(spec, "externalTrafficPolicy");
+    if reachable {
+        choice(spec, "externalTrafficPolicy", &["Cluster", "Local"], path, errors);
+    } else if !policy.is_empty() {
+        let text = "may only be set for externally-accessible services";
+        errors.invalid(&path.child("externalTrafficPolicy"), &json!(policy), text);
+    }
+    let health = number(spec, "healthCheckNodePort").unwrap_or(0);
+    if health != 0 && !needs_health_port(spec) {
+        let text = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
+        errors.invalid(&path.child("healthCheckNodePort"), &json!(health), text);
+    }
+    enumeration(spec, "internalTrafficPolicy", &["Cluster", "Local"], path, errors);
+    let preferences = ["PreferClose", "PreferSameZone", "PreferSameNode"];
+    enumeration(spec, "trafficDistribution", &preferences, path, errors);
+}
+
+/// Checks what may change of a stored Service.
 pub(super) fn update(new: &Value, old: &Value, errors: &mut ErrorList) {
     let none = Value::Null;
     let (new, old) = (new.get("spec").unwrap_or(&none), old.get("spec").unwrap_or(&none));
@@ -154,14 +250,76 @@ pub(super) fn update(new: &Value, old: &Value, errors: &mut ErrorList) {
     }
     let path = spec_path();
     let (sent, stored) = (text(new, "clusterIP"), text(old, "clusterIP"));
-    if !sent.is_empty() && !stored.is_empty() && sent != stored {
+    if !stored.is_empty() && sent.is_empty() {
+        let value = new.get("clusterIPs").cloned().unwrap_or_else(|| json!([]));
+        errors.invalid(&path.child("clusterIPs").index(0), &value, "primary clusterIP can not be unset");
+    } else if !stored.is_empty() && sent != stored {
         let value = new.get("clusterIPs").cloned().unwrap_or_else(|| json!([sent]));
         errors.invalid(&path.child("clusterIPs").index(0), &value, "may not change once set");
     }
+    family_update(new, old, &path, errors);
     let class = |spec: &Value| present(spec, "loadBalancerClass").cloned();
     let balanced = |spec: &Value| text(spec, "type") == "LoadBalancer";
     if balanced(new) && balanced(old) && class(new) != class(old) {
         let value = class(new).unwrap_or_default();
         errors.invalid(&path.child("loadBalancerClass"), &value, "may not change once set");
+    }
+    let health = |spec: &Value| number(spec, "healthCheckNodePort").unwrap_or(0);
+    if needs_health_port(new) && needs_health_port(old) && health(old) != 0 && health(new) != health(old) {
+        errors.forbidden(&path.child("healthCheckNodePort"), IMMUTABLE);
+    }
+}
+
+fn family_update(new: &Value, old: &Value, path: &Path, errors: &mut ErrorList) {
+    let (sent, stored) = (list(new, "ipFamilies"), list(old, "ipFamilies"));
+    if let (Some(first), Some(before)) = (sent.first(), stored.first())
+        && first != before
+    {
+        errors.invalid(&path.child("ipFamilies").index(0), &json!(sent), "may not change once set");
+    }
+    let second = |spec: &Value| list(spec, "clusterIPs").get(1).cloned();
+    if second(old).is_some() && second(new).is_none() && text(new, "ipFamilyPolicy") != "SingleStack" {
+        let text_of = "must be set to 'SingleStack' when releasing the secondary clusterIP";
+        errors.invalid(&path.child("ipFamilyPolicy"), &json!(text(new, "ipFamilyPolicy")), text_of);
+    }
+}
+
+/// Checks the status of a Service.
+pub(super) fn status(object: &Value, errors: &mut ErrorList) {
+    let none = Value::Null;
+    let balancer = object.pointer("/status/loadBalancer").unwrap_or(&none);
+    let path = Path::new("status").child("loadBalancer").child("ingress");
+    let ingress = list(balancer, "ingress");
+    if !ingress.is_empty() && object.pointer("/spec/type") != Some(&json!("LoadBalancer")) {
+        errors.forbidden(&path, "may only be used when `spec.type` is 'LoadBalancer'");
+        return;
+    }
+    for (at, point) in ingress.iter().enumerate() {
+        let path = path.index(at);
+        let (address, mode) = (text(point, "ip"), present(point, "ipMode"));
+        if address.is_empty() {
+            if mode.is_some() {
+                errors.forbidden(&path.child("ipMode"), "may not be specified when `ip` is not set");
+            }
+        } else {
+            ip(address, &path.child("ip"), errors);
+            if mode.is_none() {
+                errors.required(&path.child("ipMode"), "must be specified when `ip` is set");
+            }
+        }
+        enumeration(point, "ipMode", &["Proxy", "VIP"], &path, errors);
+        host_name(point, &path.child("hostname"), errors);
+    }
+}
+
+/// Checks the name that a load balancer answers at.
+pub(super) fn host_name(point: &Value, path: &Path, errors: &mut ErrorList) {
+    let host = text(point, "hostname");
+    if host.is_empty() {
+        return;
+    }
+    errors.invalid_all(path, &json!(host), names::dns1123_subdomain(host));
+    if lenient_ip(host).is_some() {
+        errors.invalid(path, &json!(host), "must be a DNS name, not an IP address");
     }
 }

@@ -2,17 +2,16 @@
 
 use machinery::{
     field::{ErrorList, Path},
-    intstr::IntOrString,
     names,
     selector::LabelSelector,
 };
 use serde_json::{Value, json};
 
 use super::{
-    container::non_negative,
+    checks::{self, IMMUTABLE, choice, enumeration, non_negative, share},
     pod,
     read::{list, number, present, same, text},
-    spec_path,
+    spec_path, storage,
 };
 
 const MISMATCH: &str = "`selector` does not match template `labels`";
@@ -26,15 +25,16 @@ const SET_FIELDS: [&str; 7] = [
     "minReadySeconds",
 ];
 
-/// Checks a new object of `apps`.
-pub(super) fn create(kind: &str, object: &Value, errors: &mut ErrorList) {
-    numbers(object, errors);
+/// Checks an object of `apps`.
+pub(super) fn workload(kind: &str, object: &Value, errors: &mut ErrorList) {
     let Some(word) = word(kind) else { return };
+    numbers(object, errors);
     selector(word, object, errors);
     template(kind, object, errors);
     match kind {
         "Deployment" => deployment(object, errors),
         "DaemonSet" => daemon_set(object, errors),
+        "StatefulSet" => stateful_set(object, errors),
         _ => {}
     }
 }
@@ -54,6 +54,11 @@ fn selector(word: &str, object: &Value, errors: &mut ErrorList) {
         errors.required(&path, "");
         return;
     };
+    let before = errors.len();
+    checks::selector(Some(selector), &path, errors);
+    if errors.len() != before {
+        return;
+    }
     let Ok(parsed) = LabelSelector::from_object(selector) else {
         errors.invalid(&path, selector, "invalid label selector");
         return;
@@ -84,16 +89,17 @@ fn numbers(object: &Value, errors: &mut ErrorList) {
 }
 
 fn template(kind: &str, object: &Value, errors: &mut ErrorList) {
-    let path = spec_path().child("template").child("spec");
-    let Some(spec) = object.pointer("/spec/template/spec") else { return };
+    let path = spec_path().child("template");
+    let none = Value::Null;
+    let template = object.pointer("/spec/template").unwrap_or(&none);
+    let spec = template.get("spec").unwrap_or(&none);
     // The template of a StatefulSet mounts claims that only its Pods have as volumes.
-    if kind != "StatefulSet" {
-        pod::spec(spec, &path, errors);
+    if kind == "StatefulSet" {
+        pod::template_metadata(template, &path, errors);
+    } else {
+        pod::template(template, &path, errors);
     }
-    if !list(spec, "ephemeralContainers").is_empty() {
-        let path = path.child("ephemeralContainers");
-        errors.forbidden(&path, "ephemeral containers not allowed in pod template");
-    }
+    let path = path.child("spec");
     let policy = text(spec, "restartPolicy");
     if policy != "Always" {
         errors.not_supported(&path.child("restartPolicy"), &json!(policy), &["Always"]);
@@ -136,8 +142,15 @@ fn deployment(object: &Value, errors: &mut ErrorList) {
 }
 
 fn daemon_set(object: &Value, errors: &mut ErrorList) {
-    let Some(rolling) = object.pointer("/spec/updateStrategy/rollingUpdate").filter(|v| !v.is_null()) else { return };
-    let path = spec_path().child("updateStrategy").child("rollingUpdate");
+    let none = Value::Null;
+    let strategy = object.pointer("/spec/updateStrategy").unwrap_or(&none);
+    let path = spec_path().child("updateStrategy");
+    enumeration(strategy, "type", &["RollingUpdate", "OnDelete"], &path, errors);
+    if text(strategy, "type") == "OnDelete" {
+        return;
+    }
+    let Some(rolling) = present(strategy, "rollingUpdate") else { return };
+    let path = path.child("rollingUpdate");
     let unavailable = share(rolling, "maxUnavailable", true, &path, errors);
     let surge = share(rolling, "maxSurge", true, &path, errors);
     if unavailable != 0 && surge != 0 {
@@ -148,47 +161,70 @@ fn daemon_set(object: &Value, errors: &mut ErrorList) {
     }
 }
 
-/// Checks a number or percentage; answers its value without regard to what it is a part of.
-fn share(value: &Value, field: &str, at_most_all: bool, path: &Path, errors: &mut ErrorList) -> i64 {
-    let path = path.child(field);
-    let Some(raw) = present(value, field) else { return 0 };
-    match IntOrString::from_value(raw) {
-        Some(IntOrString::Int(n)) => {
-            if n < 0 {
-                errors.invalid(&path, raw, "must be greater than or equal to 0");
-            }
-            i64::from(n)
+fn stateful_set(object: &Value, errors: &mut ErrorList) {
+    let Some(spec) = present(object, "spec") else { return };
+    let path = spec_path();
+    let policies = ["OrderedReady", "Parallel"];
+    if !text(spec, "podManagementPolicy").is_empty() && !policies.contains(&text(spec, "podManagementPolicy")) {
+        let text = "must be 'OrderedReady' or 'Parallel'";
+        errors.invalid(&path.child("podManagementPolicy"), &spec["podManagementPolicy"], text);
+    }
+    let strategy = spec.get("updateStrategy").unwrap_or(&Value::Null);
+    set_strategy(strategy, &path.child("updateStrategy"), errors);
+    if let Some(policy) = present(spec, "persistentVolumeClaimRetentionPolicy") {
+        let path = path.child("persistentVolumeClaimRetentionPolicy");
+        for field in ["whenDeleted", "whenScaled"] {
+            choice(policy, field, &["Delete", "Retain"], &path, errors);
         }
-        Some(IntOrString::Text(text)) => {
-            errors.invalid_all(&path, raw, names::percent(&text));
-            let percent = text.trim_end_matches('%').parse::<i64>().unwrap_or(0);
-            if at_most_all && percent > 100 {
-                errors.invalid(&path, raw, "must not be greater than 100%");
-            }
-            percent
-        }
-        None => 0,
+    }
+    if let Some(ordinals) = present(spec, "ordinals") {
+        non_negative(ordinals, "start", &path.child("ordinals"), errors);
     }
 }
 
-/// Checks an update of `apps`.
-pub(super) fn update(kind: &str, new: &Value, old: &Value, errors: &mut ErrorList) {
-    if same("spec", new.get("spec"), old.get("spec")) {
-        return;
-    }
-    if kind == "StatefulSet" {
-        numbers(new, errors);
-        if !same("template", new.pointer("/spec/template"), old.pointer("/spec/template")) {
-            template(kind, new, errors);
-            selector("statefulset", new, errors);
+fn set_strategy(strategy: &Value, path: &Path, errors: &mut ErrorList) {
+    let rolling = present(strategy, "rollingUpdate");
+    match text(strategy, "type") {
+        "" => errors.required(path, ""),
+        "OnDelete" => {
+            if let Some(rolling) = rolling {
+                let text = "only allowed for updateStrategy 'RollingUpdate'";
+                errors.invalid(&path.child("rollingUpdate"), rolling, text);
+            }
         }
+        "RollingUpdate" => {
+            if let Some(rolling) = rolling {
+                non_negative(rolling, "partition", &path.child("rollingUpdate"), errors);
+            }
+        }
+        other => {
+            errors.invalid(path, &json!(other), "must be 'RollingUpdate' or 'OnDelete'");
+        }
+    }
+}
+
+/// Checks what only a new StatefulSet obeys.
+pub(super) fn new_stateful_set(object: &Value, errors: &mut ErrorList) {
+    let Some(spec) = present(object, "spec") else { return };
+    let name = text(spec, "serviceName");
+    if !name.is_empty() {
+        errors.invalid_all(&spec_path().child("serviceName"), &json!(name), names::dns1123_label(name));
+    }
+    for (at, claim) in list(spec, "volumeClaimTemplates").iter().enumerate() {
+        let path = spec_path().child("volumeClaimTemplates").index(at).child("spec");
+        storage::claim_spec(claim.get("spec").unwrap_or(&Value::Null), &path, errors);
+    }
+}
+
+/// Checks what may change of a stored object of `apps`.
+pub(super) fn update(kind: &str, new: &Value, old: &Value, errors: &mut ErrorList) {
+    if kind == "StatefulSet" {
         only_set_fields(new, old, errors);
         return;
     }
-    create(kind, new, errors);
     let (sent, stored) = (new.pointer("/spec/selector"), old.pointer("/spec/selector"));
     if word(kind).is_some() && !same("selector", sent, stored) {
-        errors.invalid(&spec_path().child("selector"), sent.unwrap_or(&Value::Null), "field is immutable");
+        errors.invalid(&spec_path().child("selector"), sent.unwrap_or(&Value::Null), IMMUTABLE);
     }
 }
 
@@ -211,7 +247,7 @@ fn only_set_fields(new: &Value, old: &Value, errors: &mut ErrorList) {
     }
 }
 
-/// Checks a new or changed ReplicationController.
+/// Checks a ReplicationController.
 pub(super) fn replication_controller(object: &Value, errors: &mut ErrorList) {
     numbers(object, errors);
     let labels = object.pointer("/spec/selector").and_then(Value::as_object);
@@ -226,4 +262,81 @@ pub(super) fn replication_controller(object: &Value, errors: &mut ErrorList) {
     }
     selects_template(&LabelSelector::from_map(selector), object, errors);
     template("ReplicationController", object, errors);
+}
+
+/// Numbers in the status of each kind.
+fn counters(kind: &str) -> &'static [&'static str] {
+    match kind {
+        "DaemonSet" => &[
+            "currentNumberScheduled",
+            "numberMisscheduled",
+            "desiredNumberScheduled",
+            "numberReady",
+            "updatedNumberScheduled",
+            "numberAvailable",
+            "numberUnavailable",
+            "observedGeneration",
+            "collisionCount",
+        ],
+        "StatefulSet" => &["replicas", "readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"],
+        "Deployment" => &[
+            "observedGeneration",
+            "replicas",
+            "updatedReplicas",
+            "readyReplicas",
+            "availableReplicas",
+            "unavailableReplicas",
+            "terminatingReplicas",
+            "collisionCount",
+        ],
+        _ => &[
+            "replicas",
+            "fullyLabeledReplicas",
+            "readyReplicas",
+            "availableReplicas",
+            "terminatingReplicas",
+            "observedGeneration",
+        ],
+    }
+}
+
+const BEYOND_REPLICAS: &str = "cannot be greater than status.replicas";
+
+/// Checks the status of a workload against the stored one.
+pub(super) fn status(kind: &str, new: &Value, old: &Value, errors: &mut ErrorList) {
+    let none = Value::Null;
+    let path = Path::new("status");
+    let status = new.get("status").unwrap_or(&none);
+    for field in counters(kind) {
+        non_negative(status, field, &path, errors);
+    }
+    if kind != "DaemonSet" {
+        let parts: &[&str] = match kind {
+            "Deployment" => &["updatedReplicas", "readyReplicas", "availableReplicas"],
+            "StatefulSet" => &["readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"],
+            _ => &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"],
+        };
+        within_replicas(status, parts, &path, errors);
+    }
+    let collisions = |object: &Value| object.pointer("/status/collisionCount").and_then(Value::as_i64);
+    if let Some(stored) = collisions(old) {
+        let sent = collisions(new);
+        if sent.is_none_or(|sent| sent < stored) {
+            let value = sent.map_or(Value::Null, |sent| json!(sent));
+            errors.invalid(&path.child("collisionCount"), &value, "cannot be decremented");
+        }
+    }
+}
+
+fn within_replicas(status: &Value, parts: &[&str], path: &Path, errors: &mut ErrorList) {
+    let count = |field: &str| number(status, field).unwrap_or(0);
+    for part in parts {
+        if count(part) > count("replicas") {
+            errors.invalid(&path.child(part), &json!(count(part)), BEYOND_REPLICAS);
+        }
+    }
+    if count("availableReplicas") > count("readyReplicas") {
+        let value = json!(count("availableReplicas"));
+        errors.invalid(&path.child("availableReplicas"), &value, "cannot be greater than readyReplicas");
+    }
 }

@@ -1,4 +1,4 @@
-//! Cron schedules: when the next run is. Pure.
+//! Cron schedules: when the next run is.
 
 use jiff::{Span, Timestamp, ToSpan, Zoned, civil, tz::TimeZone};
 
@@ -7,10 +7,10 @@ const YEARS: i16 = 5;
 
 /// A schedule that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum ScheduleError {
+pub enum ScheduleError {
     /// Not five fields.
-    #[error("expected exactly 5 fields, found {0}: {1:?}")]
-    Fields(usize, Vec<String>),
+    #[error("expected exactly 5 fields, found {0}: [{1}]")]
+    Fields(usize, String),
     /// A part that is no number or name.
     #[error("failed to parse int from {0}: strconv.Atoi: parsing {0:?}: invalid syntax")]
     Number(String),
@@ -42,7 +42,7 @@ pub(super) enum ScheduleError {
 
 /// A schedule.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Schedule {
+pub enum Schedule {
     /// By the calendar.
     Calendar(Calendar),
     /// Every so many seconds.
@@ -51,7 +51,7 @@ pub(super) enum Schedule {
 
 /// Sets of minutes, hours, days, months and weekdays, as bits.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Calendar {
+pub struct Calendar {
     minutes: u64,
     hours: u64,
     days: u64,
@@ -144,7 +144,7 @@ impl Field {
 
 impl Schedule {
     /// Reads a schedule.
-    pub(super) fn parse(text: &str) -> Result<Self, ScheduleError> {
+    pub fn parse(text: &str) -> Result<Self, ScheduleError> {
         if text.is_empty() {
             return Err(ScheduleError::Empty);
         }
@@ -153,7 +153,7 @@ impl Schedule {
         }
         let fields: Vec<&str> = text.split_whitespace().collect();
         let [minute, hour, day, month, weekday] = fields.as_slice() else {
-            return Err(ScheduleError::Fields(fields.len(), fields.iter().map(|f| (*f).to_owned()).collect()));
+            return Err(ScheduleError::Fields(fields.len(), fields.join(" ")));
         };
         let (days, any_date) = FIELDS[2].bits(day)?;
         let (weekdays, any_weekday) = FIELDS[4].bits(weekday)?;
@@ -186,7 +186,7 @@ impl Schedule {
     }
 
     /// The first run after a time; `None` if there is none within years.
-    pub(super) fn next(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+    pub fn next(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
         match self {
             Self::Every(seconds) => Timestamp::from_second(after.as_second().checked_add(*seconds)?).ok(),
             Self::Calendar(calendar) => calendar.next(after, zone),
