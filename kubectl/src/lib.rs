@@ -35,9 +35,12 @@ pub mod error;
 pub mod flags;
 pub mod globals;
 pub mod kubeconfig;
+mod pods;
 pub mod print;
+mod remote;
 pub mod resolve;
 pub mod streams;
+mod terminal;
 
 use std::io::Write;
 

@@ -4,9 +4,11 @@ mod annotate;
 mod api_resources;
 mod api_versions;
 mod apply;
+mod attach;
 mod create;
 mod delete;
 mod describe;
+mod exec;
 pub(crate) mod get;
 pub(crate) mod help;
 mod label;
@@ -47,6 +49,8 @@ pub fn groups() -> Vec<Group> {
         group(
             "Troubleshooting and Debugging Commands",
             vec![
+                exec::command(),
+                attach::command(),
                 describe::command(),
                 logs::command(), //
             ],
