@@ -1,19 +1,21 @@
-//! Load generator: drives a real kube-apiserver and prints its rows of the budget table in README.md.
+//! Drives a real kube-apiserver and prints its rows of the budget table in README.md.
 //!
 //! Run `cargo run --release -p timonel-bench` after `cargo build --release -p kube-apiserver`. CPU is the server
 //! process's own, read from /proc; requests are bounded in number and go to the loopback address.
 
 use std::{
-    future::Future,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use bench::{Usage, all, figure, pod, rate, row, send, send_as};
 use clap::Parser;
-use futures::{StreamExt, stream};
+use futures::{StreamExt, TryStreamExt};
 use harness::{ApiServer, server::http_get};
-use http::Request;
-use kube::Client;
-use serde_json::{Value, json};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{Api, Client, api::WatchParams};
+use serde_json::json;
+use tokio::{sync::Semaphore, task::JoinSet};
 
 /// Settings of a run.
 #[derive(Debug, Parser)]
@@ -27,66 +29,17 @@ struct Options {
     /// Requests at once.
     #[arg(long, default_value_t = 32)]
     concurrency: usize,
+    /// Watchers of one resource.
+    #[arg(long, default_value_t = 200)]
+    watchers: usize,
+    /// CustomResourceDefinitions to create.
+    #[arg(long, default_value_t = 100)]
+    definitions: usize,
 }
 
-/// Kernel clock ticks per second.
-const TICKS: f64 = 100.0;
-
-struct Server {
-    server: ApiServer,
-    client: Client,
-}
-
-impl Server {
-    fn stat(&self) -> Vec<String> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.server.id())).expect("the server runs");
-        let (_, rest) = stat.rsplit_once(") ").expect("a stat line");
-        rest.split(' ').map(str::to_owned).collect()
-    }
-
-    /// CPU time used so far, seconds.
-    fn cpu(&self) -> f64 {
-        let fields = self.stat();
-        let ticks = |at: usize| fields[at].parse::<f64>().expect("a number");
-        (ticks(11) + ticks(12)) / TICKS
-    }
-
-    /// Resident memory, MB.
-    fn memory(&self) -> f64 {
-        self.stat()[21].parse::<f64>().expect("a number") * 4096.0 / 1e6
-    }
-
-    async fn post(&self, path: &str, body: &Value) {
-        let request = Request::post(path).header("content-type", "application/json");
-        let request = request.body(body.to_string().into_bytes()).expect("a request");
-        self.client.request::<Value>(request).await.expect("created");
-    }
-}
-
-/// Runs `count` requests, `concurrency` at once, and prints a row.
-async fn row<F: Future<Output = ()>>(
-    server: &Server,
-    what: &str,
-    count: usize,
-    concurrency: usize,
-    one: impl Fn(usize) -> F,
-) {
-    let (start, cpu) = (Instant::now(), server.cpu());
-    stream::iter(0..count).map(one).buffer_unordered(concurrency).for_each(|()| async {}).await;
-    let (took, cpu) = (start.elapsed().as_secs_f64(), server.cpu() - cpu);
-    #[allow(clippy::cast_precision_loss)]
-    let n = count as f64;
-    println!("{what:<44} {:>10.3} ms CPU  {:>9.0}/s", cpu / n * 1e3, n / took);
-}
-
-/// A Pod of about 4.9 KB of JSON, as the budget assumes.
-fn pod(number: usize) -> Value {
-    json!({"apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": format!("pod-{number:05}"), "labels": {"app": "bench"},
-            "annotations": {"filler": "x".repeat(2600)}},
-        "spec": {"automountServiceAccountToken": false, "nodeName": format!("node-{}", number % 100),
-            "containers": [{"name": "c", "image": "registry/image:v1", "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}}}]}})
-}
+const PODS: &str = "/api/v1/namespaces/default/pods";
+/// Changes that watchers are told of.
+const CHANGES: usize = 500;
 
 #[tokio::main]
 async fn main() {
@@ -94,37 +47,101 @@ async fn main() {
     let start = Instant::now();
     let server = ApiServer::start().await;
     let client = server.admin().await;
-    let server = Server { server, client };
-    println!("{:<44} {:>10.2} s", "start to ready", start.elapsed().as_secs_f64());
-    println!("{:<44} {:>10.1} MB", "idle memory", server.memory());
-    server.post("/api/v1/namespaces/default/serviceaccounts", &json!({"metadata": {"name": "default"}})).await;
-    let pods = "/api/v1/namespaces/default/pods";
-    let (width, server) = (options.concurrency, &server);
-    row(server, "create a Pod", options.pods, width, |n| async move { server.post(pods, &pod(n)).await }).await;
-    let count = options.pods.max(1);
-    row(server, "get a Pod", options.gets, width, |n| async move {
-        let path = format!("{pods}/pod-{:05}", n % count);
-        server.client.request_text(http_get(&path)).await.expect("found");
-    })
-    .await;
-    row(server, "list all Pods", 5, 1, |_| async move {
-        server.client.request_text(http_get(pods)).await.expect("listed");
-    })
-    .await;
-    row(server, "strategic-merge patch of Pod status", options.pods.min(5000), width, |n| async move {
-        let path = format!("{pods}/pod-{:05}/status", n % count);
-        let request = Request::patch(path).header("content-type", "application/strategic-merge-patch+json");
-        let body = json!({"status": {"phase": "Running", "podIP": format!("10.0.{}.{}", n / 250, n % 250)}});
-        let request = request.body(body.to_string().into_bytes()).expect("a request");
-        server.client.request::<Value>(request).await.expect("patched");
-    })
-    .await;
-    row(server, "create a Service", 200, width, |n| async move {
-        let name = format!("service-{n}");
-        let body = json!({"metadata": {"name": name}, "spec": {"selector": {"a": "b"}, "ports": [{"port": 80}]}});
-        server.post("/api/v1/namespaces/default/services", &body).await;
-    })
-    .await;
+    figure("start to ready", start.elapsed().as_secs_f64(), "s");
+    figure("idle memory", Usage::of(server.id()).memory, "MB");
+    send(&client, "POST", "/api/v1/namespaces/default/serviceaccounts", &json!({"metadata": {"name": "default"}}))
+        .await;
+    pods(&server, &client, &options).await;
+    services(&server, &client, &options).await;
+    watchers(&server, &client, options.watchers).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
-    println!("{:<44} {:>10.1} MB", "memory after all that", server.memory());
+    figure("memory after all that", Usage::of(server.id()).memory, "MB");
+    definitions(&server, &client, options.definitions).await;
+}
+
+async fn pods(server: &ApiServer, client: &Client, options: &Options) {
+    let (process, width, count) = (server.id(), options.concurrency, options.pods.max(1));
+    row(process, "create a Pod", options.pods, width, |n| async move {
+        let spec = json!({"nodeName": format!("node-{}", n % 100)});
+        send(client, "POST", PODS, &pod(&format!("pod-{n:05}"), &json!({"app": "bench"}), spec)).await;
+    })
+    .await;
+    row(process, "get a Pod", options.gets, width, |n| async move {
+        client.request_text(http_get(&format!("{PODS}/pod-{:05}", n % count))).await.expect("found");
+    })
+    .await;
+    row(process, "list all Pods", 5, 1, |_| async move {
+        client.request_text(http_get(PODS)).await.expect("listed");
+    })
+    .await;
+    row(process, "strategic-merge patch of Pod status", options.pods.min(5000), width, |n| async move {
+        let path = format!("{PODS}/pod-{:05}/status", n % count);
+        let body = json!({"status": {"phase": "Running", "podIP": format!("10.0.{}.{}", n / 250, n % 250)}});
+        send_as(client, "PATCH", &path, "application/strategic-merge-patch+json", &body).await;
+    })
+    .await;
+}
+
+async fn services(server: &ApiServer, client: &Client, options: &Options) {
+    row(server.id(), "create a Service and its EndpointSlice", 1000, options.concurrency, |n| async move {
+        let name = format!("service-{n}");
+        let service = json!({"metadata": {"name": name}, "spec": {"selector": {"a": "b"}, "ports": [{"port": 80}]}});
+        send(client, "POST", "/api/v1/namespaces/default/services", &service).await;
+        let slice = json!({"addressType": "IPv4", "ports": [{"name": "", "port": 8080, "protocol": "TCP"}],
+            "metadata": {"name": format!("{name}-abcde"), "labels": {"kubernetes.io/service-name": name}},
+            "endpoints": [{"addresses": [format!("10.1.{}.{}", n / 250, n % 250 + 1)], "conditions": {"ready": true}}]});
+        send(client, "POST", "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", &slice).await;
+    })
+    .await;
+}
+
+/// Changes one object while many watch its kind; each watcher has a connection of its own.
+async fn watchers(server: &ApiServer, client: &Client, count: usize) {
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let (ready, mut watching) = (Arc::new(Semaphore::new(0)), JoinSet::new());
+    for _ in 0..count {
+        let api: Api<ConfigMap> = Api::namespaced(server.admin().await, "default");
+        let ready = Arc::clone(&ready);
+        watching.spawn(async move {
+            let mut events = api.watch(&WatchParams::default(), "0").await.expect("a watch").boxed();
+            ready.add_permits(1);
+            for _ in 0..CHANGES {
+                events.try_next().await.expect("an event").expect("the watch goes on");
+            }
+        });
+    }
+    let wanted = u32::try_from(count).expect("a small number");
+    let _all = ready.acquire_many(wanted).await.expect("all watch");
+    let (start, before) = (Instant::now(), Usage::of(server.id()).cpu);
+    all(CHANGES, 1, |n| async move {
+        let body = json!({"metadata": {"name": format!("change-{n}")}, "data": {"key": "x".repeat(1000)}});
+        send(client, "POST", maps, &body).await;
+    })
+    .await;
+    while watching.join_next().await.is_some() {}
+    let took = start.elapsed().as_secs_f64();
+    rate(
+        &format!("an event to one of {count} watchers"),
+        CHANGES * count.max(1),
+        Usage::of(server.id()).cpu - before,
+        took,
+    );
+}
+
+async fn definitions(server: &ApiServer, client: &Client, count: usize) {
+    let before = Usage::of(server.id()).memory;
+    all(count, 1, |n| async move {
+        let (plural, kind) = (format!("things{n}"), format!("Thing{n}"));
+        let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
+            "size": {"type": "integer"}, "name": {"type": "string"}}}}});
+        let definition = json!({"metadata": {"name": format!("{plural}.example.com")}, "spec": {
+            "group": "example.com", "scope": "Namespaced",
+            "names": {"plural": plural, "singular": kind.to_lowercase(), "kind": kind, "listKind": format!("{kind}List")},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}]}});
+        send(client, "POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", &definition).await;
+    })
+    .await;
+    #[allow(clippy::cast_precision_loss)]
+    let each = (Usage::of(server.id()).memory - before) / count.max(1) as f64;
+    figure("memory per CustomResourceDefinition", each, "MB");
 }

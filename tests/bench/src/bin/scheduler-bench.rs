@@ -6,8 +6,8 @@
 
 use std::time::{Duration, Instant};
 
+use bench::{Usage, all, send};
 use clap::Parser;
-use futures::{StreamExt, stream};
 use harness::{
     ApiServer,
     process::{Process, binary, free_port},
@@ -33,16 +33,6 @@ struct Options {
 
 /// Requests at once while nodes and Pods are made.
 const WIDTH: usize = 16;
-/// Kernel clock ticks per second.
-const TICKS: f64 = 100.0;
-
-async fn send(client: &Client, method: &str, path: &str, body: &Value) {
-    let media = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
-    let request = Request::builder().method(method).uri(path).header("content-type", media);
-    let request = request.body(body.to_string().into_bytes()).expect("a request");
-    client.request::<Value>(request).await.expect("accepted");
-}
-
 async fn node(client: &Client, number: usize) {
     let name = format!("node-{number}");
     let amounts = json!({"cpu": "32", "memory": "64Gi", "pods": "110"});
@@ -58,13 +48,7 @@ fn pod(number: usize, kind: &str) -> Value {
     let selector = json!({"matchLabels": {"app": app}});
     let term = |key: &str| json!([{"topologyKey": key, "labelSelector": selector}]);
     let required = "requiredDuringSchedulingIgnoredDuringExecution";
-    let mut pod = json!({
-        "metadata": {"name": format!("pod-{number}"), "labels": {"app": app}, "annotations": {"filler": "x".repeat(2600)}},
-        "spec": {
-            "automountServiceAccountToken": false,
-            "containers": [{"name": "c", "image": "registry/image:v1", "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}}}],
-        },
-    });
+    let mut pod = bench::pod(&format!("pod-{number}"), &json!({"app": app}), json!({}));
     match kind {
         "affinity" => pod["spec"]["affinity"]["podAffinity"][required] = term("topology.kubernetes.io/zone"),
         "anti-affinity" => pod["spec"]["affinity"]["podAntiAffinity"][required] = term("kubernetes.io/hostname"),
@@ -77,15 +61,6 @@ fn pod(number: usize, kind: &str) -> Value {
         _ => {}
     }
     pod
-}
-
-/// CPU seconds and resident megabytes of a process.
-fn usage(process: u32) -> (f64, f64) {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).expect("the process runs");
-    let (_, rest) = stat.rsplit_once(") ").expect("a stat line");
-    let fields: Vec<&str> = rest.split(' ').collect();
-    let number = |at: usize| fields[at].parse::<f64>().expect("a number");
-    ((number(11) + number(12)) / TICKS, number(21) * 4096.0 / 1e6)
 }
 
 /// A client of the scheduler itself.
@@ -110,12 +85,14 @@ async fn run(options: &Options, kind: &str) {
     let client = server.admin().await;
     send(&client, "POST", "/api/v1/namespaces/default/serviceaccounts", &json!({"metadata": {"name": "default"}}))
         .await;
-    stream::iter(0..options.nodes).map(|n| node(&client, n)).buffer_unordered(WIDTH).for_each(|()| async {}).await;
-    let create = |n| {
-        let client = client.clone();
-        async move { send(&client, "POST", "/api/v1/namespaces/default/pods", &pod(n, kind)).await }
-    };
-    stream::iter(0..options.pods).map(create).buffer_unordered(WIDTH).for_each(|()| async {}).await;
+    let to = &client;
+    all(options.nodes, WIDTH, |n| node(to, n)).await;
+    all(
+        options.pods,
+        WIDTH,
+        |n| async move { send(to, "POST", "/api/v1/namespaces/default/pods", &pod(n, kind)).await },
+    )
+    .await;
     let kubeconfig = server.kubeconfig_file(ADMIN_TOKEN).display().to_string();
     let port = free_port();
     let arguments = [
@@ -141,7 +118,7 @@ async fn run(options: &Options, kind: &str) {
         seen = now;
     }
     let took = began.elapsed().as_secs_f64();
-    let (cpu, memory) = usage(scheduler.id());
+    let Usage { cpu, memory } = Usage::of(scheduler.id());
     #[allow(clippy::cast_precision_loss)]
     let pods = options.pods as f64;
     let what = format!("bind {} {kind} Pods on {} nodes", options.pods, options.nodes);

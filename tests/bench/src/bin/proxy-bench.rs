@@ -1,0 +1,124 @@
+//! kube-proxy's rows of the budget table: a full synchronization, and one endpoint more.
+//!
+//! Run `cargo run --release -p timonel-bench --bin proxy-bench` as root after building kube-apiserver and kube-proxy
+//! with `--release`. It runs in a network namespace of its own; the host's rules are not touched.
+
+use std::{
+    os::unix::process::CommandExt,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use bench::{Usage, all, figure, send};
+use clap::Parser;
+use harness::{
+    ApiServer,
+    process::{Process, binary},
+    server::ADMIN_TOKEN,
+};
+use serde_json::json;
+
+/// Settings of a run.
+#[derive(Debug, Parser)]
+struct Options {
+    /// Services.
+    #[arg(long, default_value_t = 10_000)]
+    services: usize,
+    /// Endpoints of each.
+    #[arg(long, default_value_t = 5)]
+    endpoints: usize,
+    /// Set by the program itself once it is in its own network namespace.
+    #[arg(long, hide = true)]
+    isolated: bool,
+}
+
+/// Requests at once while Services are made.
+const WIDTH: usize = 16;
+
+/// Whether a rule with this destination is there.
+fn has_rule(destination: &str) -> bool {
+    let rules = Command::new("iptables-save").args(["-t", "nat"]).output().expect("iptables-save");
+    let needle = format!("--to-destination {destination}");
+    String::from_utf8_lossy(&rules.stdout).contains(&needle)
+}
+
+/// A counter or gauge of kube-proxy, 0 before it exists.
+fn metric(name: &str) -> f64 {
+    let page = Command::new("curl").args(["-s", "http://127.0.0.1:10249/metrics"]).output().expect("curl");
+    let page = String::from_utf8_lossy(&page.stdout).into_owned();
+    let line = page.lines().find(|line| line.starts_with(name) && !line.starts_with('#'));
+    line.and_then(|line| line.rsplit(' ').next()).and_then(|value| value.parse().ok()).unwrap_or(0.0)
+}
+
+fn address(number: usize) -> String {
+    format!("10.{}.{}.{}", 128 + number / 62_500, number / 250 % 250, number % 250 + 1)
+}
+
+fn slice(service: usize, endpoints: &[usize]) -> serde_json::Value {
+    let endpoints: Vec<_> =
+        endpoints.iter().map(|n| json!({"addresses": [address(*n)], "conditions": {"ready": true}})).collect();
+    json!({"addressType": "IPv4", "ports": [{"name": "", "port": 8080, "protocol": "TCP"}], "endpoints": endpoints,
+        "metadata": {"name": format!("service-{service}-abcde"),
+            "labels": {"kubernetes.io/service-name": format!("service-{service}")}}})
+}
+
+fn main() {
+    let options = Options::parse();
+    if !options.isolated {
+        let own = std::env::current_exe().expect("a path");
+        let script = "ip link set lo up && exec \"$0\" \"$@\" --isolated";
+        let arguments = std::env::args().skip(1);
+        let error = Command::new("unshare").args(["--net", "sh", "-c", script]).arg(own).args(arguments).exec();
+        panic!("unshare: {error}");
+    }
+    tokio::runtime::Runtime::new().expect("a runtime").block_on(run(&options));
+}
+
+async fn run(options: &Options) {
+    let server = ApiServer::start_with(&["--service-cluster-ip-range=10.64.0.0/12"]).await;
+    let client = server.admin().await;
+    let (to, each) = (&client, options.endpoints);
+    let slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
+    all(options.services, WIDTH, |n| async move {
+        let service = json!({"metadata": {"name": format!("service-{n}")}, "spec": {"ports": [{"port": 80}]}});
+        send(to, "POST", "/api/v1/namespaces/default/services", &service).await;
+        let endpoints: Vec<usize> = (n * each..(n + 1) * each).collect();
+        send(to, "POST", slices, &slice(n, &endpoints)).await;
+    })
+    .await;
+    let kubeconfig = server.kubeconfig_file(ADMIN_TOKEN);
+    let arguments = [
+        format!("--kubeconfig={}", kubeconfig.display()),
+        "--hostname-override=bench".to_owned(),
+        "--proxy-mode=iptables".to_owned(),
+        "--conntrack-max-per-core=0".to_owned(),
+        "--conntrack-tcp-timeout-established=0".to_owned(),
+        "--conntrack-tcp-timeout-close-wait=0".to_owned(),
+    ];
+    let start = Instant::now();
+    let proxy = Process::start(&binary("kube-proxy"), &arguments, server.path().join("proxy.log"));
+    let total = options.services * each;
+    let last = address(total - 1);
+    while metric("kubeproxy_sync_proxy_rules_duration_seconds_count") < 1.0 || !has_rule(&format!("{last}:8080")) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let what = format!("kube-proxy: start to {} Services x {each} in the kernel", options.services);
+    figure(&what, start.elapsed().as_secs_f64(), "s");
+    figure("kube-proxy: of that, its syncs", metric("kubeproxy_sync_proxy_rules_duration_seconds_sum"), "s");
+    figure("kube-proxy: CPU of its own", Usage::of(proxy.id()).cpu, "s");
+    let (syncs, spent) = (
+        metric("kubeproxy_sync_proxy_rules_duration_seconds_count"),
+        metric("kubeproxy_sync_proxy_rules_duration_seconds_sum"),
+    );
+    let mut endpoints: Vec<usize> = (0..each).collect();
+    endpoints.push(total);
+    send(&client, "PUT", &format!("{slices}/service-0-abcde"), &slice(0, &endpoints)).await;
+    while metric("kubeproxy_sync_proxy_rules_duration_seconds_count") <= syncs
+        || !has_rule(&format!("{}:8080", address(total)))
+    {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let added = metric("kubeproxy_sync_proxy_rules_duration_seconds_sum") - spent;
+    figure("kube-proxy: add one endpoint", added * 1e3, "ms");
+    figure("kube-proxy: memory", Usage::of(proxy.id()).memory, "MB");
+}
