@@ -23,9 +23,23 @@ use tower::{BoxError, Service};
 #[error("connection closed: the client certificate was replaced")]
 struct Replaced;
 
+/// The connection was given up.
+#[derive(Debug, thiserror::Error)]
+#[error("connection closed: the server did not answer")]
+struct Abandoned;
+
 struct Current {
     client: Client,
+    /// Ends bodies of answers.
     end: CancellationToken,
+    /// Ends requests that wait for an answer, too.
+    dead: CancellationToken,
+}
+
+impl Current {
+    fn new(client: Client) -> Self {
+        Self { client, end: CancellationToken::new(), dead: CancellationToken::new() }
+    }
 }
 
 /// Gives a client other credentials.
@@ -35,15 +49,21 @@ pub struct Reload(Arc<ArcSwap<Current>>);
 impl Reload {
     /// Lets all further requests go through `client`, and ends running watches.
     pub fn replace(&self, client: Client) {
-        let old = self.0.swap(Arc::new(Current { client, end: CancellationToken::new() }));
+        self.0.swap(Arc::new(Current::new(client))).end.cancel();
+    }
+
+    /// The same, where connections carry no answers any more: requests that wait for one fail at once.
+    pub fn abandon(&self, client: Client) {
+        let old = self.0.swap(Arc::new(Current::new(client)));
         old.end.cancel();
+        old.dead.cancel();
     }
 }
 
 /// A client in front of `client`, and the means to replace what is behind it.
 pub fn reloadable(client: Client) -> (Client, Reload) {
     let namespace = client.default_namespace().to_owned();
-    let current = Arc::new(ArcSwap::from_pointee(Current { client, end: CancellationToken::new() }));
+    let current = Arc::new(ArcSwap::from_pointee(Current::new(client)));
     (Client::new(Front(Arc::clone(&current)), namespace), Reload(current))
 }
 
@@ -61,7 +81,10 @@ impl Service<Request<Body>> for Front {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let current = self.0.load_full();
         Box::pin(async move {
-            let response = current.client.send(request).await?;
+            let response = tokio::select! {
+                response = current.client.send(request) => response?,
+                () = current.dead.cancelled() => return Err(Abandoned.into()),
+            };
             Ok(response.map(|body| until(body, current.end.clone())))
         })
     }
@@ -124,5 +147,24 @@ mod tests {
         reload.replace(server("new", true));
         assert!(body.next().await.unwrap().is_err());
         assert!(body.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn abandoned_requests_fail() {
+        let asked = Arc::new(tokio::sync::Notify::new());
+        let asking = Arc::clone(&asked);
+        let silent = service_fn(move |_request: Request<Body>| {
+            asking.notify_one();
+            std::future::pending::<Result<Response<UnsyncBoxBody<Bytes, BoxError>>, BoxError>>()
+        });
+        let (client, reload) = reloadable(Client::new(silent, "default"));
+        let request = client.request_text(get());
+        let abandon = async {
+            asked.notified().await;
+            reload.abandon(server("new", false));
+        };
+        let (answer, ()) = tokio::join!(request, abandon);
+        assert!(answer.is_err());
+        assert_eq!(client.request_text(get()).await.unwrap(), "new");
     }
 }

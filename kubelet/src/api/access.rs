@@ -93,10 +93,10 @@ pub struct Reconnect {
 }
 
 impl Reconnect {
-    /// Ends running watches and lets further requests open new connections.
+    /// Ends whatever still waits, watches and requests, and lets further ones open new connections.
     pub async fn reconnect(&self) {
         match self.settings.client().await {
-            Ok(client) => self.reload.replace(client),
+            Ok(client) => self.reload.abandon(client),
             Err(error) => tracing::error!(error = util::chain(&error), "new connections to the apiserver"),
         }
     }

@@ -5,6 +5,7 @@ mod events;
 mod mirror;
 mod source;
 mod status;
+mod watch;
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,6 +18,7 @@ pub use events::ApiSink;
 pub use mirror::Mirrors;
 pub use source::ApiSource;
 pub use status::StatusWriter;
+pub(crate) use watch::{follow, follow_object};
 
 /// Deadline of ordinary calls.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);

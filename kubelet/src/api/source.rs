@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
-use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 use tokio_util::sync::CancellationToken;
 
+use super::follow;
 use crate::pods;
 use crate::sources::{Deliveries, Snapshot, SourceName};
 
@@ -29,7 +29,7 @@ impl ApiSource {
     /// Delivers the whole set whenever it changes, from the first complete list on.
     pub async fn run(self, deliveries: Deliveries, stop: CancellationToken) {
         let config = watcher::Config::default().fields(&format!("spec.nodeName={}", self.node));
-        let mut stream = std::pin::pin!(watcher::watcher(Api::<Pod>::all(self.client), config).default_backoff());
+        let mut stream = std::pin::pin!(follow(Api::<Pod>::all(self.client), config));
         let mut known: BTreeMap<String, Arc<Pod>> = BTreeMap::new();
         let mut listed: BTreeMap<String, Arc<Pod>> = BTreeMap::new();
         let mut complete = false;

@@ -180,7 +180,7 @@ impl<W: World> Evictor<W> {
     }
 
     fn evict(&self, pod: &Arc<Pod>, grace: i64, message: String, disruption: Option<(&'static str, String)>) {
-        tracing::info!(pod = pods::describe(pod), message, "evicting pod");
+        tracing::info!(pod = pods::describe(pod), why = message, "evicting pod");
         let verdict = Verdict { phase: "Failed", reason: "Evicted".to_owned(), message, disruption };
         self.world.evict(pod, StopRequest { grace: Some(grace), verdict: Some(verdict) });
     }

@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::{ObjectError, Objects};
-use crate::api::Ready;
+use crate::api::{Ready, follow, follow_object};
 use crate::pods;
 
 const READ_DEADLINE: Duration = Duration::from_secs(10);
@@ -83,7 +83,7 @@ where
         let immutable = self.immutable;
         let name = name.clone();
         let task = tokio::spawn(async move {
-            let mut stream = std::pin::pin!(watcher::watch_object(api, &name).default_backoff());
+            let mut stream = std::pin::pin!(follow_object(api, &name));
             while let Some(item) = stream.next().await {
                 match item {
                     Ok(object) => {
@@ -147,8 +147,7 @@ impl ApiObjects {
     /// Starts the watch on Services as soon as there is somebody to ask.
     pub fn start(client: Client, mut ready: Ready) -> Self {
         let (services, writer) = reflector::store();
-        let stream = watcher::watcher(Api::<Service>::all(client.clone()), watcher::Config::default())
-            .default_backoff()
+        let stream = follow(Api::<Service>::all(client.clone()), watcher::Config::default())
             .modify(|service| service.metadata.managed_fields = None);
         let (sender, services_synced) = watch::channel(false);
         let task = tokio::spawn(async move {

@@ -14,9 +14,11 @@ use crate::pods::resources::qos;
 use crate::services::Services;
 
 impl Services {
-    /// Whether a Pod that is seen for the first time is refused. What is over or ending passes.
+    /// Whether a Pod that is seen for the first time is refused. What is over or ending passes, and so does what an
+    /// earlier kubelet took.
     pub(super) fn refuses(&self, pod: &Pod) -> Result<(), Refusal> {
-        if pods::is_deleting(pod) || pods::is_terminal_phase(pods::phase(pod)) {
+        let taken = pod.status.as_ref().is_some_and(|status| status.start_time.is_some());
+        if taken || pods::is_deleting(pod) || pods::is_terminal_phase(pods::phase(pod)) {
             return Ok(());
         }
         evict::admit(pod, self.pressure.get())

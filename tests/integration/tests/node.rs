@@ -267,7 +267,7 @@ fn use_is_told_and_limited() {
     let evicted = machine.until(&status("limited"), |out| out.starts_with("Failed"));
     assert_eq!(evicted.trim_end(), "Failed Evicted Usage of EmptyDir volume \"scratch\" exceeds the limit \"1Mi\".");
     machine.end("kubelet");
-    machine.start_kubelet("evictionHard: {memory.available: 99.99%}\n", "--kubeconfig=/etc/kubelet.conf");
+    machine.start_kubelet("evictionHard: {memory.available: 1Ti}\n", "--kubeconfig=/etc/kubelet.conf");
     machine.until(&status("steady"), |out| out.starts_with("Failed Evicted The node was low on resource: memory. "));
     machine.until(&machine.kubectl(&node.replace("TYPE", "MemoryPressure")), |out| out == "True");
     machine.ok(&machine.kubectl("delete pod limited steady --timeout=30s"));
