@@ -165,30 +165,28 @@ impl Cluster {
     }
 
     fn log(&self, text: &str) {
-        let now = time::OffsetDateTime::now_utc();
-        let (month, day, micro) = (u8::from(now.month()), now.day(), now.microsecond());
-        let (hour, minute, second) = now.to_hms();
-        let process = std::process::id();
-        let line = format!(
-            "I{month:02}{day:02} {hour:02}:{minute:02}:{second:02}.{micro:06} {process:7} round_trippers.rs] {text}\n"
-        );
         // Logs that cannot be written have no one to read them.
-        let _lost = self.err.clone().write_all(line.as_bytes()).is_err();
+        let _lost = self.err.clone().log('I', "round_trippers.go:632", text).is_err();
     }
 
     fn note_warnings(&self, response: &Response<Body>) -> Result<(), CommandError> {
         for header in response.headers().get_all(http::header::WARNING) {
             let Some(text) = header.to_str().ok().and_then(warning) else { continue };
             self.warned.fetch_add(1, Ordering::Relaxed);
-            let mut seen = self.warnings.lock();
-            if seen.contains(&text) {
-                continue;
-            }
-            seen.push(text.clone());
-            drop(seen);
-            self.warn(&text)?;
+            self.warn_once(&text)?;
         }
         Ok(())
+    }
+
+    /// Prints a warning unless it was printed before.
+    pub fn warn_once(&self, text: &str) -> Result<(), CommandError> {
+        let mut seen = self.warnings.lock();
+        if seen.iter().any(|t| t == text) {
+            return Ok(());
+        }
+        seen.push(text.to_owned());
+        drop(seen);
+        self.warn(text)
     }
 
     /// Prints a warning.

@@ -37,6 +37,8 @@ pub struct Command {
     pub run: Option<Run>,
     /// Exit code of a group without a command.
     pub bare_code: u8,
+    /// Whether a group without a command prints its help to standard output.
+    pub bare_to_out: bool,
     /// Not shown by help.
     pub hidden: bool,
 }
@@ -55,6 +57,7 @@ impl Command {
             commands: Vec::new(),
             run: None,
             bare_code: 1,
+            bare_to_out: false,
             hidden: false,
         }
     }
@@ -220,6 +223,9 @@ pub fn help(command: &Command, path: &str, out: &mut Output) -> Result<(), Comma
     match command.long {
         "" => writeln!(out, "{}.", command.short)?,
         long => writeln!(out, "{long}")?,
+    }
+    if !command.aliases.is_empty() {
+        writeln!(out, "\nAliases:\n{}, {}", command.name, command.aliases.join(", "))?;
     }
     if !command.examples.is_empty() {
         writeln!(out, "\nExamples:")?;

@@ -180,6 +180,18 @@ impl Served {
             })
     }
 
+    /// Resources of other groups that have a word as a short name too, when it is one of `found`.
+    pub fn of_lower_priority(&self, word: &str, found: &Resource) -> Vec<&Resource> {
+        let short = word.to_lowercase();
+        if !found.short_names.contains(&short) || found.plural == short {
+            return Vec::new();
+        }
+        let others = self.preferred().into_iter();
+        others
+            .filter(|r| (&r.group, &r.plural) != (&found.group, &found.plural) && r.short_names.contains(&short))
+            .collect()
+    }
+
     /// The members of a category, each in its preferred version.
     pub fn category(&self, name: &str) -> Vec<&Resource> {
         self.preferred().into_iter().filter(|r| r.categories.iter().any(|c| c == name)).collect()

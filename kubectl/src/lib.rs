@@ -35,12 +35,14 @@ pub mod error;
 pub mod flags;
 pub mod globals;
 pub mod kubeconfig;
+pub mod last_applied;
 mod pods;
 pub mod print;
 mod remote;
 pub mod resolve;
 pub mod streams;
 mod terminal;
+pub mod three_way;
 
 use std::io::Write;
 
@@ -91,7 +93,8 @@ async fn dispatch(
         writeln!(streams.err.clone(), "{line}")?;
     }
     let Some(run) = command.run else {
-        return group(command, &found.path, &parsed.args, &mut out);
+        let mut place = if command.bare_to_out { out } else { streams.err.clone() };
+        return group(command, &found.path, &parsed.args, &mut place);
     };
     command::check_required(&parsed)?;
     let context = Context::new(program, found.path, parsed, streams, stop);

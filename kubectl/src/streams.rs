@@ -57,6 +57,19 @@ impl Output {
     pub fn is_terminal(&self) -> bool {
         self.terminal
     }
+
+    /// Writes a line of log: a letter for its severity, time, process, and where it comes from.
+    pub fn log(&mut self, severity: char, place: &str, text: &str) -> io::Result<()> {
+        let now = time::OffsetDateTime::now_utc();
+        let (hour, minute, second, micro) = (now.hour(), now.minute(), now.second(), now.microsecond());
+        writeln!(
+            self,
+            "{severity}{:02}{:02} {hour:02}:{minute:02}:{second:02}.{micro:06} {:7} {place}] {text}",
+            u8::from(now.month()),
+            now.day(),
+            std::process::id()
+        )
+    }
 }
 
 impl Write for Output {

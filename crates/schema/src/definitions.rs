@@ -112,7 +112,7 @@ impl Writer {
         let mut out = self.inline(schema);
         // A reference stands alone in OpenAPI v3.0; what is said beside it needs an envelope.
         let is_reference = out.get("$ref").is_some() && self.dialect == Dialect::V3;
-        if is_reference && field.default.is_some() {
+        if is_reference && (field.default.is_some() || field.patch_merge || field.retain_keys) {
             out = json!({"allOf": [out]});
         }
         if let Some(default) = &field.default {
@@ -137,7 +137,7 @@ impl Writer {
             (false, true) => Some("retainKeys"),
             (false, false) => None,
         };
-        if let Some(strategy) = strategy.filter(|_| out.get("$ref").is_none()) {
+        if let Some(strategy) = strategy {
             out["x-kubernetes-patch-strategy"] = json!(strategy);
         }
         out

@@ -3,7 +3,12 @@
 use std::io::Write;
 
 use crate::{
-    command::Command, context::Context, discovery::Resource, error::CommandError, flags::Flag, print::table::Aligned,
+    command::Command,
+    context::Context,
+    discovery::Resource,
+    error::CommandError,
+    flags::Flag,
+    print::{self as print, table::Aligned},
 };
 
 /// The command.
@@ -34,7 +39,7 @@ async fn run(context: &Context) -> Result<(), CommandError> {
     }
     let output = flags.text("output");
     if !matches!(output, "" | "wide" | "name") {
-        return Err(CommandError::plain(format!("--output {output} is not available")));
+        return Err(print::unknown_format(output, &["json", "kyaml", "name", "wide", "yaml"]));
     }
     let sort = flags.text("sort-by");
     if !matches!(sort, "" | "name" | "kind") {

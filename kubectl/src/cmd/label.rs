@@ -105,7 +105,7 @@ async fn run(context: &Context) -> Result<(), CommandError> {
     let dry_run = DryRun::of(context)?;
     let mut results = Results::of(context, dry_run)?;
     let found = Query::of(context).arguments(resources).latest().infos(context).await?;
-    let (mut errors, single) = (found.errors, found.infos.len() == 1);
+    let (mut errors, single) = (found.errors, found.single);
     for info in found.infos {
         let outcome = if listing {
             list(context, &info, "labels", single)

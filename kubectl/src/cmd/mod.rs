@@ -8,6 +8,7 @@ mod attach;
 mod create;
 mod delete;
 mod describe;
+mod edit;
 mod exec;
 pub(crate) mod get;
 pub(crate) mod help;
@@ -38,7 +39,7 @@ pub fn groups() -> Vec<Group> {
                 create::command(), //
             ],
         ),
-        group("Basic Commands (Intermediate)", vec![get::command(), delete::command()]),
+        group("Basic Commands (Intermediate)", vec![get::command(), edit::command(), delete::command()]),
         group(
             "Deploy Commands",
             vec![
@@ -48,12 +49,7 @@ pub fn groups() -> Vec<Group> {
         group("Cluster Management Commands", vec![]),
         group(
             "Troubleshooting and Debugging Commands",
-            vec![
-                exec::command(),
-                attach::command(),
-                describe::command(),
-                logs::command(), //
-            ],
+            vec![exec::command(), attach::command(), describe::command(), logs::command()],
         ),
         group("Advanced Commands", vec![apply::command(), patch::command()]),
         group("Settings Commands", vec![label::command(), annotate::command()]),

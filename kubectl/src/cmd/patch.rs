@@ -1,8 +1,5 @@
 //! `kubectl patch`.
 
-use machinery::decode::decode_yaml;
-use serde_json::Value;
-
 use crate::{
     cluster::Call,
     command::Command,
@@ -12,6 +9,7 @@ use crate::{
     print::{self, DryRun, Results},
     resolve::{self, Query},
 };
+use machinery::decode::decode_yaml;
 
 /// The command.
 pub(crate) fn command() -> Command {
@@ -43,7 +41,8 @@ fn media_type(kind: &str) -> Option<&'static str> {
     }
 }
 
-fn read_patch(context: &Context) -> Result<Value, CommandError> {
+/// The patch as it is sent: JSON as it was written, YAML as JSON.
+fn read_patch(context: &Context) -> Result<Vec<u8>, CommandError> {
     let flags = &context.flags;
     let text = match (flags.non_empty("patch"), flags.non_empty("patch-file")) {
         (Some(_), Some(_)) => return Err(CommandError::plain("cannot specify --patch and --patch-file together")),
@@ -58,9 +57,12 @@ fn read_patch(context: &Context) -> Result<Value, CommandError> {
             ));
         }
     };
+    if text.iter().find(|b| !b.is_ascii_whitespace()).is_some_and(|b| matches!(b, b'{' | b'[')) {
+        return Ok(text);
+    }
     let (patch, _) = decode_yaml(&text)
         .map_err(|e| CommandError::plain(format!("unable to parse {:?}: {e}", String::from_utf8_lossy(&text))))?;
-    Ok(patch)
+    Ok(patch.to_string().into_bytes())
 }
 
 async fn run(context: &Context) -> Result<(), CommandError> {
@@ -81,7 +83,8 @@ async fn run(context: &Context) -> Result<(), CommandError> {
     let mut errors = found.errors;
     for info in found.infos {
         let path = if subresource.is_empty() { info.path() } else { format!("{}/{subresource}", info.path()) };
-        let call = Call::patch(&path, media_type, &patch)
+        let call = Call::new(http::Method::PATCH, &path)
+            .with_body(media_type, patch.clone())
             .query_if("dryRun", dry_run.query())
             .query("fieldManager", context.flags.text("field-manager"));
         match cluster.json(&call).await {

@@ -2,6 +2,8 @@
 
 pub mod age;
 pub mod columns;
+pub mod debug;
+pub mod declared;
 pub mod json;
 pub mod jsonpath;
 pub mod table;
@@ -77,7 +79,8 @@ impl Printer {
         let known = COMMON.contains(&name.as_str()) || more.contains(&name.as_str());
         let plain = matches!(name.as_str(), "json" | "yaml" | "name");
         if !known || (plain && output.contains('=')) {
-            return Err(unknown_format(&output, more));
+            let allowed: Vec<&str> = COMMON.iter().chain(more).copied().collect();
+            return Err(unknown_format(&output, &allowed));
         }
         let missing = flags.has("allow-missing-template-keys");
         let format = match name.as_str() {
@@ -113,6 +116,16 @@ impl Printer {
         matches!(self.format, Format::Name)
     }
 
+    /// Prints an object that was made here: JSON has its fields in the order of their declaration.
+    pub fn print_declared(&mut self, object: &Value, out: &mut Output) -> Result<(), CommandError> {
+        if !matches!(self.format, Format::Json) {
+            return self.print(object, out);
+        }
+        self.printed += 1;
+        write!(out, "{}", declared::indented(&shown(object, self.show_managed_fields)))?;
+        Ok(())
+    }
+
     /// Prints an object or a list.
     pub fn print(&mut self, object: &Value, out: &mut Output) -> Result<(), CommandError> {
         self.printed += 1;
@@ -137,11 +150,13 @@ impl Printer {
                 write!(out, "{}", yaml::encode(&shown))?;
             }
             Format::JsonPath(template) => {
-                let text = template.print(object, self.allow_missing).map_err(|e| jsonpath_failure(template, &e))?;
+                let text =
+                    template.print(object, self.allow_missing).map_err(|e| jsonpath_failure(template, object, &e))?;
                 write!(out, "{text}")?;
             }
             Format::JsonPathAsJson(template) => {
-                let found = template.results(object, self.allow_missing).map_err(|e| jsonpath_failure(template, &e))?;
+                let found =
+                    template.results(object, self.allow_missing).map_err(|e| jsonpath_failure(template, object, &e))?;
                 for list in found {
                     write!(out, "{}", json::indented(&Value::Array(list)))?;
                 }
@@ -152,8 +167,13 @@ impl Printer {
     }
 }
 
-fn jsonpath_failure(template: &jsonpath::Template, error: &jsonpath::PathError) -> CommandError {
-    CommandError::plain(format!("error executing jsonpath {:?}: {error}", template.text()))
+fn jsonpath_failure(template: &jsonpath::Template, object: &Value, error: &jsonpath::PathError) -> CommandError {
+    CommandError::plain(format!(
+        "error executing jsonpath {0:?}: Error executing template: {error}. Printing more information for debugging the \
+         template:\n\ttemplate was:\n\t\t{0}\n\tobject given to jsonpath engine was:\n\t\t{1}\n\n",
+        template.text(),
+        debug::go_syntax(object)
+    ))
 }
 
 fn path_format(name: &str, argument: &str) -> Result<Format, CommandError> {
@@ -177,8 +197,8 @@ fn read_template(path: &str) -> Result<String, CommandError> {
 }
 
 /// `-o` names no format.
-pub fn unknown_format(output: &str, more: &[&str]) -> CommandError {
-    let mut allowed: Vec<&str> = COMMON.iter().chain(more).copied().collect();
+pub fn unknown_format(output: &str, allowed: &[&str]) -> CommandError {
+    let mut allowed = allowed.to_vec();
     allowed.sort_unstable();
     CommandError::plain(format!(
         "unable to match a printer suitable for the output format {output:?}, allowed formats are: {}",
@@ -241,14 +261,13 @@ impl DryRun {
     pub fn of(context: &Context) -> Result<Self, CommandError> {
         let value = context.flags.text("dry-run");
         let deprecated = |replacement: &str| -> Result<(), CommandError> {
-            let what = if value == "unchanged" { "--dry-run" } else { "boolean value" };
-            let line = match what {
-                "--dry-run" => format!("W --dry-run is deprecated and can be replaced with --dry-run={replacement}."),
+            let text = match value {
+                "unchanged" => format!("--dry-run is deprecated and can be replaced with --dry-run={replacement}."),
                 _ => format!(
-                    "W --dry-run={value} is deprecated (boolean value) and can be replaced with --dry-run={replacement}."
+                    "--dry-run={value} is deprecated (boolean value) and can be replaced with --dry-run={replacement}."
                 ),
             };
-            writeln!(context.streams.err.clone(), "{}", line.trim_start_matches("W "))?;
+            context.streams.err.clone().log('W', "helpers.go:719", &text)?;
             Ok(())
         };
         match value {
@@ -292,9 +311,22 @@ impl Results {
         Ok(Self { printer, dry_run })
     }
 
+    /// Sentences, whatever `-o` says.
+    pub fn text(dry_run: DryRun) -> Self {
+        Self { printer: None, dry_run }
+    }
+
     /// Whether results are sentences.
     pub fn is_text(&self) -> bool {
         self.printer.is_none()
+    }
+
+    /// Reports an object that was made here, see [`Printer::print_declared`].
+    pub fn print_declared(&mut self, object: &Value, operation: &str, out: &mut Output) -> Result<(), CommandError> {
+        match &mut self.printer {
+            Some(printer) => printer.print_declared(object, out),
+            None => self.print(object, operation, out),
+        }
     }
 
     /// Reports one object.

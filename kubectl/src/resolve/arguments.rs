@@ -1,5 +1,7 @@
 //! `TYPE`, `TYPE NAME...`, `TYPE/NAME...`, `TYPE,TYPE NAME...`.
 
+use serde_json::Value;
+
 use super::{Query, Target};
 use crate::{
     cluster::Cluster,
@@ -63,18 +65,13 @@ pub async fn targets(query: &Query, context: &Context) -> Result<(Vec<Target>, V
     if query.all_namespaces && resources.iter().any(|r| r.namespaced) {
         return Err(CommandError::plain("a resource cannot be retrieved by name across all namespaces"));
     }
-    let mut seen: Vec<&String> = Vec::new();
     let mut targets = Vec::new();
     for resource in &resources {
-        seen.clear();
         for name in names {
             if name.is_empty() {
                 return Err(CommandError::plain("resource name may not be empty"));
             }
-            if !seen.contains(&name) {
-                seen.push(name);
-                targets.push(named(&cluster, resource, name));
-            }
+            targets.push(named(&cluster, resource, name));
         }
     }
     Ok((targets, Vec::new()))
@@ -107,7 +104,26 @@ fn pairs(arguments: &[String]) -> Result<Vec<(&str, &str)>, CommandError> {
 /// The resource of a word.
 pub async fn resource(cluster: &Cluster, word: &str) -> Result<Resource, CommandError> {
     let served = cluster.served().await?;
-    served.find(word).cloned().ok_or_else(|| unknown_type(word))
+    known(cluster, &served, word).cloned()
+}
+
+/// The resource of a word; other ones that it may mean are told.
+fn known<'a>(cluster: &Cluster, served: &'a Served, word: &str) -> Result<&'a Resource, CommandError> {
+    let found = served.find(word).ok_or_else(|| unknown_type(word))?;
+    for other in served.of_lower_priority(word, found) {
+        cluster
+            .warn_once(&format!("short name {word:?} could also match lower priority resource {}", other.title()))?;
+    }
+    Ok(found)
+}
+
+/// The resource of an object's kind.
+pub async fn of_kind(cluster: &Cluster, object: &Value) -> Result<Resource, CommandError> {
+    let served = cluster.served().await?;
+    let text = |key: &str| object[key].as_str().unwrap_or("");
+    served.of_kind(text("apiVersion"), text("kind")).cloned().ok_or_else(|| {
+        CommandError::plain(format!("no matches for kind {:?} in version {:?}", text("kind"), text("apiVersion")))
+    })
 }
 
 /// The resources of a comma-separated list of words and categories, each once.
@@ -127,7 +143,7 @@ async fn types(cluster: &Cluster, words: &str) -> Result<Vec<Resource>, CommandE
         }
         match expand(&served, word) {
             members if !members.is_empty() => members.into_iter().for_each(&mut add),
-            _ => add(served.find(word).ok_or_else(|| unknown_type(word))?),
+            _ => add(known(cluster, &served, word)?),
         }
     }
     Ok(resources)

@@ -1,7 +1,7 @@
 //! Manifests: files, directories, globs, URLs and standard input.
 
 use std::{
-    io::Read,
+    io::{Read, Write},
     path::{Path, PathBuf},
 };
 
@@ -9,7 +9,13 @@ use machinery::{decode::decode_yaml, meta};
 use serde_json::{Value, json};
 
 use super::Target;
-use crate::{cluster::Cluster, context::Context, discovery::Resource, error::CommandError, flags::Flags};
+use crate::{
+    cluster::{Call, Cluster},
+    context::Context,
+    discovery::Resource,
+    error::CommandError,
+    flags::Flags,
+};
 
 /// Files of other names in a directory are not read.
 const EXTENSIONS: [&str; 3] = [".json", ".yaml", ".yml"];
@@ -275,6 +281,26 @@ fn flatten(object: Value, source: &str, all: &mut Vec<Manifest>) -> Result<(), C
         return Ok(());
     }
     all.push(Manifest { object, source: source.to_owned() });
+    Ok(())
+}
+
+/// Sends one file, or standard input, as it is, and prints the answer.
+pub async fn send_raw(context: &Context, method: http::Method, path: &str, file: &str) -> Result<(), CommandError> {
+    let mut body = Vec::new();
+    match file {
+        "-" => {
+            context.streams.stdin.clone().take(LARGEST).read_to_end(&mut body)?;
+        }
+        file => {
+            body = std::fs::read(file).map_err(|e| {
+                let text = crate::kubeconfig::files::go_io_text(&e);
+                CommandError::plain(format!("open {file}: {text}"))
+            })?;
+        }
+    }
+    let call = Call::new(method, path).with_body("application/json", body);
+    let answer = context.cluster().await?.bytes(&call).await?;
+    context.streams.out.clone().write_all(&answer)?;
     Ok(())
 }
 

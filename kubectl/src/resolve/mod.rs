@@ -290,7 +290,8 @@ impl Query {
         Ok(vec![info])
     }
 
-    async fn fetch_list(&self, cluster: &Cluster, target: &Target) -> Result<Vec<Info>, CommandError> {
+    /// All objects of a target that is a list.
+    pub async fn fetch_list(&self, cluster: &Cluster, target: &Target) -> Result<Vec<Info>, CommandError> {
         let mut infos = Vec::new();
         let mut token = String::new();
         loop {

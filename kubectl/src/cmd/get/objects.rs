@@ -3,13 +3,8 @@
 use machinery::meta;
 use serde_json::{Value, json};
 
-use super::{Options, call, is_ignored, nothing};
-use crate::{
-    context::Context,
-    error::CommandError,
-    print::{Format, Printer},
-    resolve::Target,
-};
+use super::{Options, call, is_ignored};
+use crate::{context::Context, error::CommandError, print::Printer, resolve::Target};
 
 /// Prints the objects of all targets.
 pub(super) async fn run(
@@ -22,7 +17,6 @@ pub(super) async fn run(
     if targets.is_empty() {
         return CommandError::all(errors);
     }
-    let cluster = context.cluster().await?;
     let mut items = Vec::new();
     for target in &targets {
         match fetch(context, options, target).await {
@@ -33,17 +27,13 @@ pub(super) async fn run(
     }
     let single = targets.len() == 1 && targets[0].name.is_some();
     let mut out = context.streams.out.clone();
-    if !(items.is_empty() && (single || !errors.is_empty())) {
+    let skipped = items.is_empty() && (single || options.ignore_not_found);
+    if !skipped {
         let whole = match single.then(|| items.pop()).flatten() {
             Some(object) => object,
             None => json!({"apiVersion": "v1", "items": items, "kind": "List", "metadata": {"resourceVersion": ""}}),
         };
-        let empty = whole["items"].as_array().is_some_and(Vec::is_empty);
         printer.print(&whole, &mut out)?;
-        let silent = matches!(printer.format(), Format::Name | Format::Columns(_));
-        if empty && silent && errors.is_empty() {
-            nothing(context, options, &targets, &cluster.namespace)?;
-        }
     }
     CommandError::all(errors)
 }

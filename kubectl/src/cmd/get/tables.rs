@@ -136,8 +136,8 @@ impl<'a> Writer<'a> {
         }
         let labels: Vec<(&str, &str)> = meta::text_map(object, "labels").collect();
         for wanted in &self.options.label_columns {
-            let value = labels.iter().find(|(key, _)| key == wanted).map_or("<none>", |(_, value)| value);
-            line.push(if value.is_empty() { String::new() } else { clean(value) });
+            let value = labels.iter().find(|(key, _)| key == wanted).map_or("", |(_, value)| value);
+            line.push(clean(value));
         }
         if self.options.show_labels {
             let mut all: Vec<String> = labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
