@@ -286,7 +286,9 @@ impl Flags {
 
     /// A text that was given and is not empty.
     pub fn non_empty(&self, name: &str) -> Option<&str> {
-        Some(self.text(name)).filter(|text| !text.is_empty())
+        // A list of the command may bear the name of a global text, such as `user`.
+        let is_text = self.definition(name).is_some_and(|f| f.kind == Kind::Text);
+        Some(self.text(name)).filter(|text| is_text && !text.is_empty())
     }
 
     /// A switch.

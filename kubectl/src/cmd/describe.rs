@@ -2,8 +2,6 @@
 
 use std::io::Write;
 
-use jiff::{Timestamp, tz::TimeZone};
-
 use crate::{
     cluster::Cluster,
     command::Command,
@@ -81,7 +79,7 @@ fn with_events(context: &Context, objects: usize, failed: bool) -> bool {
 async fn one(cluster: &Cluster, info: &Info, events: bool) -> Result<String, CommandError> {
     let object = cluster.get(&info.path()).await?;
     let facts = describe::gather(cluster, &object, events).await?;
-    describe::describe(&object, &facts, Clock { now: Timestamp::now(), zone: TimeZone::system() })
+    describe::describe(&object, &facts, Clock::now())
 }
 
 /// A name that is not found may be the beginning of others.

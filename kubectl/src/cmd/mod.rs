@@ -16,7 +16,9 @@ mod label;
 mod logs;
 mod options;
 mod patch;
+mod rollout;
 mod scale;
+mod set;
 mod version;
 
 use crate::command::Command;
@@ -36,6 +38,7 @@ pub fn groups() -> Vec<Group> {
         group(
             "Basic Commands (Beginner)",
             vec![
+                set::command(),
                 create::command(), //
             ],
         ),
@@ -43,6 +46,7 @@ pub fn groups() -> Vec<Group> {
         group(
             "Deploy Commands",
             vec![
+                rollout::command(),
                 scale::command(), //
             ],
         ),

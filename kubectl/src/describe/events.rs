@@ -26,7 +26,7 @@ pub(crate) fn lines(page: &mut Page, level: usize, title: &str, rows: &[String])
     };
     put!(page, level, "{title}:\t{first}");
     for row in rest {
-        put!(page, level, "\t{row}");
+        put!(page, 0, "\t{row}");
     }
 }
 

@@ -30,7 +30,7 @@ use serde_json::Value;
 
 pub(crate) use page::Clock;
 use page::Page;
-use workload::pod_selector;
+pub(crate) use workload::{is_controlled, pod_selector, same};
 
 use crate::{
     cluster::{Call, Cluster},
@@ -151,6 +151,13 @@ pub(crate) fn describe(object: &Value, facts: &Facts, clock: Clock) -> Result<St
     };
     with_facts(&mut page, object, facts);
     Ok(page.finish())
+}
+
+/// A Pod template as a history shows it: the tabs stay.
+pub(crate) fn template_text(template: &Value) -> String {
+    let mut page = Page::new(Clock::now());
+    pod::template(&mut page, template);
+    page.unaligned()
 }
 
 /// Kinds whose descriptions show no events.

@@ -14,6 +14,11 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
+    /// Here and now.
+    pub(crate) fn now() -> Self {
+        Self { now: Timestamp::now(), zone: TimeZone::system() }
+    }
+
     /// A time as `Fri, 02 Jan 2026 03:04:05 +0000`; the zero time for one that is absent.
     pub(crate) fn time(&self, text: &str) -> String {
         match text.parse::<Timestamp>() {
@@ -60,6 +65,11 @@ impl Page {
         self.text.push('\n');
     }
 
+    /// The text with its tabs.
+    pub(crate) fn unaligned(self) -> String {
+        self.text
+    }
+
     /// The aligned text.
     pub(crate) fn finish(self) -> String {
         align(&self.text)
@@ -77,7 +87,7 @@ const PADDING: usize = 2;
 
 /// Replaces tabs: a cell ends at a tab, and a column is as wide as its widest cell among neighbouring lines which have
 /// that column.
-pub(crate) fn align(text: &str) -> String {
+fn align(text: &str) -> String {
     let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split('\t').collect()).collect();
     let mut widths: Vec<Vec<usize>> = lines.iter().map(|line| vec![0; line.len() - 1]).collect();
     let columns = lines.iter().map(|line| line.len() - 1).max().unwrap_or(0);

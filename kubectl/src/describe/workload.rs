@@ -77,12 +77,17 @@ fn counted(set: &Value) -> String {
 }
 
 /// The oldest ReplicaSet that makes the same Pods.
-pub(crate) fn newest<'a>(sets: &[&'a Value], template: &Value) -> Option<&'a Value> {
+fn newest<'a>(sets: &[&'a Value], template: &Value) -> Option<&'a Value> {
     let wanted = without_hash(template);
     sets.iter()
         .copied()
         .filter(|set| without_hash(&set["spec"]["template"]) == wanted)
         .min_by_key(|set| (text(&set["metadata"]["creationTimestamp"]), text(&set["metadata"]["name"])))
+}
+
+/// Whether two templates make the same Pods.
+pub(crate) fn same(a: &Value, b: &Value) -> bool {
+    without_hash(a) == without_hash(b)
 }
 
 /// A template without the label that tells ReplicaSets apart, and without empty fields.
