@@ -69,6 +69,11 @@ pub fn sum_container_requests(spec: &Map<String, Value>) -> BTreeMap<String, Str
     total(spec, "requests").into_iter().map(|(name, quantity)| (name, quantity.to_string())).collect()
 }
 
+/// Aggregated limits of the containers, as quantity texts.
+pub fn sum_container_limits(spec: &Map<String, Value>) -> BTreeMap<String, String> {
+    total(spec, "limits").into_iter().map(|(name, quantity)| (name, quantity.to_string())).collect()
+}
+
 /// Effective `requests` or `limits` of a pod spec: the containers' total, overridden by pod-level resources, plus
 /// overhead.
 pub fn pod_total(spec: &Map<String, Value>, kind: &str) -> ResourceList {

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{child, is_empty, items, pod_template_spec, set, set_zero, spec, text, workloads};
+use super::{child, is_empty, items, pod, pod_template_spec, quantities, set, set_zero, spec, text, workloads};
 
 pub(super) fn apply(kind: &str, object: &mut Value) {
     match kind {
@@ -17,16 +17,26 @@ pub(super) fn apply(kind: &str, object: &mut Value) {
         "ReplicationController" => replication_controller(object),
         "PersistentVolume" => {
             if let Some(spec) = spec(object) {
+                quantities::list(spec, "capacity");
                 set_zero(spec, "persistentVolumeReclaimPolicy", "Retain");
                 set(spec, "volumeMode", "Filesystem");
+                pod::volume_sources(spec);
             }
             phase(object, "Pending");
         }
         "PersistentVolumeClaim" => {
             if let Some(spec) = spec(object) {
                 set(spec, "volumeMode", "Filesystem");
+                quantities::resources(spec);
             }
             phase(object, "Pending");
+            quantities::status(object, &["capacity", "allocatedResources"]);
+        }
+        "ResourceQuota" => {
+            if let Some(spec) = spec(object) {
+                quantities::list(spec, "hard");
+            }
+            quantities::status(object, &["hard", "used"]);
         }
         "Namespace" => namespace(object),
         "Node" => node(object),
@@ -71,6 +81,8 @@ fn node(object: &mut Value) {
     if let Some(capacity) = status.get("capacity").cloned() {
         set(status, "allocatable", capacity);
     }
+    quantities::list(status, "capacity");
+    quantities::list(status, "allocatable");
 }
 
 fn service(object: &mut Value) {
@@ -129,6 +141,7 @@ fn replication_controller(object: &mut Value) {
 
 fn limit_range(object: &mut Value) {
     let Some(spec) = spec(object) else { return };
+    quantities::limits(spec);
     for limit in items(spec, "limits").filter(|l| text(l, "type") == "Container") {
         for (to, from) in [("default", "max"), ("defaultRequest", "default"), ("defaultRequest", "min")] {
             copy_missing(limit, to, from);

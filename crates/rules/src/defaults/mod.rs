@@ -6,6 +6,7 @@ mod autoscaling;
 mod core;
 mod extension;
 mod pod;
+mod quantities;
 mod workloads;
 
 use machinery::GroupVersionKind;

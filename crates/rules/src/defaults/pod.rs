@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{child, is_empty, items, set, set_zero, spec, text};
+use super::{child, is_empty, items, quantities, set, set_zero, spec, text};
 
 /// Lists of containers in a pod spec.
 const CONTAINERS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
@@ -15,6 +15,8 @@ pub fn pod_template_spec(spec: &mut Map<String, Value>) {
     set(spec, "terminationGracePeriodSeconds", 30);
     set_zero(spec, "schedulerName", "default-scheduler");
     mirror_service_account(spec);
+    quantities::list(spec, "overhead");
+    quantities::resources(spec);
     for list in CONTAINERS {
         for one in items(spec, list) {
             container(one);
@@ -54,6 +56,7 @@ fn container(one: &mut Map<String, Value>) {
     set_zero(one, "terminationMessagePath", "/dev/termination-log");
     set_zero(one, "terminationMessagePolicy", "File");
     set(one, "resources", json!({}));
+    quantities::resources(one);
     for port in items(one, "ports") {
         set_zero(port, "protocol", "TCP");
     }
@@ -119,6 +122,22 @@ fn volume(one: &mut Map<String, Value>) {
             }
         }
     }
+    volume_sources(one);
+    if let Some(image) = one.get_mut("image").and_then(Value::as_object_mut) {
+        let policy = pull_policy(text(image, "reference"));
+        set_zero(image, "pullPolicy", policy);
+    }
+    let claim = one.get_mut("ephemeral").and_then(|e| e.get_mut("volumeClaimTemplate"));
+    if let Some(claim) = claim
+        && let Some(spec) = spec(claim)
+    {
+        set(spec, "volumeMode", "Filesystem");
+        quantities::resources(spec);
+    }
+}
+
+/// Defaults of the sources that Pods and PersistentVolumes share.
+pub(super) fn volume_sources(one: &mut Map<String, Value>) {
     let mut fill = |kind: &str, defaults: &[(&str, Value)]| {
         if let Some(source) = one.get_mut(kind).and_then(Value::as_object_mut) {
             for (key, value) in defaults {
@@ -139,16 +158,6 @@ fn volume(one: &mut Map<String, Value>) {
         ],
     );
     fill("scaleIO", &[("storageMode", json!("ThinProvisioned")), ("fsType", json!("xfs"))]);
-    if let Some(image) = one.get_mut("image").and_then(Value::as_object_mut) {
-        let policy = pull_policy(text(image, "reference"));
-        set_zero(image, "pullPolicy", policy);
-    }
-    let claim = one.get_mut("ephemeral").and_then(|e| e.get_mut("volumeClaimTemplate"));
-    if let Some(claim) = claim
-        && let Some(spec) = spec(claim)
-    {
-        set(spec, "volumeMode", "Filesystem");
-    }
 }
 
 fn field_refs(source: &mut Map<String, Value>) {
@@ -176,6 +185,7 @@ pub fn pod(object: &mut Value) {
             }
         }
     }
+    pod_level_pages(spec);
     pod_level_requests(spec);
 }
 
@@ -188,6 +198,23 @@ fn requests_from_limits(one: &mut Map<String, Value>) {
         for (name, limit) in limits {
             set(requests, &name, limit);
         }
+    }
+}
+
+/// Huge pages of a Pod with resources of its own: what its containers may use.
+fn pod_level_pages(spec: &mut Map<String, Value>) {
+    let Some(resources) = spec.get("resources").and_then(Value::as_object) else { return };
+    if is_empty(resources, "limits") && is_empty(resources, "requests") {
+        return;
+    }
+    let named = |field: &str, name: &str| resources.get(field).is_some_and(|amounts| amounts.get(name).is_some());
+    let pages: Vec<(String, String)> = semantics::resources::sum_container_limits(spec)
+        .into_iter()
+        .filter(|(name, _)| name.starts_with("hugepages-") && !named("limits", name) && !named("requests", name))
+        .collect();
+    let resources = spec.get_mut("resources").and_then(Value::as_object_mut);
+    if let (false, Some(limits)) = (pages.is_empty(), resources.and_then(|resources| child(resources, "limits"))) {
+        limits.extend(pages.into_iter().map(|(name, sum)| (name, json!(sum))));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{child, is_empty, items, pod_template_spec, set, set_zero, spec, text};
+use super::{child, is_empty, items, pod_template_spec, quantities, set, set_zero, spec, text};
 
 pub(super) fn apply(kind: &str, object: &mut Value) {
     match kind {
@@ -86,6 +86,7 @@ fn stateful_set(spec: &mut Map<String, Value>) {
         set_zero(claim, "kind", "PersistentVolumeClaim");
         if let Some(inner) = child(claim, "spec") {
             set(inner, "volumeMode", "Filesystem");
+            quantities::resources(inner);
         }
         if let Some(status) = child(claim, "status") {
             set_zero(status, "phase", "Pending");

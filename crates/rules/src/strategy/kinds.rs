@@ -23,6 +23,10 @@ enum Generation {
     SpecOrAnnotations,
     /// When anything but metadata and status changes.
     Content,
+    /// When anything but metadata and status changes, or the labels do.
+    ContentOrLabels,
+    /// When `spec` changes, but not set on create.
+    LaterSpec,
     /// Set on create, never raised.
     Once,
 }
@@ -123,11 +127,14 @@ impl KindStrategy {
         let spec = || !same(new.get("spec"), old.get("spec"));
         match self.generation {
             Generation::None | Generation::Once => false,
-            Generation::Spec => spec(),
+            Generation::Spec | Generation::LaterSpec => spec(),
             Generation::SpecOrAnnotations => {
                 spec() || !same(new.pointer("/metadata/annotations"), old.pointer("/metadata/annotations"))
             }
-            Generation::Content => {
+            Generation::ContentOrLabels if !same(new.pointer("/metadata/labels"), old.pointer("/metadata/labels")) => {
+                true
+            }
+            Generation::Content | Generation::ContentOrLabels => {
                 let content = |object: &Value| -> Map<String, Value> {
                     let map = object.as_object().into_iter().flatten();
                     map.filter(|(k, _)| !matches!(k.as_str(), "metadata" | "status" | "apiVersion" | "kind"))
@@ -180,7 +187,9 @@ fn generation(group: &str, kind: &str) -> Generation {
         | ("flowcontrol.apiserver.k8s.io", _)
         | ("resource.k8s.io", "ResourceSlice" | "DeviceClass")
         | ("apiextensions.k8s.io", _) => Generation::Spec,
-        ("admissionregistration.k8s.io", _) | ("discovery.k8s.io", _) | ("", "PodTemplate") => Generation::Content,
+        ("admissionregistration.k8s.io", _) | ("", "PodTemplate") => Generation::Content,
+        ("discovery.k8s.io", _) => Generation::ContentOrLabels,
+        ("storage.k8s.io", "CSIDriver") => Generation::LaterSpec,
         ("scheduling.k8s.io", "PriorityClass") => Generation::Once,
         _ => Generation::None,
     }
@@ -207,7 +216,7 @@ impl Strategy for KindStrategy {
             }
             defaults::apply(&self.gvk, object);
         }
-        if self.generation == Generation::None {
+        if matches!(self.generation, Generation::None | Generation::LaterSpec) {
             meta::metadata_mut(object).remove("generation");
         } else {
             meta::metadata_mut(object).insert("generation".into(), json!(1));

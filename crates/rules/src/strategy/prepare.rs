@@ -1,5 +1,8 @@
 //! What particular kinds do to an object before it is validated.
 
+mod claims;
+mod profiles;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use machinery::{GroupVersionKind, meta};
 use serde_json::{Map, Value, json};
@@ -14,10 +17,15 @@ pub(super) fn create(gvk: &GroupVersionKind, object: &mut Value, context: &Conte
         ("", "Secret") => string_data(object),
         ("", "ServiceAccount") => service_account(object),
         ("", "PersistentVolume") => object["status"]["lastPhaseTransitionTime"] = json!(context.now),
-        ("", "Event") => {}
+        ("", "PersistentVolumeClaim") => claims::data_sources(object),
+        ("", "Node") => node(object),
         ("batch", "Job") => job(object),
+        ("coordination.k8s.io", "Lease") => lease(object),
+        ("discovery.k8s.io", "EndpointSlice") => without_topology(object),
+        ("resource.k8s.io", "ResourceSlice") => taint_times(object, context),
         ("certificates.k8s.io", "CertificateSigningRequest") => signing_request(object, context),
         ("apps", "DaemonSet") => template_generation(object, 1),
+        ("apps", "StatefulSet") => set_at_once(object),
         _ => {}
     }
 }
@@ -44,6 +52,24 @@ pub(super) fn update(
             }
         }
         ("", "ServiceAccount", "") => service_account(new),
+        ("", "PersistentVolumeClaim", "") => claims::data_sources(new),
+        ("", "PersistentVolume", "status") => volume_status(new, old, context),
+        ("apps", "Deployment", "status") => keep_at(new, old, "metadata", "labels"),
+        ("apps", "StatefulSet", "") => set_at_once(new),
+        ("coordination.k8s.io", "Lease", "") => lease(new),
+        ("discovery.k8s.io", "EndpointSlice", "") if new.get("endpoints") != old.get("endpoints") => {
+            without_topology(new);
+        }
+        ("resource.k8s.io", "ResourceSlice", "") => taint_times(new, context),
+        ("resource.k8s.io", "ResourceClaim", "status") => {
+            keep_metadata(new, old);
+            claims::devices_of_allocation(new);
+        }
+        ("storage.k8s.io", "VolumeAttachment", "status")
+        | ("networking.k8s.io", "ServiceCIDR", "status")
+        | ("admissionregistration.k8s.io" | "flowcontrol.apiserver.k8s.io" | "apiextensions.k8s.io", _, "status") => {
+            keep_metadata(new, old);
+        }
         ("apps", "DaemonSet", "") => {
             let current = template_generation_of(old);
             let changed = new.pointer("/spec/template") != old.pointer("/spec/template");
@@ -54,7 +80,10 @@ pub(super) fn update(
             keep(new, old, "status");
         }
         ("certificates.k8s.io", "CertificateSigningRequest", "approval") => approval(new, old, context),
-        ("certificates.k8s.io", "CertificateSigningRequest", "status") => stamp_conditions(new, old, context),
+        ("certificates.k8s.io", "CertificateSigningRequest", "status") => {
+            keep_decisions(new, old);
+            stamp_conditions(new, old, context);
+        }
         _ => {}
     }
 }
@@ -91,6 +120,15 @@ fn only(new: &mut Value, old: &Value, fields: &[&str]) {
     *new = merged;
 }
 
+/// Metadata are those of the stored object but for what the request is made with.
+fn keep_metadata(new: &mut Value, old: &Value) {
+    let mut kept = json!({"metadata": old.get("metadata").cloned().unwrap_or_default()});
+    take_identity(&mut kept, new);
+    if let (Some(map), Some(metadata)) = (new.as_object_mut(), kept.get("metadata")) {
+        map.insert("metadata".into(), metadata.clone());
+    }
+}
+
 /// The resourceVersion and managedFields of the request stay.
 fn take_identity(merged: &mut Value, new: &Value) {
     for field in ["resourceVersion", "managedFields"] {
@@ -112,6 +150,66 @@ fn pod(object: &mut Value) {
     }
     object["status"] = status;
     label_keys(object);
+    profiles::from_annotations(object);
+}
+
+fn node(object: &mut Value) {
+    for (outer, field) in [("spec", "configSource"), ("status", "config")] {
+        if let Some(map) = object.get_mut(outer).and_then(Value::as_object_mut) {
+            map.remove(field);
+        }
+    }
+}
+
+/// Fields of Leases that only coordinated leader election has.
+fn lease(object: &mut Value) {
+    if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
+        spec.remove("strategy");
+        spec.remove("preferredHolder");
+    }
+}
+
+/// StatefulSets update one Pod at a time.
+fn set_at_once(object: &mut Value) {
+    let rolling = object.pointer_mut("/spec/updateStrategy/rollingUpdate").and_then(Value::as_object_mut);
+    if let Some(rolling) = rolling {
+        rolling.remove("maxUnavailable");
+    }
+}
+
+/// A field of an older version of EndpointSlices.
+fn without_topology(object: &mut Value) {
+    let endpoints = object.get_mut("endpoints").and_then(Value::as_array_mut).into_iter().flatten();
+    for endpoint in endpoints.filter_map(Value::as_object_mut) {
+        endpoint.remove("deprecatedTopology");
+    }
+}
+
+/// New taints of devices begin now.
+fn taint_times(object: &mut Value, context: &Context<'_>) {
+    let devices = object.pointer_mut("/spec/devices").and_then(Value::as_array_mut).into_iter().flatten();
+    for taint in devices.filter_map(|device| device.get_mut("taints")).filter_map(Value::as_array_mut).flatten() {
+        if let Some(taint) = taint.as_object_mut().filter(|t| t.get("timeAdded").is_none_or(Value::is_null)) {
+            taint.insert("timeAdded".into(), json!(context.now));
+        }
+    }
+}
+
+/// The time of the last change of phase.
+fn volume_status(new: &mut Value, old: &Value, context: &Context<'_>) {
+    let time = "lastPhaseTransitionTime";
+    let of = |object: &Value, field: &str| object.get("status").and_then(|status| status.get(field)).cloned();
+    let (sent, stored) = (of(new, time).filter(|t| !t.is_null()), of(old, time));
+    let moved = of(new, "phase") != of(old, "phase");
+    let wanted = match (moved, sent) {
+        (true, sent) if sent.is_none() || sent == stored => Some(json!(context.now)),
+        (_, None) => stored,
+        (_, sent) => sent,
+    };
+    let status = meta::object_mut(meta::object_mut(new).entry("status").or_insert_with(|| json!({})));
+    if let Some(wanted) = wanted {
+        status.insert(time.into(), wanted);
+    }
 }
 
 /// `matchLabelKeys` of affinity terms and spread constraints become requirements on the Pod's own values.
@@ -171,6 +269,30 @@ fn pod_status(new: &mut Value, old: &Value) {
         let sent = status.get("qosClass").and_then(Value::as_str).unwrap_or("");
         if sent.is_empty() {
             status.insert("qosClass".into(), class);
+        }
+    }
+    observed_generation(new, old);
+}
+
+/// What a status says of the generation it was made for stays until a newer one is told.
+fn observed_generation(new: &mut Value, old: &Value) {
+    let unset = |holder: &Value| holder.get("observedGeneration").and_then(Value::as_i64).unwrap_or(0) == 0;
+    let stored = old.get("status").cloned().unwrap_or_default();
+    let Some(status) = new.get_mut("status") else { return };
+    let take = |holder: &mut Value, from: &Value| {
+        if let (true, Some(value), Some(map)) = (!unset(from), from.get("observedGeneration"), holder.as_object_mut()) {
+            map.insert("observedGeneration".into(), value.clone());
+        }
+    };
+    if unset(status) {
+        take(status, &stored);
+    }
+    let known = stored.get("conditions").and_then(Value::as_array).cloned().unwrap_or_default();
+    for condition in status.get_mut("conditions").and_then(Value::as_array_mut).into_iter().flatten() {
+        if unset(condition)
+            && let Some(before) = known.iter().find(|before| before["type"] == condition["type"])
+        {
+            take(condition, before);
         }
     }
 }
@@ -290,6 +412,21 @@ fn approval(new: &mut Value, old: &Value, context: &Context<'_>) {
         None => status.remove("conditions"),
     };
     stamp_conditions(new, old, context);
+}
+
+/// Approval and denial are made through their own subresource: the status keeps those that are stored.
+fn keep_decisions(new: &mut Value, old: &Value) {
+    let decides = |condition: &Value| matches!(condition["type"].as_str(), Some("Approved" | "Denied"));
+    let stored = old.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
+    let stored: Vec<Value> = stored.into_iter().filter(decides).collect();
+    let Some(sent) = new.pointer_mut("/status/conditions").and_then(Value::as_array_mut) else { return };
+    let places: Vec<usize> = (0..sent.len()).filter(|at| decides(&sent[*at])).collect();
+    if places.len() != stored.len() {
+        return;
+    }
+    for (place, condition) in places.into_iter().zip(stored) {
+        sent[place] = condition;
+    }
 }
 
 /// Fills the times of conditions.

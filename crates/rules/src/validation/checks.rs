@@ -9,7 +9,7 @@ use machinery::{
 };
 use serde_json::{Value, json};
 
-use super::read::{list, number, pairs, present, same, text};
+use super::read::{list, number, present, same, text};
 
 pub(super) const IMMUTABLE: &str = "field is immutable";
 pub(super) const NEGATIVE: &str = "must be greater than or equal to 0";
@@ -171,7 +171,7 @@ pub(super) fn immutable(new: &Value, old: &Value, fields: &[&str], path: &Path, 
 }
 
 /// An address as lenient parsers read it: leading zeros of IPv4 parts are dropped.
-pub(super) fn lenient_ip(text: &str) -> Option<IpAddr> {
+pub(crate) fn lenient_ip(text: &str) -> Option<IpAddr> {
     let trimmed = || {
         let parts = text.split('.').map(|part| match part.trim_start_matches('0') {
             "" if !part.is_empty() => "0",
@@ -204,7 +204,7 @@ pub(super) fn ip(text: &str, path: &Path, errors: &mut ErrorList) -> Option<IpAd
 }
 
 /// The address and prefix length of a CIDR.
-pub(super) fn lenient_cidr(text: &str) -> Option<(IpAddr, u8)> {
+pub(crate) fn lenient_cidr(text: &str) -> Option<(IpAddr, u8)> {
     let (address, length) = text.split_once('/')?;
     let address = lenient_ip(address)?;
     if length.is_empty() || length.len() > 4 || !length.bytes().all(|b| b.is_ascii_digit()) {
@@ -407,15 +407,6 @@ pub(super) fn resource_amount(name: &str, value: &Value, path: &Path, errors: &m
     let whole = INTEGER.contains(&name) || is_extended(name);
     if whole && amount.milli_value() % 1000 != 0 {
         errors.invalid(path, &shown, "must be an integer");
-    }
-}
-
-/// Checks a map of resources to amounts as nodes and claims report them.
-pub(super) fn resource_list(value: &Value, field: &str, path: &Path, errors: &mut ErrorList) {
-    for (name, amount) in pairs(value, field) {
-        let path = path.child(field).key(name);
-        resource_name(name, &path, errors);
-        resource_amount(name, amount, &path, errors);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Namespace, Node, ServiceAccount's neighbours: what the core group says of them.
+//! Namespace, Node, Endpoints and ControllerRevision.
 
 use std::collections::HashSet;
 
@@ -9,8 +9,8 @@ use machinery::{
 use serde_json::{Value, json};
 
 use super::{
-    checks::{choice, cidr, endpoint_ip, ip, resource_list},
-    read::{list, present, same, text},
+    checks::{choice, cidr, endpoint_ip, ip, resource_amount},
+    read::{list, pairs, present, same, text},
     spec_path,
 };
 
@@ -50,8 +50,11 @@ pub(super) fn node(object: &Value, errors: &mut ErrorList) {
 
 fn node_resources(status: &Value, errors: &mut ErrorList) {
     let path = Path::new("status");
-    resource_list(status, "capacity", &path, errors);
-    resource_list(status, "allocatable", &path, errors);
+    for field in ["capacity", "allocatable"] {
+        for (name, amount) in pairs(status, field) {
+            resource_amount(name, amount, &path.child(field).child(name), errors);
+        }
+    }
 }
 
 /// Checks what may not change of a stored Node.

@@ -32,6 +32,8 @@ use machinery::{
 };
 use serde_json::Value;
 
+pub(crate) use self::checks::{lenient_cidr, lenient_ip};
+
 /// Checks a new object.
 pub fn create(gvk: &GroupVersionKind, object: &Value) -> ErrorList {
     let mut errors = valid(gvk, object);
