@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cri::PodView;
 use crate::metrics::METRICS;
 use crate::node::machine;
-use crate::platform::CgroupLimits;
+use crate::platform::{CgroupLimits, CgroupName};
 use crate::pleg::Pleg;
 use crate::pods::resources::Qos;
 use crate::services::Services;
@@ -104,6 +104,14 @@ fn write_groups(services: &Services, workers: &Workers) -> std::io::Result<()> {
         CgroupLimits::default()
     };
     services.platform.apply_cgroup(root, &limits)?;
+    for (what, name, reserved) in [
+        ("system-reserved", &services.config.system_reserved_cgroup, &services.config.system_reserved),
+        ("kube-reserved", &services.config.kube_reserved_cgroup, &services.config.kube_reserved),
+    ] {
+        if services.config.enforce_node_allocatable.iter().any(|one| one == what) {
+            services.platform.apply_cgroup(&CgroupName::parse(name), &machine::reserved_limits(reserved))?;
+        }
+    }
     let all = workers.all();
     for (qos, name) in [(Qos::Burstable, "burstable"), (Qos::BestEffort, "besteffort")] {
         let limits = qos_limits(qos, all.iter().map(|summary| &*summary.pod));

@@ -11,6 +11,7 @@ use runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::Allowlist;
 use crate::api::{AccessError, AccessSettings, ApiAccess, ApiSink, ApiSource, Mirrors, Ready, Reconnect, StatusWriter};
 use crate::backoff::BackOff;
 use crate::certificates::Purpose;
@@ -37,7 +38,7 @@ use crate::server::{self, Access, Heartbeat, Pages, Server, ServerError};
 use crate::services::Services;
 use crate::sources::{Desired, FileSource, Snapshot, SourceName, UrlSource};
 use crate::spec::Settings;
-use crate::startup::{cgroup_driver, check_machine, make_directories};
+use crate::startup::{self, cgroup_driver, check_machine, make_directories};
 use crate::stats::Stats;
 use crate::status::StatusStore;
 use crate::volumes::Volumes;
@@ -121,6 +122,8 @@ impl Kubelet {
         }
         let config = Arc::new(loaded.config);
         METRICS.register_in(&runtime.registry)?;
+        runtime::metrics::feature_gates(&runtime.registry, &config::gates(&config))?;
+        startup::process(&flags, &config, runtime)?;
         let images_endpoint = match config.image_service_endpoint.as_str() {
             "" => config.container_runtime_endpoint.as_str(),
             endpoint => endpoint,
@@ -132,6 +135,7 @@ impl Kubelet {
         let driver = cgroup_driver(&cri, &config).await.map_err(runtime_failed("cgroup driver"))?;
         let platform: Arc<dyn Platform> = Arc::new(Linux::detect(driver));
         check_machine(&config, &*platform)?;
+        startup::own_group(&config, &*platform)?;
         let name = machine::node_name(flags.hostname_override.as_deref());
         let access = match &flags.kubeconfig {
             Some(path) => Some(ApiAccess::open(access_settings(path, &flags, &config, &name, runtime)?).await?),
@@ -139,6 +143,9 @@ impl Kubelet {
         };
         let paths = Paths::new(&flags.root_dir, &config.pod_logs_dir, "/var/log/containers");
         make_directories(&paths, &*platform)?;
+        if access.is_none() && !config.pod_cidr.is_empty() {
+            cri.update_runtime_config(&config.pod_cidr).await.map_err(runtime_failed("address range"))?;
+        }
         let parts = Parts { config, cri, version, platform, paths, driver, name };
         let kubelet = assemble(flags, parts, access.as_ref(), runtime);
         if let Some(access) = access {
@@ -166,6 +173,9 @@ impl Kubelet {
             self.start_api(api, &deliveries);
         }
         self.start_runtime_watch();
+        if services.config.make_iptables_util_chains {
+            self.spawn("iptables chains", crate::net::chains::keep(Arc::clone(services), self.stop()));
+        }
         self.spawn("garbage collection", Arc::clone(&self.gc).run(self.stop()));
         self.spawn("log rotation", crate::logs::monitor::run(Arc::clone(&self.services), self.stop()));
         self.spawn("eviction", self.evictor()?.run(self.stop()));
@@ -387,7 +397,8 @@ fn assemble(flags: KubeletFlags, parts: Parts, access: Option<&ApiAccess>, runti
     let sink: Arc<dyn EventSink> = match access {
         Some(access) => {
             let stop = runtime.shutdown.clone();
-            Arc::new(ApiSink::start(access.client().clone(), &name, access.ready(), stop))
+            let limits = (config.event_record_qps, config.event_burst);
+            Arc::new(ApiSink::start(access.client().clone(), &name, limits, access.ready(), stop))
         }
         None => Arc::new(LogSink),
     };
@@ -395,6 +406,7 @@ fn assemble(flags: KubeletFlags, parts: Parts, access: Option<&ApiAccess>, runti
     let mut settings = Settings::new(&config, driver, platform.cgroup_version() == CgroupVersion::V2);
     settings.huge_pages = machine::huge_page_sizes();
     settings.swap_capacity = machine::swap_bytes();
+    let sysctls = Allowlist::new(&config.allowed_unsafe_sysctls);
     let registry_files = vec![paths.root().join("config.json")];
     let cell: Arc<OnceLock<std::sync::Weak<Workers>>> = Arc::default();
     let wake = {
@@ -421,6 +433,7 @@ fn assemble(flags: KubeletFlags, parts: Parts, access: Option<&ApiAccess>, runti
         settings,
         facts,
         pressure: SharedPressure::default(),
+        sysctls,
         objects,
         events,
         started,
@@ -435,7 +448,7 @@ fn assemble(flags: KubeletFlags, parts: Parts, access: Option<&ApiAccess>, runti
         reconnect: access.reconnect(),
         mirrors: Mirrors::new(access.client().clone(), &name),
     });
-    let stats = Stats::new(Arc::clone(&services), Arc::clone(&workers));
+    let stats = Stats::new(Arc::clone(&services), Arc::clone(&workers), &flags.runtime_cgroups);
     let images =
         ImageGc::new(Arc::clone(&services), Arc::clone(&workers), Arc::clone(&stats), image_policy(&services.config));
     let policy = ContainerPolicy {

@@ -2,6 +2,7 @@
 //!
 //! One task per Pod (`workers`) owns what is wanted and what was seen of it; everything else is a service it calls.
 
+pub mod admission;
 pub mod api;
 pub mod backoff;
 pub mod certificates;
@@ -26,6 +27,7 @@ pub mod platform;
 pub mod pleg;
 pub mod pods;
 pub mod probes;
+mod rate;
 pub mod runtime_health;
 pub mod server;
 pub mod services;

@@ -40,7 +40,6 @@ pub struct KubeletFlags {
     pub node_labels: BTreeMap<String, String>,
     pub runtime_cgroups: String,
     pub lock_file: Option<PathBuf>,
-    pub exit_on_lock_contention: bool,
     pub ignore_eviction_in_allocatable: bool,
     pub minimum_container_ttl: std::time::Duration,
     pub maximum_dead_containers_per_container: i32,
@@ -256,7 +255,6 @@ impl Args for KubeletFlags {
             .arg(text("node-labels", "Labels to add when registering the node in the cluster."))
             .arg(text("runtime-cgroups", "Optional absolute name of cgroups to create and run the runtime in.").default_value(""))
             .arg(text("lock-file", "The path to file for kubelet to use as a lock file."))
-            .arg(flag("exit-on-lock-contention").help("Whether kubelet should exit upon lock-file contention."))
             .arg(flag("experimental-allocatable-ignore-eviction").help("When set to true, Hard Eviction Thresholds will be ignored while calculating Node Allocatable."))
             .arg(text("minimum-container-ttl-duration", "Minimum age for a finished container before it is garbage collected.").default_value("0s"))
             .arg(text("maximum-dead-containers-per-container", "Maximum number of old instances to retain per container.").default_value("1"))
@@ -318,7 +316,6 @@ fn read(matches: &ArgMatches) -> Result<KubeletFlags, OptionError> {
         node_labels: pairs("node-labels", &labels, '=')?,
         runtime_cgroups: text("runtime-cgroups").unwrap_or_default(),
         lock_file: path("lock-file"),
-        exit_on_lock_contention: switch("exit-on-lock-contention")?,
         ignore_eviction_in_allocatable: switch("experimental-allocatable-ignore-eviction")?,
         minimum_container_ttl: ttl.0,
         maximum_dead_containers_per_container: number("maximum-dead-containers-per-container")?,

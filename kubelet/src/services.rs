@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::admission::Allowlist;
 use crate::backoff::BackOff;
 use crate::config::KubeletConfiguration;
 use crate::cri::Cri;
@@ -44,6 +45,8 @@ pub struct Services {
     pub facts: SharedFacts,
     /// What is short on the node.
     pub pressure: SharedPressure,
+    /// Kernel parameters that Pods may set.
+    pub sysctls: Allowlist,
     /// API objects.
     pub objects: Arc<dyn Objects>,
     /// Events.

@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
+use runtime::Runtime;
+use serde_json::Value;
+
 use crate::config::KubeletConfiguration;
 use crate::cri::{Cri, CriError, v1};
 use crate::kubelet::KubeletError;
+use crate::options::KubeletFlags;
 use crate::paths::Paths;
-use crate::platform::{CgroupDriver, CgroupVersion, Platform};
+use crate::platform::{CgroupDriver, CgroupVersion, Platform, tuning};
 
 const DRIVER_TRIES: u32 = 3;
 
@@ -36,6 +40,39 @@ pub(crate) async fn cgroup_driver(cri: &Cri, config: &KubeletConfiguration) -> R
         }
     }
     last.map_or(Ok(configured), Err)
+}
+
+/// Settings of the process itself.
+pub(crate) fn process(
+    flags: &KubeletFlags,
+    config: &KubeletConfiguration,
+    runtime: &Runtime,
+) -> Result<(), KubeletError> {
+    if let Some(path) = &flags.lock_file {
+        tracing::info!(path = %path.display(), "acquiring file lock");
+        tuning::lock(path).map_err(|source| KubeletError::Files { path: path.clone(), source })?;
+    }
+    if !runtime.given("v")
+        && let Some(verbosity) = config.logging.get("verbosity").and_then(Value::as_i64)
+    {
+        runtime::logging::set_verbosity(i32::try_from(verbosity).unwrap_or(i32::MAX));
+    }
+    if let Err(error) = tuning::set_oom_score(config.oom_score_adj) {
+        tracing::error!(%error, "failed to apply OOM adjustment");
+    }
+    if let Err(error) = tuning::set_max_open_files(u64::try_from(config.max_open_files).unwrap_or(0)) {
+        tracing::error!(%error, "failed to set the number of open files");
+    }
+    tuning::kernel(config.protect_kernel_defaults).map_err(KubeletError::Machine)
+}
+
+/// Moves the kubelet into the control group that it shall be in.
+pub(crate) fn own_group(config: &KubeletConfiguration, platform: &dyn Platform) -> Result<(), KubeletError> {
+    let path = &config.kubelet_cgroups;
+    if path.is_empty() {
+        return Ok(());
+    }
+    platform.join_cgroup(path).map_err(|source| KubeletError::Files { path: path.into(), source })
 }
 
 /// Refuses machines that the configuration does not want.

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Ready, limited};
 use crate::events::{Event, EventSink};
+use crate::rate::Rate;
 
 const QUEUE: usize = 1000;
 const REMEMBERED: usize = 4096;
@@ -35,11 +36,12 @@ impl EventSink for ApiSink {
 }
 
 impl ApiSink {
-    /// A sink whose events are written, from `ready` on, by a task that ends with `stop`.
-    pub fn start(client: Client, node: &str, mut ready: Ready, stop: CancellationToken) -> Self {
+    /// A sink whose events are written, from `ready` on, by a task that ends with `stop`. `limits`: events a second on
+    /// average, zero for no limit, and at once.
+    pub fn start(client: Client, node: &str, limits: (i32, i32), mut ready: Ready, stop: CancellationToken) -> Self {
         let (queue, events) = mpsc::channel(QUEUE);
         let source = EventSource { component: Some("kubelet".to_owned()), host: Some(node.to_owned()) };
-        let writer = Writer { client, source, known: HashMap::new() };
+        let writer = Writer { client, source, known: HashMap::new(), rate: Rate::new(limits.0, limits.1) };
         tokio::spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -60,6 +62,7 @@ struct Writer {
     client: Client,
     source: EventSource,
     known: HashMap<String, Known>,
+    rate: Rate,
 }
 
 impl Writer {
@@ -70,6 +73,7 @@ impl Writer {
                 event = events.recv() => event,
             };
             let Some(event) = event else { return };
+            self.rate.wait().await;
             self.write(event).await;
         }
     }

@@ -1,12 +1,12 @@
 //! Reading the configuration file, its drop-ins, and command-line overrides.
 
-use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 
+use runtime::config_file;
 use serde_json::{Map, Value};
 
-use super::{API_VERSION, KIND, KubeletConfiguration, Span, default_eviction_hard};
+use super::validate::validate;
+use super::{API_VERSION, KIND, KubeletConfiguration, default_eviction_hard};
 
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -43,18 +43,13 @@ pub struct Loaded {
 
 /// Merges file, drop-ins and overrides (values of explicit flags), in that order.
 pub fn load(file: Option<&Path>, directory: Option<&Path>, overrides: Value) -> Result<Loaded, ConfigError> {
-    let mut merged = match file {
-        Some(path) => document(path)?,
-        None => Value::Object(Map::new()),
-    };
+    let mut merged = Value::Object(Map::new());
     let mut warnings = Vec::new();
-    if let Some(path) = file {
-        warnings.extend(unknown_fields(&merged, path));
-        absolute_paths(&mut merged, path);
-    }
-    for path in directory.map(drop_ins).transpose()?.unwrap_or_default() {
-        let patch = document(&path)?;
-        warnings.extend(unknown_fields(&patch, &path));
+    let drop_ins = directory.map(drop_ins).transpose()?.unwrap_or_default();
+    for path in file.iter().copied().chain(drop_ins.iter().map(PathBuf::as_path)) {
+        let (mut patch, odd) = document(path)?;
+        warnings.extend(odd);
+        absolute_paths(&mut patch, path);
         merge(&mut merged, patch);
     }
     merge(&mut merged, overrides);
@@ -70,24 +65,35 @@ pub fn load(file: Option<&Path>, directory: Option<&Path>, overrides: Value) -> 
             config.eviction_hard.entry(signal).or_insert(value);
         }
     }
-    validate(&config)?;
+    let problems = validate(&config);
+    if !problems.is_empty() {
+        return Err(ConfigError::Invalid(problems.join(", ")));
+    }
+    reserve_cpus(&mut config);
     Ok(Loaded { config, warnings })
 }
 
-fn document(path: &Path) -> Result<Value, ConfigError> {
+/// A configuration document, and what is odd about it.
+fn document(path: &Path) -> Result<(Value, Vec<String>), ConfigError> {
     let fail = |error: String| ConfigError::Decode { path: path.to_owned(), error };
-    let text = fs::read_to_string(path)
-        .map_err(|error| ConfigError::Read { path: path.to_owned(), error: error.to_string() })?;
+    let text = config_file::read(path)
+        .map_err(|error| ConfigError::Read { path: path.to_owned(), error: util::chain(&error).to_string() })?;
     if text.trim().is_empty() {
         return Err(fail(format!("kubelet config file {:?} was empty", path.display())));
     }
-    let value: Value = serde_yaml::from_str(&text).map_err(|error| fail(error.to_string()))?;
+    let (value, problems) = machinery::decode::decode_yaml(text.as_bytes()).map_err(|error| fail(error.to_string()))?;
     let field = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     if field("kind") != KIND || field("apiVersion") != API_VERSION {
         let found = format!("no kind {:?} is registered for version {:?}", field("kind"), field("apiVersion"));
         return Err(fail(found));
     }
-    Ok(value)
+    let lenient = |problem: String| format!("{problem} in {}, using lenient decoding", path.display());
+    let mut odd: Vec<String> = problems.strict_text().map(lenient).into_iter().collect();
+    let known = serde_json::to_value(KubeletConfiguration::default()).unwrap_or_default();
+    let mut unknown = Vec::new();
+    unknown_fields("", &value, &known, &mut unknown);
+    odd.extend(unknown.into_iter().map(|field| lenient(format!("unknown field {field:?}"))));
+    Ok((value, odd))
 }
 
 /// `*.conf` below a directory in the order of their paths.
@@ -119,16 +125,34 @@ fn merge(target: &mut Value, patch: Value) {
     }
 }
 
-fn unknown_fields(document: &Value, path: &Path) -> Vec<String> {
-    let known = serde_json::to_value(KubeletConfiguration::default()).unwrap_or_default();
-    let optional = ["singleProcessOOMKill", "maxParallelImagePulls", "userNamespaces"];
-    let known: BTreeSet<&str> =
-        known.as_object().into_iter().flatten().map(|(key, _)| key.as_str()).chain(optional).collect();
-    let found = document.as_object().into_iter().flatten().map(|(key, _)| key.as_str());
-    found
-        .filter(|key| !known.contains(key))
-        .map(|key| format!("unknown field {key:?} in {}, using lenient decoding", path.display()))
-        .collect()
+/// Fields that are absent from the default configuration.
+const OPTIONAL: [&str; 3] = ["singleProcessOOMKill", "maxParallelImagePulls", "userNamespaces"];
+/// Fields whose keys are names of their own.
+const OPEN: [&str; 12] = [
+    "staticPodURLHeader",
+    "cpuManagerPolicyOptions",
+    "topologyManagerPolicyOptions",
+    "qosReserved",
+    "evictionHard",
+    "evictionSoft",
+    "evictionSoftGracePeriod",
+    "evictionMinimumReclaim",
+    "featureGates",
+    "systemReserved",
+    "kubeReserved",
+    "logging",
+];
+
+fn unknown_fields(prefix: &str, document: &Value, known: &Value, found: &mut Vec<String>) {
+    let (Some(document), Some(known)) = (document.as_object(), known.as_object()) else { return };
+    for (key, value) in document {
+        match known.get(key) {
+            Some(_) if OPEN.contains(&key.as_str()) => {}
+            Some(inner) => unknown_fields(&format!("{prefix}{key}."), value, inner, found),
+            None if prefix.is_empty() && OPTIONAL.contains(&key.as_str()) => {}
+            None => found.push(format!("{prefix}{key}")),
+        }
+    }
 }
 
 const PATH_FIELDS: [&str; 4] = ["staticPodPath", "tlsCertFile", "tlsPrivateKeyFile", "resolvConf"];
@@ -151,48 +175,10 @@ fn absolute_paths(document: &mut Value, file: &Path) {
     }
 }
 
-fn validate(config: &KubeletConfiguration) -> Result<(), ConfigError> {
-    let mut problems = Vec::new();
-    let mut check = |ok: bool, text: String| {
-        if !ok {
-            problems.push(text);
-        }
-    };
-    let percent = |value: i32| (0..=100).contains(&value);
-    let (high, low) = (config.image_gc_high_threshold_percent, config.image_gc_low_threshold_percent);
-    check(
-        percent(high),
-        format!("imageGCHighThresholdPercent (--image-gc-high-threshold) {high} must be between 0 and 100, inclusive"),
-    );
-    check(
-        percent(low) && low < high,
-        format!(
-            "imageGCLowThresholdPercent (--image-gc-low-threshold) {low} must be less than imageGCHighThresholdPercent (--image-gc-high-threshold) {high}"
-        ),
-    );
-    check(config.max_pods >= 0, format!("maxPods (--max-pods) {} must not be a negative number", config.max_pods));
-    check(config.node_lease_duration_seconds > 0, "nodeLeaseDurationSeconds must be greater than 0".to_owned());
-    check(
-        matches!(config.cgroup_driver.as_str(), "cgroupfs" | "systemd"),
-        format!("cgroupDriver (--cgroup-driver) {:?} must be cgroupfs or systemd", config.cgroup_driver),
-    );
-    check(
-        matches!(config.authorization.mode.as_str(), "AlwaysAllow" | "Webhook"),
-        format!("authorization.mode {:?} must be AlwaysAllow or Webhook", config.authorization.mode),
-    );
-    check(
-        config.container_log_max_files >= 2,
-        format!("containerLogMaxFiles must be greater than 1, got {}", config.container_log_max_files),
-    );
-    let restart = config.crash_loop_back_off.max_container_restart_period;
-    check(
-        (Span::seconds(1)..=Span::seconds(300)).contains(&restart),
-        "crashLoopBackOff.maxContainerRestartPeriod must be between 1s and 300s".to_owned(),
-    );
-    check(
-        config.max_parallel_image_pulls.is_none_or(|n| n >= 1 && (n == 1 || !config.serialize_image_pulls)),
-        "maxParallelImagePulls cannot be larger than 1 unless SerializeImagePulls (--serialize-image-pulls) is false"
-            .to_owned(),
-    );
-    if problems.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(problems.join(", "))) }
+/// Cpus that are reserved by number are reserved by count, instead of what is reserved otherwise.
+fn reserve_cpus(config: &mut KubeletConfiguration) {
+    if let Some(count) = super::validate::cpu_count(&config.reserved_system_cpus).filter(|count| *count > 0) {
+        config.kube_reserved.remove("cpu");
+        config.system_reserved.insert("cpu".to_owned(), count.to_string());
+    }
 }

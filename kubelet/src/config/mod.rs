@@ -3,10 +3,12 @@
 mod load;
 mod span;
 mod types;
+mod validate;
 
 pub use load::{ConfigError, Loaded, load};
 pub use span::Span;
 pub use types::*;
+pub use validate::gates;
 
 #[cfg(test)]
 mod tests;

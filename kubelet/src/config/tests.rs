@@ -11,13 +11,13 @@ fn drop_ins_merge_and_flags_win() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("config.yaml");
     let head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
-    fs::write(&file, format!("{head}maxPods: 50\nstaticPodPath: manifests\nfeatureGates: {{A: true}}\nodd: 1\n"))
+    fs::write(&file, format!("{head}maxPods: 50\nstaticPodPath: manifests\nfeatureGates: {{NodeSwap: true}}\nodd: 1\n"))
         .unwrap();
     let conf = dir.path().join("d");
     fs::create_dir_all(conf.join("sub")).unwrap();
     fs::write(
         conf.join("10-a.conf"),
-        format!("{head}maxPods: 60\nclusterDNS: [10.0.0.1]\nfeatureGates: {{B: false}}\n"),
+        format!("{head}maxPods: 60\nclusterDNS: [10.0.0.1]\nfeatureGates: {{PodHostIPs: true}}\n"),
     )
     .unwrap();
     fs::write(conf.join("sub/20.conf"), format!("{head}clusterDNS: [10.0.0.2]\n")).unwrap();
@@ -54,4 +54,51 @@ fn report_frequency_follows_an_explicit_update_frequency() {
 fn values_out_of_range_are_named() {
     let error = load(None, None, json!({ "imageGCHighThresholdPercent": 101 })).unwrap_err().to_string();
     assert!(error.contains("--image-gc-high-threshold"), "{error}");
+}
+
+#[test]
+fn what_cannot_be_done_is_refused() {
+    for (change, named) in [
+        (json!({ "cpuManagerPolicy": "static" }), "cpuManagerPolicy"),
+        (json!({ "memoryManagerPolicy": "Static" }), "memoryManagerPolicy"),
+        (json!({ "topologyManagerPolicy": "restricted" }), "topologyManagerPolicy"),
+        (json!({ "shutdownGracePeriod": "30s" }), "shutdownGracePeriod"),
+        (json!({ "runOnce": true }), "runOnce"),
+        (json!({ "tracing": { "samplingRatePerMillion": 1 } }), "tracing"),
+        (json!({ "systemCgroups": "/system" }), "systemCgroups"),
+        (json!({ "featureGates": { "Unheard": true } }), "Unheard"),
+        (json!({ "featureGates": { "NodeSwap": false } }), "NodeSwap"),
+        (json!({ "evictionHard": { "memory.free": "1Gi" } }), "memory.free"),
+        (json!({ "tlsMinVersion": "VersionTLS99" }), "VersionTLS99"),
+        (json!({ "hairpinMode": "odd" }), "hairpinMode"),
+        (json!({ "enforceNodeAllocatable": ["system-reserved"] }), "systemReservedCgroup"),
+        (json!({ "enforceNodeAllocatable": ["all"] }), "\"all\""),
+        (json!({ "reservedSystemCPUs": "3-1" }), "reservedSystemCPUs"),
+        (json!({ "imagePullCredentialsVerificationPolicy": "AlwaysVerify" }), "imagePullCredentialsVerificationPolicy"),
+        (json!({ "logging": { "format": "json" } }), "--logging-format"),
+        (json!({ "configMapAndSecretChangeDetectionStrategy": "Get" }), "ChangeDetectionStrategy"),
+    ] {
+        let error = load(None, None, change.clone()).expect_err(named).to_string();
+        assert!(error.contains(named), "{change}: {error}");
+    }
+}
+
+#[test]
+fn reserved_cpus_are_counted() {
+    let patch = json!({ "reservedSystemCPUs": "0-1,4", "kubeReserved": { "cpu": "100m", "memory": "1Gi" } });
+    let config = load(None, None, patch).unwrap().config;
+    assert_eq!(config.system_reserved["cpu"], "3");
+    assert_eq!(config.kube_reserved.keys().collect::<Vec<_>>(), ["memory"]);
+}
+
+#[test]
+fn oddities_are_told_and_survived() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.yaml");
+    let head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
+    fs::write(&file, format!("{head}maxPods: 1\nmaxPods: 2\nauthentication: {{x509: {{file: a}}}}\n")).unwrap();
+    let loaded = load(Some(&file), None, json!({})).unwrap();
+    assert_eq!(loaded.config.max_pods, 2);
+    assert_eq!(loaded.warnings.len(), 2, "{:?}", loaded.warnings);
+    assert!(loaded.warnings[0].contains("maxPods") && loaded.warnings[1].contains("authentication.x509.file"));
 }

@@ -2,20 +2,12 @@
 
 use k8s_openapi::api::core::v1::{Pod, Toleration};
 
+use crate::admission::Refusal;
 use crate::node::status::Pressure;
 use crate::pods;
 use crate::pods::resources::{Qos, qos};
 
 const MEMORY_TAINT: &str = "node.kubernetes.io/memory-pressure";
-
-/// Why a Pod is not run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// Reason of status and event.
-    pub reason: String,
-    /// Text of the event; the status says it too.
-    pub message: String,
-}
 
 /// Whether a Pod may be taken under the present pressure.
 pub fn admit(pod: &Pod, pressure: Pressure) -> Result<(), Refusal> {
@@ -30,7 +22,7 @@ pub fn admit(pod: &Pod, pressure: Pressure) -> Result<(), Refusal> {
         [(pressure.disk, "DiskPressure"), (pressure.memory, "MemoryPressure"), (pressure.pid, "PIDPressure")];
     let names: Vec<&str> = conditions.into_iter().filter(|(there, _)| *there).map(|(_, name)| name).collect();
     let message = format!("The node had condition: [{}]. ", names.join(" "));
-    Err(Refusal { reason: "Evicted".to_owned(), message })
+    Err(Refusal::new("Evicted", message))
 }
 
 fn tolerates_memory_pressure(pod: &Pod) -> bool {

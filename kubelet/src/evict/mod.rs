@@ -26,7 +26,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use tokio_util::sync::CancellationToken;
 
-pub use admit::{Refusal, admit};
+pub use admit::admit;
 pub use live::LiveWorld;
 pub use observe::{Observation, Observations};
 pub use rank::{Candidate, Layout};

@@ -16,6 +16,7 @@ use crate::config::KubeletConfiguration;
 use crate::cri::{Cri, CriError, v1};
 use crate::events::{EventType, Events};
 use crate::pods::{self, Role};
+use crate::rate::Rate;
 use crate::spec::ImageUser;
 
 const INITIAL: Duration = Duration::from_secs(10);
@@ -74,33 +75,6 @@ pub struct Pulled {
 
 /// `(Pod UID, image)`
 type Key = (String, String);
-
-/// Tokens that refill over time; a rate of zero never limits.
-struct Rate {
-    per_second: f64,
-    burst: f64,
-    state: Mutex<(f64, Instant)>,
-}
-
-impl Rate {
-    fn new(per_second: i32, burst: i32) -> Self {
-        let burst = f64::from(burst.max(1));
-        Self { per_second: f64::from(per_second.max(0)), burst, state: Mutex::new((burst, Instant::now())) }
-    }
-
-    fn take(&self) -> bool {
-        if self.per_second <= 0.0 {
-            return true;
-        }
-        let mut state = self.state.lock();
-        let now = Instant::now();
-        let refilled = state.0 + now.duration_since(state.1).as_secs_f64() * self.per_second;
-        let tokens = refilled.min(self.burst);
-        let taken = tokens >= 1.0;
-        *state = (if taken { tokens - 1.0 } else { tokens }, now);
-        taken
-    }
-}
 
 /// Pulls images, a few at a time.
 pub struct Images {

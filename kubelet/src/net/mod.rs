@@ -1,5 +1,6 @@
 //! Host names, `/etc/hosts` and resolver configuration of Pods, all pure.
 
+pub(crate) mod chains;
 pub mod dns;
 pub mod hosts;
 

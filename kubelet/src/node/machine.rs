@@ -163,6 +163,20 @@ fn threshold(config: &KubeletConfiguration, signal: &str, capacity: i64) -> i64 
     }
 }
 
+/// Limits of a group that may use no more than what is reserved for it.
+pub fn reserved_limits(reserved: &std::collections::BTreeMap<String, String>) -> CgroupLimits {
+    let amount = |name: &str| {
+        let text = reserved.get(name)?;
+        Some(resources::number(name, &k8s_openapi::apimachinery::pkg::api::resource::Quantity(text.clone())))
+    };
+    CgroupLimits {
+        cpu_shares: amount("cpu").map(resources::shares),
+        memory: amount("memory"),
+        pids: amount("pid"),
+        ..CgroupLimits::default()
+    }
+}
+
 /// Limits of the group above all Pods: the capacity less the reservations.
 pub fn pods_group_limits(config: &KubeletConfiguration, facts: &NodeFacts) -> CgroupLimits {
     let left = |name: &str| {

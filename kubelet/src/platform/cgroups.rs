@@ -76,6 +76,13 @@ impl Cgroups {
         }
     }
 
+    /// Moves this process.
+    pub(super) fn join(&self, path: &str) -> io::Result<()> {
+        self.create(path)?;
+        let own = std::process::id().to_string();
+        self.dirs(path).iter().try_for_each(|dir| fs::write(dir.join("cgroup.procs"), &own))
+    }
+
     fn create(&self, path: &str) -> io::Result<()> {
         for dir in self.dirs(path) {
             fs::create_dir_all(&dir)?;

@@ -9,7 +9,7 @@ use nix::unistd::{Gid, Uid};
 use super::cgroups::Cgroups;
 use super::{
     CgroupDriver, CgroupLimits, CgroupName, CgroupUsage, CgroupVersion, DiskUse, FsUsage, Interface, OpenFiles,
-    Platform, ProcessIds, facts, mounts,
+    Platform, ProcessIds, facts, iptables, mounts,
 };
 
 /// Linux with the hierarchies found at start.
@@ -62,6 +62,14 @@ impl Platform for Linux {
 
     fn cgroup_path(&self, name: &CgroupName) -> String {
         name.path(self.driver)
+    }
+
+    fn join_cgroup(&self, path: &str) -> io::Result<()> {
+        self.cgroups.join(path)
+    }
+
+    fn ensure_chains(&self) -> io::Result<bool> {
+        iptables::ensure()
     }
 
     fn container_cgroup(&self, pod: &CgroupName, id: &str) -> String {

@@ -5,10 +5,12 @@
 
 mod cgroups;
 mod facts;
+mod iptables;
 mod linux;
 mod mounts;
 mod names;
 mod recorder;
+pub mod tuning;
 mod watch;
 
 use std::io;
@@ -196,6 +198,11 @@ pub trait Platform: Send + Sync {
     fn cgroup_usage(&self, path: &str) -> io::Result<CgroupUsage>;
     /// The group's path below the hierarchy's root.
     fn cgroup_path(&self, name: &CgroupName) -> String;
+    /// Moves this process into a group, which is made if absent.
+    fn join_cgroup(&self, path: &str) -> io::Result<()>;
+    /// Makes the chains by which others recognise a kubelet, and the one that keeps local addresses local. Answers
+    /// whether any was absent.
+    fn ensure_chains(&self) -> io::Result<bool>;
     /// The path of a container's group in that of its Pod.
     fn container_cgroup(&self, pod: &CgroupName, id: &str) -> String;
     /// What the processes of a group have open.

@@ -84,6 +84,14 @@ impl Platform for Recorder {
         name.path(CgroupDriver::Cgroupfs)
     }
 
+    fn join_cgroup(&self, _path: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn ensure_chains(&self) -> io::Result<bool> {
+        Ok(false)
+    }
+
     fn container_cgroup(&self, pod: &CgroupName, id: &str) -> String {
         format!("{}/{id}", self.cgroup_path(pod))
     }

@@ -1,12 +1,15 @@
 //! The kubelet's own HTTPS server: logs, streams, Pods, metrics, behind authentication and authorization.
 
 mod auth;
+mod idle;
 mod logs;
 mod pages;
 mod statistics;
 mod streams;
+mod system_logs;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -113,6 +116,15 @@ impl Server {
             };
             tasks.push(tokio::spawn(serving::serve(listener, Some(tls), handler, stop.clone(), GRACE)));
         }
+        if config.read_only_port > 0 {
+            let listener = listen(&config.address, config.read_only_port).await?;
+            let server = Arc::clone(&self);
+            let handler = move |request: Request<Body>| {
+                let server = Arc::clone(&server);
+                async move { server.read_only(request).await }
+            };
+            tasks.push(tokio::spawn(serving::serve(listener, None, handler, stop.clone(), GRACE)));
+        }
         if config.healthz_port > 0 {
             let listener = listen(&config.healthz_bind_address, config.healthz_port).await?;
             let server = Arc::clone(&self);
@@ -148,6 +160,15 @@ impl Server {
         METRICS.http_inflight.with_label_values(&labels).dec();
         METRICS.http_duration.with_label_values(&labels).observe(start.elapsed().as_secs_f64());
         response
+    }
+
+    /// What anybody may read on the port without authentication.
+    async fn read_only(&self, request: Request<Body>) -> Response<Body> {
+        let head = request.uri().path().split('/').nth(1).unwrap_or_default();
+        if request.method() == Method::GET && matches!(head, "healthz" | "pods" | "metrics" | "stats") {
+            return self.route(request).await;
+        }
+        text(StatusCode::NOT_FOUND, "404 page not found\n")
     }
 
     async fn authorized(&self, request: Request<Body>) -> Response<Body> {
@@ -190,6 +211,9 @@ impl Server {
             ("stats", ["stats", "summary"]) if get || post => self.summary(request.uri().query()).await,
             ("metrics", ["metrics", "cadvisor"]) if get => self.cadvisor().await,
             ("metrics", ["metrics", "resource"]) if get => self.resource_metrics().await,
+            ("logs", _) if get && self.services.config.enable_system_log_handler => {
+                system_logs::answer(&path, Path::new("/var/log")).await
+            }
             ("containerLogs", [_, namespace, pod, container]) if get => {
                 self.logs(namespace, pod, container, request.uri().query().unwrap_or_default()).await
             }

@@ -14,6 +14,7 @@ use streaming::upgrade::{self, Answer, UpgradeRequest};
 use streaming::websocket::{self, Handshake};
 use tokio::net::TcpStream;
 
+use super::idle::Idle;
 use super::{Server, query_pairs, text};
 use crate::cri::{CriError, PodView, RecordState, v1};
 use crate::pods;
@@ -54,7 +55,8 @@ impl Server {
         if !upgrade::is_upgrade(request.headers()) {
             return text(StatusCode::BAD_REQUEST, "Upgrade request required\n");
         }
-        let carried = carry(request, &url, kind, wanted).await;
+        let idle = self.services.config.streaming_connection_idle_timeout.0;
+        let carried = carry(request, &url, idle, kind, wanted).await;
         carried.unwrap_or_else(|error| text(StatusCode::BAD_GATEWAY, error))
     }
 
@@ -111,10 +113,12 @@ struct Address {
     port: u16,
     authority: String,
     target: String,
+    /// Time without any byte after which the stream ends.
+    idle: Duration,
 }
 
 impl Address {
-    fn parse(url: &str) -> Result<Self, String> {
+    fn parse(url: &str, idle: Duration) -> Result<Self, String> {
         let uri: Uri = url.parse().map_err(|_| "the runtime gave an address that is none".to_owned())?;
         let authority = uri.authority().ok_or("the runtime gave an address without a host")?;
         Ok(Self {
@@ -122,19 +126,27 @@ impl Address {
             port: authority.port_u16().unwrap_or(80),
             authority: authority.to_string(),
             target: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
+            idle,
         })
     }
 
     async fn connect(&self) -> Result<Connection, String> {
         let connect = TcpStream::connect((self.host.as_str(), self.port));
         let stream = tokio::time::timeout(DIAL_TIMEOUT, connect).await.map_err(|_| "dial the runtime: timeout")?;
-        Ok(Box::new(stream.map_err(|error| format!("dial the runtime: {error}"))?))
+        let stream = stream.map_err(|error| format!("dial the runtime: {error}"))?;
+        Ok(Box::new(Idle::new(stream, self.idle)))
     }
 }
 
 /// Carries the client's upgrade to the runtime: as it is, or as SPDY where the client speaks what runtimes do not.
-async fn carry(request: Request<Body>, url: &str, kind: &str, wanted: Streams) -> Result<Response<Body>, String> {
-    let address = Address::parse(url)?;
+async fn carry(
+    request: Request<Body>,
+    url: &str,
+    idle: Duration,
+    kind: &str,
+    wanted: Streams,
+) -> Result<Response<Body>, String> {
+    let address = Address::parse(url, idle)?;
     let offered = websocket::offered(request.headers());
     let offers = |protocol: &str| offered.iter().any(|name| name == protocol);
     if kind == "portForward" && offers(tunnel::PROTOCOL) {

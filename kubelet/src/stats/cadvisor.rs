@@ -232,10 +232,13 @@ fn faults(out: &mut Exposition, rows: &[Row<'_>]) {
     }
 }
 
+/// A family of disk use.
+type Disk = (&'static str, &'static str, fn(&FsUsage, u64) -> u64);
+
 fn disks(out: &mut Exposition, rows: &[Row<'_>], node: &NodeStats) {
     let layers = node.container_fs.as_ref().or(node.image_fs.as_ref()).map(|(usage, _)| *usage).or(node.fs);
     let Some(layers) = layers else { return };
-    let families: [(&str, &str, fn(&FsUsage, u64) -> u64); 2] = [
+    let families: [Disk; 2] = [
         (
             "container_fs_usage_bytes",
             "Number of bytes that are consumed by the container on this filesystem.",

@@ -24,6 +24,7 @@ pub struct Stats {
     workers: Arc<Workers>,
     rates: Rates,
     disk: DiskCache,
+    runtime_group: String,
 }
 
 /// What the runtime says of one Pod.
@@ -34,10 +35,12 @@ struct Seen {
 }
 
 impl Stats {
-    /// Of the Pods of these workers and the node they are on.
-    pub fn new(services: Arc<Services>, workers: Arc<Workers>) -> Arc<Self> {
+    /// Of the Pods of these workers and the node they are on. `runtime_group`: the container runtime's control group,
+    /// if it has one.
+    pub fn new(services: Arc<Services>, workers: Arc<Workers>, runtime_group: &str) -> Arc<Self> {
         let disk = DiskCache::new(services.config.volume_stats_agg_period.0);
-        Arc::new(Self { services, workers, rates: Rates::default(), disk })
+        let runtime_group = runtime_group.to_owned();
+        Arc::new(Self { services, workers, rates: Rates::default(), disk, runtime_group })
     }
 
     /// The node. What cannot be read is absent.
@@ -57,10 +60,9 @@ impl Stats {
             layers.filter(|(path, ..)| images.as_ref().is_some_and(|(images, ..)| !platform.same_fs(path, images)));
         let own = crate::platform::own_cgroup();
         let mut system = vec![("pods", platform.cgroup_path(&self.services.settings.pods_root))];
-        let kubelet = &self.services.config.kubelet_cgroups;
-        system.extend(own.filter(|_| kubelet.is_empty()).map(|own| ("kubelet", own)));
-        if !kubelet.is_empty() {
-            system.push(("kubelet", kubelet.clone()));
+        system.extend(own.map(|own| ("kubelet", own)));
+        if !self.runtime_group.is_empty() {
+            system.push(("runtime", self.runtime_group.clone()));
         }
         NodeStats {
             group: self.group("/").unwrap_or_default(),

@@ -2,6 +2,7 @@
 
 use super::exposition::Exposition;
 use super::{NodeStats, PodStats};
+use crate::platform::CgroupUsage;
 
 /// The exposition; every sample has the time it was taken at.
 pub fn exposition(node: &NodeStats, pods: Option<&[PodStats]>) -> String {
@@ -30,8 +31,11 @@ pub fn exposition(node: &NodeStats, pods: Option<&[PodStats]>) -> String {
     out.into_text()
 }
 
+/// A family that comes from a control group.
+type Family = (&'static str, &'static str, &'static str, fn(&CgroupUsage) -> f64);
+
 fn containers(out: &mut Exposition, pods: &[PodStats]) {
-    let families: [(&str, &str, &str, fn(&crate::platform::CgroupUsage) -> f64); 3] = [
+    let families: [Family; 3] = [
         (
             "container_cpu_usage_seconds_total",
             "Cumulative cpu time consumed by the container in core-seconds",
@@ -70,7 +74,7 @@ fn containers(out: &mut Exposition, pods: &[PodStats]) {
 }
 
 fn of_pods(out: &mut Exposition, pods: &[PodStats]) {
-    let families: [(&str, &str, &str, fn(&crate::platform::CgroupUsage) -> f64); 3] = [
+    let families: [Family; 3] = [
         (
             "pod_cpu_usage_seconds_total",
             "Cumulative cpu time consumed by the pod in core-seconds",

@@ -88,7 +88,9 @@ impl Workers {
     }
 
     fn start(&self, inner: &mut Inner, pod: Arc<Pod>) {
-        let refusal = self.services.refuses(&pod).err();
+        let present = inner.workers.values().filter(|worker| *worker.stage.borrow() < Stage::Finished);
+        let present: Vec<Arc<Pod>> = present.map(|worker| Arc::clone(&worker.pod)).collect();
+        let refusal = self.services.refuses(&pod, &present).err();
         let inbox = Arc::new(Inbox::default());
         let (sender, stage) = watch::channel(Stage::Syncing);
         match refusal {

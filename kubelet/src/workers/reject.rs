@@ -6,8 +6,8 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio::sync::watch;
 
 use super::registry::Stage;
+use crate::admission::{self, Refusal, Situation};
 use crate::events::EventType;
-use crate::evict::{self, Refusal};
 use crate::metrics::METRICS;
 use crate::pods;
 use crate::pods::resources::qos;
@@ -16,12 +16,14 @@ use crate::services::Services;
 impl Services {
     /// Whether a Pod that is seen for the first time is refused. What is over or ending passes, and so does what an
     /// earlier kubelet took.
-    pub(super) fn refuses(&self, pod: &Pod) -> Result<(), Refusal> {
+    pub(super) fn refuses(&self, pod: &Pod, others: &[Arc<Pod>]) -> Result<(), Refusal> {
         let taken = pod.status.as_ref().is_some_and(|status| status.start_time.is_some());
         if taken || pods::is_deleting(pod) || pods::is_terminal_phase(pods::phase(pod)) {
             return Ok(());
         }
-        evict::admit(pod, self.pressure.get())
+        let node = self.facts.get();
+        let pressure = self.pressure.get();
+        admission::admit(pod, &Situation { node: &node, pressure, sysctls: &self.sysctls, others })
     }
 
     /// Tells why, and counts the Pod as over.

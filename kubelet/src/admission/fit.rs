@@ -1,0 +1,64 @@
+//! Whether there is room.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
+
+use super::{Refusal, Situation};
+use crate::pods;
+use crate::pods::resources::{Effective, number};
+
+pub(super) fn admit(pod: &Pod, situation: &Situation<'_>) -> Result<(), Refusal> {
+    let node = &situation.node.name;
+    if pods::spec(pod).node_name.as_deref().is_some_and(|name| !name.is_empty() && name != node) {
+        let text = "Predicate NodeName failed: node(s) didn't match the requested node name";
+        return Err(Refusal::new("NodeName", text));
+    }
+    if !host_ports(pod).is_disjoint(&situation.others.iter().flat_map(|other| host_ports(other)).collect()) {
+        let text = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
+        return Err(Refusal::new("NodePorts", text));
+    }
+    // Critical Pods run whatever was promised to others.
+    if pods::is_critical(pod) { Ok(()) } else { resources(pod, situation) }
+}
+
+/// Protocol, address and port of every port of the host.
+fn host_ports(pod: &Pod) -> BTreeSet<(String, String, i32)> {
+    let containers =
+        pods::containers(pod).iter().chain(pods::init_containers(pod).iter().filter(|c| pods::is_sidecar(c)));
+    let ports = containers.flat_map(|container| container.ports.iter().flatten());
+    let taken = ports.filter_map(|port| {
+        let number = port.host_port.filter(|port| *port > 0)?;
+        let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
+        Some((protocol, port.host_ip.clone().unwrap_or_default(), number))
+    });
+    taken.collect()
+}
+
+fn resources(pod: &Pod, situation: &Situation<'_>) -> Result<(), Refusal> {
+    let allocatable = &situation.node.allocatable;
+    let capacity = |name: &str| allocatable.get(name).map(|amount| number(name, amount));
+    let short = |name: &str, requested: i64, used: i64, capacity: i64| {
+        let text = format!(
+            "Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}"
+        );
+        Err(Refusal::new(format!("OutOf{name}"), text))
+    };
+    let count = i64::try_from(situation.others.len()).unwrap_or(i64::MAX);
+    if let Some(most) = capacity("pods").filter(|most| count + 1 > *most) {
+        return short("pods", 1, count, most);
+    }
+    let names = ["cpu", "memory", "ephemeral-storage"].map(str::to_owned).into_iter();
+    let rest = Effective::of(pod).names().into_iter().filter(|name| name.starts_with("hugepages-"));
+    for name in names.chain(rest) {
+        let requested = Effective::of(pod).request(&name);
+        // Resources that the node does not know are nobody's promise here.
+        let Some(most) = capacity(&name).filter(|_| requested > 0) else { continue };
+        let used = situation.others.iter().map(|other: &Arc<Pod>| Effective::of(other).request(&name)).sum::<i64>();
+        if used.saturating_add(requested) > most {
+            return short(&name, requested, used, most);
+        }
+    }
+    Ok(())
+}
