@@ -24,7 +24,10 @@ const RENEW_AFTER: f64 = 0.8;
 const RETRY: Backoff = Backoff::doubling(Duration::from_secs(1), Duration::from_secs(60));
 
 /// Accounts whose names differ from those of their controllers.
-const ACCOUNTS: [(&str, &str); 10] = [
+const ACCOUNTS: [(&str, &str); 13] = [
+    ("persistentvolume-binder-controller", "persistent-volume-binder"),
+    ("persistentvolumeclaim-protection-controller", "pvc-protection-controller"),
+    ("persistentvolume-protection-controller", "pv-protection-controller"),
     ("endpoints-controller", "endpoint-controller"),
     ("endpointslice-mirroring-controller", "endpointslicemirroring-controller"),
     ("replicationcontroller-controller", "replication-controller"),

@@ -45,6 +45,7 @@ mod tokens;
 mod ttl;
 mod ttlafterfinished;
 mod views;
+mod volumes;
 
 use std::sync::Arc;
 

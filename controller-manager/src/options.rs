@@ -110,6 +110,9 @@ pub struct WorkerOptions {
     /// The number of TTL-after-finished controller workers that are allowed to sync concurrently.
     #[arg(long, default_value_t = 5)]
     pub concurrent_ttl_after_finished_syncs: usize,
+    /// The number of ephemeral volume syncing operations that will be done concurrently.
+    #[arg(long, default_value_t = 5)]
+    pub concurrent_ephemeralvolume_syncs: usize,
     /// The number of namespaces that are allowed to sync concurrently.
     #[arg(long, default_value_t = 10)]
     pub concurrent_namespace_syncs: usize,
@@ -263,6 +266,9 @@ impl Options {
             "JobController": {"ConcurrentJobSyncs": self.workers.concurrent_job_syncs},
             "CronJobController": {"ConcurrentCronJobSyncs": self.workers.concurrent_cron_job_syncs},
             "TTLAfterFinishedController": {"ConcurrentTTLSyncs": self.workers.concurrent_ttl_after_finished_syncs},
+            "EphemeralVolumeController": {
+                "ConcurrentEphemeralVolumeSyncs": self.workers.concurrent_ephemeralvolume_syncs,
+            },
             "NamespaceController": {
                 "ConcurrentNamespaceSyncs": self.workers.concurrent_namespace_syncs,
                 "NamespaceSyncPeriod": seconds(self.workers.namespace_sync_period),

@@ -75,6 +75,10 @@ pub(crate) const CONTROLLERS: &[Controller] = controllers! {
     "ttl-controller" "ttl" on crate::ttl::start;
     "bootstrap-signer-controller" "bootstrapsigner" off crate::bootstrap::start_signer;
     "token-cleaner-controller" "tokencleaner" off crate::bootstrap::start_cleaner;
+    "persistentvolume-binder-controller" "persistentvolume-binder" on crate::volumes::start;
+    "persistentvolumeclaim-protection-controller" "pvc-protection" on crate::volumes::start_claim_protection;
+    "persistentvolume-protection-controller" "pv-protection" on crate::volumes::start_volume_protection;
+    "ephemeral-volume-controller" "ephemeral-volume" on crate::volumes::start_ephemeral;
     "resourcequota-controller" "resourcequota" on crate::resourcequota::start;
     "disruption-controller" "disruption" on crate::disruption::start;
     "clusterrole-aggregation-controller" "clusterrole-aggregation" on crate::aggregation::start;

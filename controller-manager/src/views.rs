@@ -6,11 +6,16 @@ use ::controller::{Cached, Index, Viewed};
 use k8s_openapi::{
     api::{
         batch::v1::Job,
-        core::v1::{Affinity, Container, ContainerStatus, Node, Pod, Toleration},
+        core::v1::{
+            Affinity, Container, ContainerStatus, Node, PersistentVolumeClaim, PersistentVolumeClaimTemplate, Pod,
+            Toleration,
+        },
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
     jiff::Timestamp,
 };
+
+use crate::volumes;
 
 /// Phase of a Pod.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -102,6 +107,8 @@ pub(crate) struct PodView {
     pub(crate) restarts: (i32, i32),
     /// Volume names and the claims they use.
     pub(crate) claims: Vec<(String, String)>,
+    /// Generic ephemeral volumes: name and what their claims are made from.
+    pub(crate) ephemeral: Vec<(String, PersistentVolumeClaimTemplate)>,
     pub(crate) tolerations: Vec<Toleration>,
     pub(crate) restart_policy: String,
 }
@@ -192,7 +199,19 @@ impl Viewed for PodView {
         if ips.is_empty() {
             ips.extend(status.pod_ip);
         }
-        let claims = spec.volumes.into_iter().flatten();
+        let mut claims = Vec::new();
+        let mut ephemeral = Vec::new();
+        for volume in spec.volumes.into_iter().flatten() {
+            if let Some(source) = volume.persistent_volume_claim {
+                claims.push((volume.name, source.claim_name));
+            } else if let Some(template) = volume.ephemeral.and_then(|source| source.volume_claim_template) {
+                claims.push((
+                    volume.name.clone(),
+                    format!("{}-{}", meta.name.as_deref().unwrap_or_default(), volume.name),
+                ));
+                ephemeral.push((volume.name, template));
+            }
+        }
         let conditions = status.conditions.into_iter().flatten().map(|c| Condition {
             kind: c.type_,
             status: c.status,
@@ -221,10 +240,40 @@ impl Viewed for PodView {
             exits,
             restarts,
             all_restarts: init.iter().chain(&main).map(|s| s.restart_count).fold(0, i32::saturating_add),
-            claims: claims.filter_map(|v| Some((v.name, v.persistent_volume_claim?.claim_name))).collect(),
+            claims,
+            ephemeral,
             tolerations: spec.tolerations.unwrap_or_default(),
             restart_policy: spec.restart_policy.unwrap_or_default(),
         }
+    }
+}
+
+/// A PersistentVolumeClaim.
+#[derive(Clone, Debug)]
+pub(crate) struct ClaimView(pub(crate) PersistentVolumeClaim);
+
+impl ClaimView {
+    /// Index of the claims whose binding is not complete, by their class.
+    pub(crate) const UNBOUND_OF_CLASS: &'static str = "unbound";
+}
+
+impl std::ops::Deref for ClaimView {
+    type Target = PersistentVolumeClaim;
+
+    fn deref(&self) -> &PersistentVolumeClaim {
+        &self.0
+    }
+}
+
+impl Viewed for ClaimView {
+    type Object = PersistentVolumeClaim;
+
+    const INDICES: &'static [Index<Self>] =
+        &[Index { name: Self::UNBOUND_OF_CLASS, keys: |claim| volumes::unbound_class(claim) }];
+
+    fn project(mut claim: PersistentVolumeClaim) -> Self {
+        claim.metadata.managed_fields = None;
+        Self(claim)
     }
 }
 

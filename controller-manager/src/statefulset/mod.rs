@@ -8,10 +8,7 @@ mod sync;
 use std::sync::Arc;
 
 use ::controller::{Cached, Change, Informer, ObjectKey, OwnWrites, Queue, Whole};
-use k8s_openapi::{
-    api::{apps::v1::StatefulSet, core::v1::PersistentVolumeClaim},
-    apimachinery::pkg::apis::meta::v1::OwnerReference,
-};
+use k8s_openapi::{api::apps::v1::StatefulSet, apimachinery::pkg::apis::meta::v1::OwnerReference};
 
 use crate::{
     StartError, children,
@@ -24,7 +21,7 @@ use crate::{
 const CONTROLLER: &str = "statefulset-controller";
 
 /// A whole claim.
-type Claim = Whole<PersistentVolumeClaim>;
+type Claim = crate::views::ClaimView;
 
 /// What handlers and reconciler share.
 struct Shared {

@@ -12,7 +12,9 @@ use harness::{
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet, StatefulSet},
     batch::v1::Job,
-    core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount},
+    core::v1::{
+        ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service, ServiceAccount,
+    },
     discovery::v1::EndpointSlice,
 };
 use kube::{
@@ -226,4 +228,68 @@ async fn namespaces_are_emptied_before_they_go() {
         if found.is_none() { Ok(()) } else { Err("it is there".into()) }
     })
     .await;
+}
+
+#[tokio::test]
+async fn claims_get_volumes_and_give_them_back() {
+    let scene = Scene::new().await;
+    let volumes: Api<PersistentVolume> = Api::all(scene.client.clone());
+    let volume = |name: &str, size: &str, policy: &str| {
+        let object = json!({"metadata": {"name": name}, "spec": {"capacity": {"storage": size}, "storageClassName": "",
+            "persistentVolumeReclaimPolicy": policy, "accessModes": ["ReadWriteOnce"],
+            "hostPath": {"path": format!("/tmp/timonel-test-{}-{name}", std::process::id())}}});
+        serde_json::from_value::<PersistentVolume>(object).expect("valid")
+    };
+    for volume in [volume("large", "10Gi", "Retain"), volume("small", "2Gi", "Delete")] {
+        volumes.create(&PostParams::default(), &volume).await.expect("created");
+    }
+    let phase = async |name: &str, wanted: &str| {
+        let found = volumes.get(name).await.map_err(|e| e.to_string())?.status.and_then(|s| s.phase);
+        if found.as_deref() == Some(wanted) { Ok(()) } else { Err(format!("{name}: {found:?}")) }
+    };
+    wait_until("available volumes", || async {
+        phase("large", "Available").await.and(phase("small", "Available").await)
+    })
+    .await;
+    let claim = |name: &str, size: &str| {
+        json!({"metadata": {"name": name}, "spec": {"storageClassName": "", "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": size}}}})
+    };
+    scene.create::<PersistentVolumeClaim>(claim("one", "1Gi")).await;
+    let claims = scene.api::<PersistentVolumeClaim>();
+    let bound = async |name: &str, to: &str| {
+        let claim = claims.get(name).await.map_err(|e| e.to_string())?;
+        let (spec, status) = (claim.spec.unwrap_or_default(), claim.status.unwrap_or_default());
+        let found = (spec.volume_name.as_deref().unwrap_or(""), status.phase.as_deref().unwrap_or(""));
+        if found == (to, "Bound") { Ok(()) } else { Err(format!("{found:?}")) }
+    };
+    wait_until("the smaller volume", || bound("one", "small")).await;
+    phase("small", "Bound").await.expect("the volume is bound first");
+    // A claim in use stays until its Pod is gone.
+    let pod = json!({"metadata": {"name": "user"}, "spec": {"nodeName": "n1", "terminationGracePeriodSeconds": 0,
+        "containers": [{"name": "c", "image": "i"}],
+        "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "one"}}]}});
+    scene.create::<Pod>(pod).await;
+    claims.delete("one", &DeleteParams::default()).await.expect("deleted");
+    let claim_is = claims.get("one").await.expect("it is protected");
+    assert!(claim_is.metadata.deletion_timestamp.is_some());
+    scene.api::<Pod>().delete("user", &DeleteParams::default().grace_period(0)).await.expect("deleted");
+    wait_until("the claim to go", || async {
+        match claims.get_opt("one").await.map_err(|e| e.to_string())? {
+            None => Ok(()),
+            Some(claim) => Err(format!("{:?}", claim.metadata.finalizers)),
+        }
+    })
+    .await;
+    wait_until("the volume to go with its claim", || async {
+        match volumes.get_opt("small").await.map_err(|e| e.to_string())? {
+            None => Ok(()),
+            Some(volume) => Err(format!("{:?}", volume.status)),
+        }
+    })
+    .await;
+    scene.create::<PersistentVolumeClaim>(claim("two", "1Gi")).await;
+    wait_until("the volume that is left", || bound("two", "large")).await;
+    claims.delete("two", &DeleteParams::default()).await.expect("deleted");
+    wait_until("a retained volume", || phase("large", "Released")).await;
 }

@@ -1,0 +1,248 @@
+//! PersistentVolumes and their claims: binding, release and reclaim; finalizers that protect what is in use; claims of
+//! generic ephemeral volumes.
+//!
+//! Binding is a list of idempotent steps ([`steps`]): the volume names the claim, the volume is Bound, the claim names
+//! the volume, the claim is Bound. Each sync takes the next one from what the caches show, with the resource version
+//! that was seen; what was interrupted goes on from where it stopped, and of two writers one fails and looks again.
+
+mod claim;
+mod ephemeral;
+mod matching;
+mod protection;
+mod steps;
+mod volume;
+
+use std::{sync::Arc, time::Duration};
+
+use ::controller::{
+    Cached, Change, EventRecorder, EventType, Index, Informer, ObjectKey, Queue, Viewed, Whole, events::reference_to,
+};
+use k8s_openapi::api::{
+    core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim},
+    storage::v1::StorageClass,
+};
+use kube::{Client, Resource, api::PostParams};
+
+pub(crate) use ephemeral::start as start_ephemeral;
+pub(crate) use protection::{start_claims as start_claim_protection, start_volumes as start_volume_protection};
+
+use crate::{
+    StartError,
+    context::{Context, Syncs},
+    table::Started,
+    views::{ClaimView, PodView},
+};
+
+const CONTROLLER: &str = "persistentvolume-binder-controller";
+/// Name under which events are recorded.
+const SOURCE: &str = "persistentvolume-controller";
+/// How often claims that wait are looked at again.
+const RESYNC: Duration = Duration::from_secs(15);
+
+/// The claim's binding is complete (on claims).
+const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
+/// This controller chose the other side (on claims and volumes).
+const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
+/// The driver that made a volume (on volumes).
+const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
+/// The node that the scheduler chose (on claims).
+const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
+/// The driver that is to make a volume (on claims), now and formerly.
+const STORAGE_PROVISIONER: [&str; 2] =
+    ["volume.kubernetes.io/storage-provisioner", "volume.beta.kubernetes.io/storage-provisioner"];
+/// The class, as it was said before `storageClassName`.
+const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
+/// Provisioners of this prefix were part of Kubernetes; none is left.
+const IN_TREE: &str = "kubernetes.io/";
+const YES: &str = "yes";
+
+/// Index of volumes by the claim they name, `namespace/name`.
+const BY_CLAIM: &str = "claim";
+
+/// A PersistentVolume.
+pub(crate) struct VolumeView(PersistentVolume);
+
+impl Viewed for VolumeView {
+    type Object = PersistentVolume;
+
+    const INDICES: &'static [Index<Self>] = &[Index { name: BY_CLAIM, keys: named_claim }];
+
+    fn project(mut volume: PersistentVolume) -> Self {
+        volume.metadata.managed_fields = None;
+        Self(volume)
+    }
+}
+
+fn named_claim(volume: &Cached<VolumeView>) -> Vec<String> {
+    let reference = volume.view.0.spec.as_ref().and_then(|s| s.claim_ref.as_ref());
+    reference.map(|r| claim_key(r).to_string()).into_iter().collect()
+}
+
+/// The class of a claim whose binding is not complete.
+pub(crate) fn unbound_class(claim: &PersistentVolumeClaim) -> Vec<String> {
+    if is_annotated(claim, BIND_COMPLETED) { Vec::new() } else { vec![class_of_claim(claim).to_owned()] }
+}
+
+fn claim_key(reference: &ObjectReference) -> ObjectKey {
+    ObjectKey::new(reference.namespace.clone().unwrap_or_default(), reference.name.clone().unwrap_or_default())
+}
+
+fn annotation<'a, K: Resource>(object: &'a K, key: &str) -> Option<&'a str> {
+    object.meta().annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+fn is_annotated<K: Resource>(object: &K, key: &str) -> bool {
+    annotation(object, key).is_some()
+}
+
+fn annotate<K: Resource>(object: &mut K, key: &str, value: &str) -> bool {
+    let annotations = object.meta_mut().annotations.get_or_insert_default();
+    annotations.insert(key.to_owned(), value.to_owned()).as_deref() != Some(value)
+}
+
+fn class_of_claim(claim: &PersistentVolumeClaim) -> &str {
+    let field = || claim.spec.as_ref()?.storage_class_name.as_deref();
+    annotation(claim, BETA_CLASS).or_else(field).unwrap_or_default()
+}
+
+fn class_of_volume(volume: &PersistentVolume) -> &str {
+    let field = || volume.spec.as_ref()?.storage_class_name.as_deref();
+    annotation(volume, BETA_CLASS).or_else(field).unwrap_or_default()
+}
+
+fn uid<K: Resource>(object: &K) -> &str {
+    object.meta().uid.as_deref().unwrap_or_default()
+}
+
+fn name<K: Resource>(object: &K) -> &str {
+    object.meta().name.as_deref().unwrap_or_default()
+}
+
+fn namespace<K: Resource>(object: &K) -> &str {
+    object.meta().namespace.as_deref().unwrap_or_default()
+}
+
+/// Whether a volume is reserved for a claim: named by it, with its UID or none.
+fn is_reserved_for(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
+    let reference = volume.spec.as_ref().and_then(|s| s.claim_ref.as_ref());
+    reference.is_some_and(|r| {
+        let same_uid = r.uid.as_deref().is_none_or(|u| u.is_empty() || u == uid(claim));
+        same_uid && claim_key(r) == ObjectKey::new(namespace(claim), name(claim))
+    })
+}
+
+/// What the reconcilers share.
+struct Shared {
+    client: Client,
+    recorder: EventRecorder,
+    claims: Informer<ClaimView>,
+    volumes: Informer<VolumeView>,
+    classes: Informer<Whole<StorageClass>>,
+    pods: Informer<PodView>,
+    claim_queue: Queue<ObjectKey>,
+    volume_queue: Queue<ObjectKey>,
+}
+
+/// Starts the binder.
+pub(crate) async fn start(context: &Context) -> Result<Started, StartError> {
+    let client = context.client(CONTROLLER).await?;
+    let shared = Arc::new(Shared {
+        recorder: context.recorder(&client, SOURCE),
+        client,
+        claims: context.informers.get(),
+        volumes: context.informers.get(),
+        classes: context.informers.get(),
+        pods: context.informers.get(),
+        claim_queue: context.queue("claims"),
+        volume_queue: context.queue("volumes"),
+    });
+    let (a, b, c) = (Arc::clone(&shared), Arc::clone(&shared), Arc::clone(&shared));
+    shared.claims.on_change(move |change| a.claim_changed(change));
+    shared.volumes.on_change(move |change| b.volume_changed(change));
+    shared.classes.on_change(move |change| c.class_changed(change));
+    let informers: [&dyn Syncs; 4] = [&shared.claims, &shared.volumes, &shared.classes, &shared.pods];
+    // One worker each: two claims at a time would want the same volume.
+    let claims = claim::Reconciler(Arc::clone(&shared));
+    context.drive(CONTROLLER, shared.claim_queue.clone(), 1, claims, &informers);
+    let volumes = volume::Reconciler(Arc::clone(&shared));
+    context.drive(CONTROLLER, shared.volume_queue.clone(), 1, volumes, &informers);
+    Ok(Started::Running)
+}
+
+impl Shared {
+    fn claim_changed(&self, change: &Change<ClaimView>) {
+        let claim = change.object();
+        if matches!(change, Change::Deleted { .. }) {
+            let volume = claim.view.0.spec.as_ref().and_then(|s| s.volume_name.clone()).unwrap_or_default();
+            if !volume.is_empty() {
+                self.volume_queue.add(ObjectKey::new("", volume));
+            }
+            let key = claim.key.to_string();
+            self.volumes.by_index(BY_CLAIM, &key).iter().for_each(|v| self.volume_queue.add(v.key.clone()));
+            return;
+        }
+        self.claim_queue.add(claim.key.clone());
+    }
+
+    fn volume_changed(&self, change: &Change<VolumeView>) {
+        let volume = change.object();
+        match volume.view.0.spec.as_ref().and_then(|s| s.claim_ref.as_ref()) {
+            Some(reference) => self.claim_queue.add(claim_key(reference)),
+            None => self.wake_class(class_of_volume(&volume.view.0)),
+        }
+        if !matches!(change, Change::Deleted { .. }) {
+            self.volume_queue.add(volume.key.clone());
+        }
+    }
+
+    fn class_changed(&self, change: &Change<Whole<StorageClass>>) {
+        self.wake_class(&change.object().key.name);
+        // Claims of no class may get this one as their default.
+        self.wake_class("");
+    }
+
+    fn wake_class(&self, class: &str) {
+        self.claims
+            .by_index(ClaimView::UNBOUND_OF_CLASS, class)
+            .iter()
+            .for_each(|c| self.claim_queue.add(c.key.clone()));
+    }
+
+    fn tell<K: Resource<DynamicType = ()>>(
+        &self,
+        about: &K,
+        kind: EventType,
+        reason: &str,
+        message: impl Into<String>,
+    ) {
+        self.recorder.event(&reference_to(about), kind, reason, message);
+    }
+
+    fn volume_api(&self) -> kube::Api<PersistentVolume> {
+        kube::Api::all(self.client.clone())
+    }
+
+    fn claim_api(&self, claim: &PersistentVolumeClaim) -> kube::Api<PersistentVolumeClaim> {
+        kube::Api::namespaced(self.client.clone(), namespace(claim))
+    }
+
+    /// Writes a volume as it was seen and changed.
+    async fn write_volume(&self, volume: &PersistentVolume) -> Result<PersistentVolume, kube::Error> {
+        self.volume_api().replace(name(volume), &PostParams::default(), volume).await
+    }
+
+    async fn write_volume_status(&self, volume: &PersistentVolume) -> Result<PersistentVolume, kube::Error> {
+        self.volume_api().replace_status(name(volume), &PostParams::default(), volume).await
+    }
+
+    async fn write_claim(&self, claim: &PersistentVolumeClaim) -> Result<PersistentVolumeClaim, kube::Error> {
+        self.claim_api(claim).replace(name(claim), &PostParams::default(), claim).await
+    }
+
+    async fn write_claim_status(&self, claim: &PersistentVolumeClaim) -> Result<PersistentVolumeClaim, kube::Error> {
+        self.claim_api(claim).replace_status(name(claim), &PostParams::default(), claim).await
+    }
+}
+
+#[cfg(test)]
+mod tests;
