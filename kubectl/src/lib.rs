@@ -33,6 +33,7 @@ mod describe;
 pub mod discovery;
 pub mod error;
 pub mod flags;
+mod follow;
 pub mod globals;
 pub mod kubeconfig;
 pub mod last_applied;

@@ -8,6 +8,7 @@ mod attach;
 mod create;
 mod delete;
 mod describe;
+mod drain;
 mod edit;
 mod exec;
 pub(crate) mod get;
@@ -19,7 +20,9 @@ mod patch;
 mod rollout;
 mod scale;
 mod set;
+mod taint;
 mod version;
+mod wait;
 
 use crate::command::Command;
 
@@ -50,12 +53,15 @@ pub fn groups() -> Vec<Group> {
                 scale::command(), //
             ],
         ),
-        group("Cluster Management Commands", vec![]),
+        group(
+            "Cluster Management Commands",
+            vec![drain::command(), drain::uncordon(), drain::cordon(), taint::command()],
+        ),
         group(
             "Troubleshooting and Debugging Commands",
             vec![exec::command(), attach::command(), describe::command(), logs::command()],
         ),
-        group("Advanced Commands", vec![apply::command(), patch::command()]),
+        group("Advanced Commands", vec![wait::command(), apply::command(), patch::command()]),
         group("Settings Commands", vec![label::command(), annotate::command()]),
         group(
             "Other Commands",

@@ -6,13 +6,7 @@ use serde_json::Value;
 
 use super::{flags, group_kind, objects};
 use crate::{
-    cluster::{Call, Cluster},
-    command::Command,
-    context::Context,
-    error::CommandError,
-    flags::Flag,
-    pods,
-    resolve::Info,
+    cluster::Cluster, command::Command, context::Context, error::CommandError, flags::Flag, follow, pods, resolve::Info,
 };
 
 const REVISION: &str = "deployment.kubernetes.io/revision";
@@ -36,7 +30,7 @@ async fn run(context: &Context) -> Result<(), CommandError> {
     let (infos, mut errors) = objects(context).await?;
     let cluster = context.cluster().await?;
     for info in infos {
-        if let Err(error) = follow(context, &cluster, info).await {
+        if let Err(error) = one(context, &cluster, info).await {
             errors.push(error);
             break;
         }
@@ -44,7 +38,7 @@ async fn run(context: &Context) -> Result<(), CommandError> {
     CommandError::all(errors)
 }
 
-async fn follow(context: &Context, cluster: &Cluster, info: Info) -> Result<(), CommandError> {
+async fn one(context: &Context, cluster: &Cluster, info: Info) -> Result<(), CommandError> {
     let kind = info.resource.kind.as_str();
     let judge = match (info.resource.group.as_str(), kind) {
         ("apps", "Deployment") => deployment,
@@ -66,41 +60,17 @@ async fn follow(context: &Context, cluster: &Cluster, info: Info) -> Result<(), 
 /// What is told of an object, and whether its rollout is done.
 type Judge = fn(&Value, i64) -> Result<(String, bool), CommandError>;
 
-async fn watch(context: &Context, cluster: &Cluster, mut info: Info, judge: Judge) -> Result<(), CommandError> {
+async fn watch(context: &Context, cluster: &Cluster, info: Info, judge: Judge) -> Result<(), CommandError> {
     let mut out = context.streams.out.clone();
     let revision = context.flags.int("revision");
-    loop {
-        let mut object = info.object.clone();
-        let version = object["metadata"]["resourceVersion"].as_str().unwrap_or("").to_owned();
-        let call = Call::get(&info.collection())
-            .query("fieldSelector", format!("metadata.name={}", info.name))
-            .query("watch", "true")
-            .query("resourceVersion", version);
-        let mut events = None;
-        loop {
-            let (text, done) = judge(&object, revision)?;
-            writeln!(out, "{text}")?;
-            out.flush()?;
-            if done || !context.flags.bool("watch") {
-                return Ok(());
-            }
-            let events = match &mut events {
-                Some(events) => events,
-                none => none.insert(cluster.watch(&call).await?),
-            };
-            let next = tokio::select! {
-                next = events.next() => next,
-                () = context.stop.cancelled() => return Err(CommandError::Exit(130)),
-            };
-            // A watch that ended or is too old begins anew.
-            let Ok(Some(event)) = next else { break };
-            if event.kind == "DELETED" {
-                return Err(CommandError::plain("object has been deleted"));
-            }
-            object = event.object;
-        }
-        info.fetch(cluster).await?;
-    }
+    follow::until(context, cluster, &info, |object| {
+        let object = object.ok_or_else(|| CommandError::plain("object has been deleted"))?;
+        let (text, done) = judge(object, revision)?;
+        writeln!(out, "{text}")?;
+        out.flush()?;
+        Ok((done || !context.flags.bool("watch")).then_some(()))
+    })
+    .await
 }
 
 fn number(object: &Value, part: &str, field: &str) -> i64 {
