@@ -12,7 +12,9 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec, TokenRequestStatus};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount,
+};
 use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::api::PostParams;
 use kube::runtime::WatchStreamExt;
@@ -209,6 +211,18 @@ impl Objects for ApiObjects {
         let found = limited(api.get_opt(class)).await?;
         let missing = || ObjectError::NotFound { resource, name: class.to_owned() };
         found.map(|class| class.handler).ok_or_else(missing)
+    }
+
+    async fn claim(&self, namespace: &str, name: &str) -> Result<PersistentVolumeClaim, ObjectError> {
+        let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
+        let missing = || ObjectError::NotFound { resource: "persistentvolumeclaims", name: name.to_owned() };
+        limited(api.get_opt(name)).await?.ok_or_else(missing)
+    }
+
+    async fn volume(&self, name: &str) -> Result<PersistentVolume, ObjectError> {
+        let api: Api<PersistentVolume> = Api::all(self.client.clone());
+        let missing = || ObjectError::NotFound { resource: "persistentvolumes", name: name.to_owned() };
+        limited(api.get_opt(name)).await?.ok_or_else(missing)
     }
 
     fn register(&self, pod: &Pod) {

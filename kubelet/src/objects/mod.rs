@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use k8s_openapi::api::authentication::v1::{TokenRequestSpec, TokenRequestStatus};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service};
 
 pub use api::ApiObjects;
 
@@ -54,6 +54,10 @@ pub trait Objects: Send + Sync {
     ) -> Result<TokenRequestStatus, ObjectError>;
     /// The runtime handler of a RuntimeClass.
     async fn runtime_handler(&self, class: &str) -> Result<String, ObjectError>;
+    /// A claim, as it is now.
+    async fn claim(&self, namespace: &str, name: &str) -> Result<PersistentVolumeClaim, ObjectError>;
+    /// A PersistentVolume, as it is now.
+    async fn volume(&self, name: &str) -> Result<PersistentVolume, ObjectError>;
     /// Starts to follow what a Pod refers to.
     fn register(&self, pod: &Pod);
     /// Stops following for a Pod.
@@ -89,6 +93,14 @@ impl Objects for NoObjects {
 
     async fn runtime_handler(&self, class: &str) -> Result<String, ObjectError> {
         Err(ObjectError::NotFound { resource: "runtimeclasses.node.k8s.io", name: class.to_owned() })
+    }
+
+    async fn claim(&self, _namespace: &str, name: &str) -> Result<PersistentVolumeClaim, ObjectError> {
+        Err(ObjectError::NotFound { resource: "persistentvolumeclaims", name: name.to_owned() })
+    }
+
+    async fn volume(&self, name: &str) -> Result<PersistentVolume, ObjectError> {
+        Err(ObjectError::NotFound { resource: "persistentvolumes", name: name.to_owned() })
     }
 
     fn register(&self, _pod: &Pod) {}

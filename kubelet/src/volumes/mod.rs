@@ -6,6 +6,7 @@
 //! restarted kubelet goes on where the last one stopped.
 
 mod atomic;
+mod claims;
 mod hostpath;
 mod ownership;
 mod payload;
@@ -125,6 +126,9 @@ impl Volumes {
         if let Some(source) = &volume.projected {
             let files = sources.projected(source).await?;
             return self.files(pod, &volume.name, PROJECTED, files).await;
+        }
+        if let Some((claim, read_only)) = claims::claim_of(pod, volume) {
+            return self.claimed(pod, volume, &claim, read_only).await;
         }
         if volume.image.is_some() {
             return Ok(Ready::Image);
