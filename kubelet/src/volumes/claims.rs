@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, Volume};
 
-use super::{Ready, Volumes, blocking, fs_group, hostpath, is_mounted, ownership};
+use super::{Ready, Volumes, blocking, fs_group, hostpath, ownership};
 use crate::objects::Objects;
 use crate::pods;
 
@@ -109,10 +109,7 @@ impl Volumes {
             if !fs::metadata(&source)?.is_dir() {
                 return Err(std::io::Error::other(format!("{} is not a directory", source.display())));
             }
-            fs::create_dir_all(&at)?;
-            if !is_mounted(&*platform, &at)? {
-                platform.bind_beneath(&source, Path::new(""), &at)?;
-            }
+            platform.bind_beneath(&source, Path::new(""), &at)?;
             match group {
                 Some((group, policy)) if !read_only => ownership::apply(&at, group, false, policy),
                 _ => Ok(()),

@@ -11,6 +11,7 @@ mod administration;
 mod controllers;
 mod pods;
 mod services;
+mod storage;
 
 /// Longest wait for something that a cluster does by itself.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -126,6 +127,7 @@ fn every_line_works_with_every_kubectl() {
         user.says("kubectl create namespace nohi", &["namespace/nohi created"]);
         pods::follow(&user);
         controllers::follow(&user);
+        storage::follow(&user);
         services::follow(&user);
         administration::follow(&user);
         user.says("kubectl delete namespace nohi", &["namespace \"nohi\" deleted"]);
