@@ -64,6 +64,18 @@ impl Context {
         CommandError::Usage { text: text.into(), command: self.path.clone() }
     }
 
+    /// A mistake after which the help of the command is printed.
+    pub fn help_error(&self, text: impl Into<String>) -> CommandError {
+        let commands = crate::cmd::commands();
+        let words: Vec<String> = self.path.split(' ').skip(1).map(str::to_owned).collect();
+        let found = crate::command::find(&commands, &words);
+        let printed = found.command.map(|c| crate::command::help(c, &self.path, &mut self.streams.out.clone()));
+        match printed {
+            Some(Err(error)) => error,
+            _ => CommandError::plain(text),
+        }
+    }
+
     /// The arguments before `--`, or all.
     pub fn before_dash(&self) -> &[String] {
         &self.args[..self.dash.unwrap_or(self.args.len()).min(self.args.len())]

@@ -83,6 +83,9 @@ async fn dispatch(
     let mut out = streams.out.clone();
     let Some(command) = found.command else {
         if let (Some(name), false) = (parsed.args.first(), parsed.flags.bool("help")) {
+            if let Some(failure) = cmd::plugin::run(&parsed.args) {
+                return Err(failure);
+            }
             return Err(command::unknown(&commands, name));
         }
         return cmd::help::overview(&mut out);

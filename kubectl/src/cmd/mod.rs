@@ -5,18 +5,26 @@ mod api_resources;
 mod api_versions;
 mod apply;
 mod attach;
+mod auth;
+mod cluster_info;
+mod config;
 mod create;
 mod delete;
 mod describe;
+mod diff;
 mod drain;
 mod edit;
+mod events;
 mod exec;
+mod explain;
 pub(crate) mod get;
 pub(crate) mod help;
 mod label;
 mod logs;
 mod options;
 mod patch;
+pub(crate) mod plugin;
+mod replace;
 mod rollout;
 mod scale;
 mod set;
@@ -45,7 +53,10 @@ pub fn groups() -> Vec<Group> {
                 create::command(), //
             ],
         ),
-        group("Basic Commands (Intermediate)", vec![get::command(), edit::command(), delete::command()]),
+        group(
+            "Basic Commands (Intermediate)",
+            vec![explain::command(), get::command(), edit::command(), delete::command()],
+        ),
         group(
             "Deploy Commands",
             vec![
@@ -55,19 +66,31 @@ pub fn groups() -> Vec<Group> {
         ),
         group(
             "Cluster Management Commands",
-            vec![drain::command(), drain::uncordon(), drain::cordon(), taint::command()],
+            vec![cluster_info::command(), drain::command(), drain::uncordon(), drain::cordon(), taint::command()],
         ),
         group(
             "Troubleshooting and Debugging Commands",
-            vec![exec::command(), attach::command(), describe::command(), logs::command()],
+            vec![
+                attach::command(),
+                exec::command(),
+                auth::command(),
+                events::command(),
+                describe::command(),
+                logs::command(),
+            ],
         ),
-        group("Advanced Commands", vec![wait::command(), apply::command(), patch::command()]),
+        group(
+            "Advanced Commands",
+            vec![wait::command(), apply::command(), patch::command(), replace::command(), diff::command()],
+        ),
         group("Settings Commands", vec![label::command(), annotate::command()]),
         group(
             "Other Commands",
             vec![
                 api_resources::command(),
                 api_versions::command(),
+                config::command(),
+                plugin::command(),
                 help::command(),
                 options::command(),
                 version::command(),

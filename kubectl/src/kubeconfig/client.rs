@@ -35,7 +35,9 @@ impl Selected {
             Some(context) => context.value.clone(),
             None if name.is_empty() => Map::new(),
             None if flags.non_empty("context").is_some() || !config.is_empty() => {
-                return Err(CommandError::plain(format!("context {name:?} does not exist")));
+                return Err(CommandError::Verbatim(format!(
+                    "Error in configuration: context was not found for specified context: {name}"
+                )));
             }
             None => Map::new(),
         };
@@ -155,7 +157,7 @@ fn cluster(config: &Kubeconfig, flags: &Flags, of_context: &str) -> Result<Map<S
     let mut cluster = match found {
         Some(entry) => entry.value.clone(),
         None if flags.non_empty("cluster").is_some() => {
-            return Err(CommandError::plain(format!("cluster {name:?} does not exist")));
+            return Err(CommandError::plain(format!("no server found for cluster {name:?}")));
         }
         None => Map::new(),
     };

@@ -1,6 +1,7 @@
 //! Kubeconfig files: reading, merging, and what a command line makes of them.
 
 pub mod client;
+pub mod document;
 pub mod files;
 
 use std::path::{Path, PathBuf};
@@ -77,23 +78,38 @@ impl Kubeconfig {
         Ok(merged)
     }
 
+    /// Reads the files without making paths absolute.
+    pub fn load_raw(explicit: Option<&str>) -> Result<Self, CommandError> {
+        let (files, explicit) = files::paths(explicit);
+        let mut merged = Self { files: files.clone(), explicit, ..Self::default() };
+        for file in &files {
+            let one = document::read(file)?;
+            merged.add_raw(&document::document(&one), file);
+        }
+        Ok(merged)
+    }
+
+    /// The entries of a section.
+    pub fn section_mut(&mut self, section: document::Section) -> &mut Vec<Entry> {
+        match section {
+            document::Section::Clusters => &mut self.clusters,
+            document::Section::Users => &mut self.users,
+            document::Section::Contexts => &mut self.contexts,
+        }
+    }
+
+    /// The file that gets what is new: the first that exists, or the last.
+    pub fn default_file(&self) -> PathBuf {
+        let existing = self.files.iter().find(|f| f.exists());
+        existing.or(self.files.last()).cloned().unwrap_or_default()
+    }
+
     fn add(&mut self, document: &Value, file: &Path) {
-        let named = |key: &str, inner: &str| -> Vec<Entry> {
-            let list = document.get(key).and_then(Value::as_array).map_or(&[] as &[Value], Vec::as_slice);
-            list.iter()
-                .filter_map(|item| {
-                    let name = item.get("name").and_then(Value::as_str)?.to_owned();
-                    let value = item.get(inner).and_then(Value::as_object).cloned().unwrap_or_default();
-                    Some(Entry { name, value, origin: file.to_path_buf() })
-                })
-                .collect()
-        };
+        let first = self.len();
+        self.add_raw(document, file);
         let directory = file.parent().unwrap_or(Path::new(""));
-        let first = |all: &mut Vec<Entry>, more: Vec<Entry>, paths: &[&str]| {
-            for mut entry in more {
-                if all.iter().any(|e| e.name == entry.name) {
-                    continue;
-                }
+        let resolve = |entries: &mut [Entry], paths: &[&str]| {
+            for entry in entries {
                 for key in paths {
                     if let Some(Value::String(path)) = entry.value.get_mut(*key) {
                         files::absolute(path, directory);
@@ -104,12 +120,37 @@ impl Kubeconfig {
                 {
                     files::absolute(command, directory);
                 }
-                all.push(entry);
             }
         };
-        first(&mut self.clusters, named("clusters", "cluster"), &["certificate-authority"]);
-        first(&mut self.users, named("users", "user"), &["client-certificate", "client-key", "tokenFile"]);
-        first(&mut self.contexts, named("contexts", "context"), &[]);
+        resolve(&mut self.clusters[first.0..], &["certificate-authority"]);
+        resolve(&mut self.users[first.1..], &["client-certificate", "client-key", "tokenFile"]);
+    }
+
+    fn len(&self) -> (usize, usize) {
+        (self.clusters.len(), self.users.len())
+    }
+
+    fn add_raw(&mut self, document: &Value, file: &Path) {
+        let named = |key: &str, inner: &str| -> Vec<Entry> {
+            let list = document.get(key).and_then(Value::as_array).map_or(&[] as &[Value], Vec::as_slice);
+            list.iter()
+                .filter_map(|item| {
+                    let name = item.get("name").and_then(Value::as_str)?.to_owned();
+                    let value = item.get(inner).and_then(Value::as_object).cloned().unwrap_or_default();
+                    Some(Entry { name, value, origin: file.to_path_buf() })
+                })
+                .collect()
+        };
+        let first = |all: &mut Vec<Entry>, more: Vec<Entry>| {
+            for entry in more {
+                if !all.iter().any(|e| e.name == entry.name) {
+                    all.push(entry);
+                }
+            }
+        };
+        first(&mut self.clusters, named("clusters", "cluster"));
+        first(&mut self.users, named("users", "user"));
+        first(&mut self.contexts, named("contexts", "context"));
         if self.current_context.is_empty() {
             self.current_context =
                 document.get("current-context").and_then(Value::as_str).unwrap_or_default().to_owned();

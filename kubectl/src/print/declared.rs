@@ -39,7 +39,13 @@ fn sorted<'a>(map: &'a Map<String, Value>, schema: Option<SchemaRef<'_>>) -> Vec
             "host" => (1, 5),
             "pathType" => (1, 15),
             "imagePullPolicy" => (1, 205),
-            key => (1, schema.and_then(|s| s.field_fact(key)).map_or(u32::MAX, |f| f.protobuf.saturating_mul(10))),
+            key => (
+                1,
+                schema
+                    .and_then(|s| s.field_fact(key))
+                    .filter(|f| f.protobuf > 0)
+                    .map_or(u32::MAX, |f| f.protobuf.saturating_mul(10)),
+            ),
         };
         entries.sort_by_key(|(key, _)| place(key));
     }

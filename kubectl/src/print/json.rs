@@ -39,3 +39,48 @@ pub fn compact(value: &Value) -> String {
 pub fn pretty(value: &Value) -> String {
     escape(&format!("{value:#}"))
 }
+
+/// Like [`indented`], with keys in a given order; others follow in the order of their names.
+pub fn ordered(value: &Value, order: &[&str]) -> String {
+    let mut out = String::new();
+    write_ordered(value, order, 0, &mut out);
+    out.push('\n');
+    escape(&out)
+}
+
+fn write_ordered(value: &Value, order: &[&str], depth: usize, out: &mut String) {
+    let line = |out: &mut String, depth: usize| {
+        out.push('\n');
+        out.extend(std::iter::repeat_n(' ', depth * 4));
+    };
+    match value {
+        Value::Object(map) if !map.is_empty() => {
+            let mut entries: Vec<(&String, &Value)> = map.iter().collect();
+            entries.sort_by_key(|(key, _)| order.iter().position(|o| o == key).unwrap_or(order.len()));
+            out.push('{');
+            for (at, (key, value)) in entries.into_iter().enumerate() {
+                if at > 0 {
+                    out.push(',');
+                }
+                line(out, depth + 1);
+                out.push_str(&format!("{}: ", Value::String(key.clone())));
+                write_ordered(value, order, depth + 1, out);
+            }
+            line(out, depth);
+            out.push('}');
+        }
+        Value::Array(list) if !list.is_empty() => {
+            out.push('[');
+            for (at, value) in list.iter().enumerate() {
+                if at > 0 {
+                    out.push(',');
+                }
+                line(out, depth + 1);
+                write_ordered(value, order, depth + 1, out);
+            }
+            line(out, depth);
+            out.push(']');
+        }
+        other => out.push_str(&other.to_string()),
+    }
+}

@@ -111,9 +111,19 @@ impl Printer {
         &self.format
     }
 
-    /// Whether a list is printed as its items.
-    pub fn by_item(&self) -> bool {
-        matches!(self.format, Format::Name)
+    /// Whether a list has to be there as a whole before it can be printed.
+    pub fn needs_whole(&self) -> bool {
+        matches!(self.format, Format::JsonPath(_) | Format::JsonPathAsJson(_) | Format::Columns(_))
+    }
+
+    /// The text of an item of a list, in JSON or YAML.
+    pub fn item(&self, item: &Value) -> String {
+        let shown = shown(item, self.show_managed_fields);
+        match self.format {
+            Format::Json => json::indented(&shown),
+            Format::Yaml => yaml::encode(&Value::Array(vec![shown])),
+            _ => String::new(),
+        }
     }
 
     /// Prints an object that was made here: JSON has its fields in the order of their declaration.
@@ -170,7 +180,7 @@ impl Printer {
 fn jsonpath_failure(template: &jsonpath::Template, object: &Value, error: &jsonpath::PathError) -> CommandError {
     CommandError::plain(format!(
         "error executing jsonpath {0:?}: Error executing template: {error}. Printing more information for debugging the \
-         template:\n\ttemplate was:\n\t\t{0}\n\tobject given to jsonpath engine was:\n\t\t{1}\n\n",
+         template:\n\ttemplate was:\n\t\t{0}\n\tobject given to jsonpath engine was:\n\t\t{1}\n\n\n",
         template.text(),
         debug::go_syntax(object)
     ))

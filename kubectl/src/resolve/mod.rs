@@ -247,6 +247,28 @@ impl Query {
         if chunk > 0 { call.query("limit", chunk.to_string()) } else { call }
     }
 
+    /// A refused list, with what was asked for.
+    pub fn list_failure(&self, target: &Target, error: CommandError) -> CommandError {
+        let resource = &target.resource;
+        let wanted = format!("{}/{}, Resource={}", resource.group, resource.version, resource.plural);
+        match error {
+            CommandError::Server { doing: None, mut status }
+                if target.name.is_none() && matches!(status.reason.as_str(), "BadRequest" | "NotFound") =>
+            {
+                let (labels, fields) = (&self.selector, &self.field_selector);
+                status.message = match labels.is_empty() && fields.is_empty() {
+                    true => format!("Unable to list {wanted:?}: {}", status.message),
+                    false => format!(
+                        "Unable to find {wanted:?} that match label selector {labels:?}, field selector {fields:?}: {}",
+                        status.message
+                    ),
+                };
+                CommandError::Server { doing: None, status }
+            }
+            other => other,
+        }
+    }
+
     /// Finds the objects.
     pub async fn infos(&self, context: &Context) -> Result<Found, CommandError> {
         let (targets, errors) = self.targets(context).await?;
@@ -259,7 +281,7 @@ impl Query {
         for target in targets {
             match self.fetch(&cluster, &target).await {
                 Ok(infos) => found.infos.extend(infos),
-                Err(error) => found.errors.push(error),
+                Err(error) => found.errors.push(self.list_failure(&target, error)),
             }
         }
         Ok(found)

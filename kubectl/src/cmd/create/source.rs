@@ -18,7 +18,7 @@ pub(super) fn flags() -> [Flag; 4] {
 pub(super) fn pairs(context: &Context) -> Result<Vec<(String, Vec<u8>)>, CommandError> {
     let flags = &context.flags;
     if !flags.list("from-env-file").is_empty()
-        && !(flags.list("from-file").is_empty() && flags.list("from-literal").is_empty())
+        && (!flags.list("from-file").is_empty() || !flags.list("from-literal").is_empty())
     {
         return Err(CommandError::plain("from-env-file cannot be combined with from-file or from-literal"));
     }

@@ -1,7 +1,9 @@
 //! `kubectl get`.
 
 mod objects;
+mod sort;
 mod tables;
+mod watch;
 
 use std::io::Write;
 
@@ -44,6 +46,10 @@ pub(crate) fn command() -> Command {
             Flag::switch("ignore-not-found", "Named objects need not exist."),
             Flag::list("label-columns", "Labels to show as columns.").short('L'),
             Flag::switch("no-headers", "Leave the headers out."),
+            Flag::switch("output-watch-events", "Show events with what happened (with --watch or --watch-only)."),
+            Flag::text("sort-by", "", "Field to sort by, a JSONPath such as '{.metadata.name}'."),
+            Flag::switch("watch", "After listing, go on with changes.").short('w'),
+            Flag::switch("watch-only", "Show changes only."),
             Flag::text("raw", "", "GET this path of the server and print the answer."),
             Flag::on("server-print", "Let the server choose the columns."),
             Flag::switch("show-kind", "Write the kind before names."),
@@ -64,6 +70,9 @@ struct Options {
     show_labels: bool,
     label_columns: Vec<String>,
     ignore_not_found: bool,
+    output_watch_events: bool,
+    watch_only: bool,
+    sort: Option<sort::Sort>,
 }
 
 impl Options {
@@ -75,8 +84,14 @@ impl Options {
         if flags.bool("show-labels") && !matches!(output, "" | "wide") {
             return Err(CommandError::plain(format!("--show-labels option cannot be used with {output} printer")));
         }
+        let sort = sort::Sort::parse(flags.text("sort-by"))?;
+        let mut query = Query::of(context).all();
+        if sort.is_some() {
+            // Pages cannot be sorted one by one.
+            query.chunk = Some(0);
+        }
         let mut options = Self {
-            query: Query::of(context).all(),
+            query,
             printer,
             wide,
             no_headers: flags.bool("no-headers"),
@@ -84,6 +99,9 @@ impl Options {
             show_labels: flags.bool("show-labels"),
             label_columns: flags.list("label-columns").to_vec(),
             ignore_not_found: flags.bool("ignore-not-found"),
+            output_watch_events: flags.bool("output-watch-events"),
+            watch_only: flags.bool("watch-only"),
+            sort,
         };
         if options.no_headers
             && let Some(printer) = &mut options.printer
@@ -98,6 +116,10 @@ async fn run(context: &Context) -> Result<(), CommandError> {
     if let Some(path) = context.flags.non_empty("raw") {
         return raw(context, path).await;
     }
+    let watching = context.flags.bool("watch") || context.flags.bool("watch-only");
+    if context.flags.bool("output-watch-events") && !watching {
+        return Err(CommandError::plain("--output-watch-events option can only be used with --watch or --watch-only"));
+    }
     let mut options = Options::of(context)?;
     if context.args.is_empty() && options.query.sources.is_empty() {
         writeln!(
@@ -111,6 +133,11 @@ async fn run(context: &Context) -> Result<(), CommandError> {
         ));
     }
     let (targets, errors) = options.query.targets(context).await?;
+    if watching {
+        CommandError::all(errors)?;
+        let printer = options.printer.take();
+        return watch::run(context, &options, printer, &targets).await;
+    }
     match options.printer.take() {
         Some(printer) => objects::run(context, &options, printer, targets, errors).await,
         None => tables::run(context, &options, targets, errors).await,
@@ -118,10 +145,13 @@ async fn run(context: &Context) -> Result<(), CommandError> {
 }
 
 async fn raw(context: &Context, path: &str) -> Result<(), CommandError> {
+    if context.flags.given("output") {
+        return Err(CommandError::plain("--raw and --output are mutually exclusive"));
+    }
     if !context.args.is_empty() {
         return Err(context.usage("arguments may not be passed when --raw is specified"));
     }
-    if ["output", "selector", "filename"].iter().any(|f| context.flags.given(f)) {
+    if ["selector", "filename"].iter().any(|f| context.flags.given(f)) {
         return Err(context
             .usage("--raw may not be specified with other flags that filter the server request or alter the output"));
     }

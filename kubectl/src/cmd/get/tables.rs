@@ -194,16 +194,21 @@ pub(super) async fn run(
     for target in &targets {
         let mut token = String::new();
         loop {
-            let request = call(options, target).accept(ACCEPT).query_if("continue", &token);
-            let table = match cluster.json(&request).await {
+            let object = if options.sort.is_some() { "Object" } else { "" };
+            let request =
+                call(options, target).accept(ACCEPT).query_if("continue", &token).query_if("includeObject", object);
+            let mut table = match cluster.json(&request).await {
                 Ok(answer) => table_of(answer),
                 Err(error) => {
                     if !is_ignored(options, &error) {
-                        errors.push(error);
+                        errors.push(options.query.list_failure(target, error));
                     }
                     break;
                 }
             };
+            if let (Some(sort), Some(rows)) = (&options.sort, table["rows"].as_array_mut()) {
+                sort.sort(rows, |row| &row["object"])?;
+            }
             writer.add(&target.resource, &table, None, &mut out)?;
             token = table["metadata"]["continue"].as_str().unwrap_or("").to_owned();
             if token.is_empty() || target.name.is_some() {
