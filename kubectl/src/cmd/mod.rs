@@ -6,6 +6,7 @@ mod api_versions;
 mod apply;
 mod attach;
 mod auth;
+mod autoscale;
 mod cluster_info;
 mod config;
 mod create;
@@ -17,6 +18,7 @@ mod edit;
 mod events;
 mod exec;
 mod explain;
+mod expose;
 pub(crate) mod get;
 pub(crate) mod help;
 mod label;
@@ -26,6 +28,7 @@ mod patch;
 pub(crate) mod plugin;
 mod replace;
 mod rollout;
+mod run;
 mod scale;
 mod set;
 mod taint;
@@ -49,6 +52,8 @@ pub fn groups() -> Vec<Group> {
         group(
             "Basic Commands (Beginner)",
             vec![
+                run::command(),
+                expose::command(),
                 set::command(),
                 create::command(), //
             ],
@@ -60,6 +65,7 @@ pub fn groups() -> Vec<Group> {
         group(
             "Deploy Commands",
             vec![
+                autoscale::command(),
                 rollout::command(),
                 scale::command(), //
             ],

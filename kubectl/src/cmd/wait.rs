@@ -112,7 +112,7 @@ fn path_is(object: &Value, template: &Template, wanted: Option<&str>) -> Result<
         }
         [Value::String(text)] => Ok(text == wanted),
         [Value::Null] => Ok(wanted == "<nil>"),
-        [other] => Ok(other.to_string() == wanted),
+        [other] => Ok(crate::print::jsonpath::text(other) == wanted),
         _ => Err(CommandError::plain("given jsonpath expression matches more than one value")),
     }
 }
@@ -249,6 +249,6 @@ mod tests {
         assert!(Goal::parse("delete").expect("a goal").is_met("other", Some(&pod)).expect("judged"));
         assert!(Goal::parse("bogus").is_err());
         let many = Goal::parse("jsonpath={.status.conditions[*].type}=x").expect("a goal").is_met("u", Some(&pod));
-        assert_eq!(many.err().expect("refused").to_string(), "given jsonpath expression matches more than one value");
+        assert_eq!(many.expect_err("refused").to_string(), "given jsonpath expression matches more than one value");
     }
 }
