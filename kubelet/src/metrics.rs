@@ -80,6 +80,10 @@ pub struct Metrics {
     pub client_ttl: Gauge,
     /// `kubelet_certificate_manager_server_ttl_seconds`
     pub server_ttl: Gauge,
+    /// End of the client certificate.
+    pub client_expiry: Expiry,
+    /// End of the serving certificate.
+    pub server_expiry: Expiry,
     /// `kubelet_certificate_manager_client_expiration_renew_errors`
     pub client_renew_errors: IntCounter,
     /// `kubelet_server_expiration_renew_errors`
@@ -155,6 +159,24 @@ fn alpha(help: &str) -> String {
     format!("[ALPHA] {help}")
 }
 
+/// When a certificate ends; unknown at first.
+#[derive(Default)]
+pub struct Expiry(parking_lot::Mutex<Option<jiff::Timestamp>>);
+
+impl Expiry {
+    /// There is a certificate that ends then.
+    pub fn set(&self, at: jiff::Timestamp) {
+        *self.0.lock() = Some(at);
+    }
+
+    /// Seconds that are left.
+    fn show(&self, gauge: &Gauge) {
+        if let Some(at) = *self.0.lock() {
+            gauge.set(at.duration_since(jiff::Timestamp::now()).as_secs_f64());
+        }
+    }
+}
+
 /// All series of one registry, shown by another.
 struct Nested(Registry);
 
@@ -164,6 +186,8 @@ impl Collector for Nested {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
+        METRICS.client_expiry.show(&METRICS.client_ttl);
+        METRICS.server_expiry.show(&METRICS.server_ttl);
         self.0.gather()
     }
 }
@@ -314,6 +338,8 @@ impl Metrics {
                 "kubelet_certificate_manager_server_ttl_seconds",
                 "Gauge of the shortest TTL (time-to-live) of the Kubelet's serving certificate.",
             ),
+            client_expiry: Expiry::default(),
+            server_expiry: Expiry::default(),
             client_renew_errors: make.counter(
                 "kubelet_certificate_manager_client_expiration_renew_errors",
                 "Counter of certificate renewal errors.",

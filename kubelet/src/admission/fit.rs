@@ -1,6 +1,5 @@
 //! Whether there is room.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -15,7 +14,10 @@ pub(super) fn admit(pod: &Pod, situation: &Situation<'_>) -> Result<(), Refusal>
         let text = "Predicate NodeName failed: node(s) didn't match the requested node name";
         return Err(Refusal::new("NodeName", text));
     }
-    if !host_ports(pod).is_disjoint(&situation.others.iter().flat_map(|other| host_ports(other)).collect()) {
+    let wanted = host_ports(pod);
+    let taken =
+        |port: &HostPort| situation.others.iter().flat_map(|other| host_ports(other)).any(|other| clash(port, &other));
+    if wanted.iter().any(taken) {
         let text = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
         return Err(Refusal::new("NodePorts", text));
     }
@@ -23,11 +25,18 @@ pub(super) fn admit(pod: &Pod, situation: &Situation<'_>) -> Result<(), Refusal>
     if pods::is_critical(pod) { Ok(()) } else { resources(pod, situation) }
 }
 
-/// Protocol, address and port of every port of the host.
-fn host_ports(pod: &Pod) -> BTreeSet<(String, String, i32)> {
-    let containers =
-        pods::containers(pod).iter().chain(pods::init_containers(pod).iter().filter(|c| pods::is_sidecar(c)));
-    let ports = containers.flat_map(|container| container.ports.iter().flatten());
+/// Protocol, address and port.
+type HostPort = (String, String, i32);
+
+fn clash(a: &HostPort, b: &HostPort) -> bool {
+    let every = |ip: &str| matches!(ip, "" | "0.0.0.0" | "::");
+    a.0 == b.0 && a.2 == b.2 && (a.1 == b.1 || every(&a.1) || every(&b.1))
+}
+
+/// Every port of the host that a Pod takes.
+fn host_ports(pod: &Pod) -> Vec<HostPort> {
+    let sidecars = pods::init_containers(pod).iter().filter(|container| pods::is_sidecar(container));
+    let ports = pods::containers(pod).iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten());
     let taken = ports.filter_map(|port| {
         let number = port.host_port.filter(|port| *port > 0)?;
         let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());

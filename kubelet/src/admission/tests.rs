@@ -58,6 +58,18 @@ fn room_is_checked() {
 }
 
 #[test]
+fn ports_of_different_addresses_do_not_clash() {
+    let on = |ip: &str| {
+        pod(json!({ "containers": [{ "name": "c",
+        "ports": [{ "containerPort": 1, "hostPort": 80, "hostIP": ip }] }] }))
+    };
+    assert_eq!(decide(&on("10.0.0.1"), &[on("127.0.0.1")]), Ok(()));
+    for (a, b) in [("10.0.0.1", "10.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("127.0.0.1", "")] {
+        assert!(decide(&on(a), &[on(b)]).is_err(), "{a} {b}");
+    }
+}
+
+#[test]
 fn sysctls_are_checked() {
     let sets = |name: &str, more: Value| {
         let mut spec = json!({ "securityContext": { "sysctls": [{ "name": name, "value": "1" }] } });

@@ -15,6 +15,7 @@ use super::request::{self, Wanted};
 use super::store::{Pair, PairStore};
 use super::{CertificateError, Purpose, content};
 use crate::api;
+use crate::metrics::METRICS;
 use crate::node::SharedFacts;
 
 /// Time for somebody to sign.
@@ -75,7 +76,13 @@ impl Rotation {
 
     /// Runs until stopped; ends early, cancelling `stop`, when only a new start can help.
     pub async fn run(self, stop: CancellationToken) {
+        let purpose = self.purpose();
+        let (expiry, errors) = match purpose {
+            Purpose::Client => (&METRICS.client_expiry, &METRICS.client_renew_errors),
+            Purpose::Server => (&METRICS.server_expiry, &METRICS.server_renew_errors),
+        };
         let with_deadline = |pair: Pair| {
+            expiry.set(pair.not_after);
             let due = deadline(&pair, rand::rng().random());
             (pair, due)
         };
@@ -94,6 +101,7 @@ impl Rotation {
                 Ok(new) => (current, failures) = (Some(with_deadline(new)), 0),
                 Err(error) => {
                     failures += 1;
+                    errors.inc();
                     tracing::error!(error = util::chain(&error), "certificate rotation");
                     if self.store.current().is_some_and(|pair| self.is_hopeless(&pair)) {
                         tracing::error!(

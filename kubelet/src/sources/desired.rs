@@ -55,6 +55,8 @@ impl Desired {
         for pod in changed {
             workers.update(pod);
         }
+        let mirrors = self.sources.values().flat_map(BTreeMap::values).filter(|pod| pods::is_mirror(pod)).count();
+        METRICS.mirror_pods.set(i64::try_from(mirrors).unwrap_or(i64::MAX));
         let (stat, other): (Vec<_>, Vec<_>) =
             self.sources.values().flat_map(BTreeMap::values).partition(|pod| pods::is_static(pod));
         METRICS.desired_pods.with_label_values(&["true"]).set(i64::try_from(stat.len()).unwrap_or(i64::MAX));

@@ -9,6 +9,7 @@ use super::plan::{KillReason, PodPlan};
 use super::start::{Round, StartError};
 use crate::cri::{ContainerRecord, CriError, PodView, RecordState, labels};
 use crate::events::EventType;
+use crate::metrics::METRICS;
 use crate::pods::{self, Role};
 use crate::status::Waiting;
 use crate::volumes::Mounted;
@@ -39,6 +40,10 @@ impl Actor {
             services.sandbox(&pod, plan.attempt).await.map_err(|error| self.sandbox_failed(&error.to_string()))?;
         let sandbox_id = if plan.create_sandbox {
             let created = services.create_sandbox(&pod, &sandbox).await;
+            METRICS.started_pods.inc();
+            if created.is_err() {
+                METRICS.started_pods_errors.inc();
+            }
             let id = created.map_err(|error| self.sandbox_failed(&error))?;
             view = Arc::new(PodView::read(&services.cri, self.uid()).await?);
             self.publish(&view, false).await;

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::actor::Actor;
 use super::inbox::{Inbox, StopRequest};
+use crate::admission::Refusal;
 use crate::pods;
 use crate::services::Services;
 
@@ -84,13 +85,18 @@ impl Workers {
             inner.queued.push(pod);
             return;
         }
-        self.start(&mut inner, pod);
+        self.admit(&mut inner, pod);
     }
 
-    fn start(&self, inner: &mut Inner, pod: Arc<Pod>) {
+    /// Starts a Pod that sources want, if the node takes it.
+    fn admit(&self, inner: &mut Inner, pod: Arc<Pod>) {
         let present = inner.workers.values().filter(|worker| *worker.stage.borrow() < Stage::Finished);
         let present: Vec<Arc<Pod>> = present.map(|worker| Arc::clone(&worker.pod)).collect();
         let refusal = self.services.refuses(&pod, &present).err();
+        self.start(inner, pod, refusal);
+    }
+
+    fn start(&self, inner: &mut Inner, pod: Arc<Pod>, refusal: Option<Refusal>) {
         let inbox = Arc::new(Inbox::default());
         let (sender, stage) = watch::channel(Stage::Syncing);
         match refusal {
@@ -108,7 +114,8 @@ impl Workers {
         let mut inner = self.inner.lock();
         let uid = pods::uid(&pod).to_owned();
         if !inner.workers.contains_key(&uid) {
-            self.start(&mut inner, pod);
+            // It runs already: nothing is left to be decided.
+            self.start(&mut inner, pod, None);
             if let Some(worker) = inner.workers.get_mut(&uid) {
                 worker.removed = true;
                 worker.inbox.stop(StopRequest { grace: Some(1), verdict: None });
@@ -187,7 +194,7 @@ impl Workers {
                 index += 1;
             } else {
                 inner.queued.remove(index);
-                self.start(&mut inner, pod);
+                self.admit(&mut inner, pod);
             }
         }
         forgotten

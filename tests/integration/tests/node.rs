@@ -24,6 +24,18 @@ struct Machine {
 }
 
 impl Machine {
+    /// Imports an image whose containers run `entrypoint`.
+    fn import(&self, image: &str, entrypoint: &str) {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("the workspace").to_owned();
+        let script = script.join("deploy/examples/image.sh");
+        self.ok(&format!(
+            "mkdir -p /tmp/box/bin && cp /bin/busybox /tmp/box/bin/ && for n in sh sleep cat dd; do \
+             ln -sf busybox /tmp/box/bin/$n; done && bash {} {image} /tmp/box /tmp/box.tar '{entrypoint}' && \
+             ctr -n k8s.io images import /tmp/box.tar && rm -rf /tmp/box /tmp/box.tar",
+            script.display()
+        ));
+    }
+
     fn new(network: &str) -> Self {
         let alone = MACHINES.lock().unwrap_or_else(PoisonError::into_inner);
         let segment = Segment::new(network);
@@ -32,15 +44,7 @@ impl Machine {
         machine.write("/etc/containerd.toml", &CONTAINERD.replace("IMAGE", IMAGE));
         machine.start("containerd", "containerd --config /etc/containerd.toml");
         machine.until("ctr version", |_| true);
-        let image = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("the workspace").to_owned();
-        let image = image.join("deploy/examples/image.sh");
-        machine.ok(&format!(
-            "mkdir -p /tmp/box/bin && cp /bin/busybox /tmp/box/bin/ && for n in sh sleep cat dd; do \
-             ln -sf busybox /tmp/box/bin/$n; done && bash {} {IMAGE} /tmp/box /tmp/box.tar \
-             '[\"/bin/busybox\",\"sleep\",\"1000000\"]' && ctr -n k8s.io images import /tmp/box.tar && \
-             rm -rf /tmp/box /tmp/box.tar",
-            image.display()
-        ));
+        machine.import(IMAGE, r#"["/bin/busybox","sleep","1000000"]"#);
         machine
     }
 
@@ -275,5 +279,31 @@ fn use_is_told_and_limited() {
     let refused = machine.until(&status("steady"), |out| out.starts_with("Failed"));
     assert_eq!(refused.trim_end(), "Failed Evicted Pod was rejected: The node had condition: [MemoryPressure].");
     machine.ok(&machine.kubectl("delete pod limited steady --timeout=30s"));
+    machine.end("kubelet");
+}
+
+#[test]
+fn a_full_disk_costs_the_node_its_own_garbage_first() {
+    let machine = Machine::new("10.77.0");
+    machine.start_control_plane();
+    machine.ok("cp /etc/admin.conf /etc/kubelet.conf");
+    machine.import("timonel.local/unused:1", r#"["/bin/busybox","true"]"#);
+    machine.write("/etc/manifests/early.yaml", STATIC);
+    machine.start_kubelet("", "--kubeconfig=/etc/kubelet.conf");
+    machine.until("ctr -n k8s.io tasks ls | grep -c RUNNING", |out| out.trim() == "2");
+    machine.end("kubelet");
+    // A dead container of a Pod that nobody wants any more, with its logs.
+    machine.ok("rm /etc/manifests/early.yaml");
+    let logs = machine.ok("ls /var/log/pods");
+    assert!(logs.contains("kube-system_early-node_"), "{logs}");
+    machine.start_kubelet("evictionHard: {imagefs.available: 1Pi}\n", "--kubeconfig=/etc/kubelet.conf");
+    machine.until("ctr -n k8s.io images ls -q", |out| !out.contains("unused"));
+    let pressure = "get node node -o jsonpath='{.status.conditions[?(@.type==\"DiskPressure\")].status}'";
+    machine.until(&machine.kubectl(pressure), |out| out == "True");
+    machine.until("ctr -n k8s.io containers ls -q | wc -l", |out| out.trim() == "0");
+    machine.until("ls /var/log/pods /var/log/containers", |out| !out.contains("early"));
+    assert!(machine.ok("ctr -n k8s.io images ls -q").contains(IMAGE), "the image of sandboxes stays");
+    let events = machine.ok(&machine.kubectl("get events -o jsonpath='{.items[*].message}'"));
+    assert!(events.contains("Attempting to reclaim ephemeral-storage"), "{events}");
     machine.end("kubelet");
 }
