@@ -216,6 +216,9 @@ async fn resource(
 }
 
 async fn with_warnings(call: &Call) -> ApiResult<Response<Body>> {
+    if let Some(text) = rules::strategy::deprecation(&call.endpoint.gvk, &call.info.verb) {
+        call.warnings.add(text);
+    }
     let outcome = server::dispatch(call).await;
     let warnings = call.warnings.take();
     if warnings.is_empty() {

@@ -63,6 +63,36 @@ fn common(object: &Value, path: &Path, errors: &mut ErrorList) {
     annotations(object, &path.child("annotations"), errors);
     finalizers(object, path, errors);
     owners(object, path, errors);
+    managers(object, &path.child("managedFields"), errors);
+}
+
+const MANAGER_LIMIT: usize = 128;
+const SUBRESOURCE_LIMIT: usize = 256;
+
+/// Who manages which fields.
+fn managers(object: &Value, path: &Path, errors: &mut ErrorList) {
+    let list = object.pointer("/metadata/managedFields").and_then(Value::as_array);
+    for (at, entry) in list.into_iter().flatten().enumerate() {
+        let path = path.index(at);
+        let text = |field: &str| entry.get(field).and_then(Value::as_str).unwrap_or("");
+        if !matches!(text("operation"), "Apply" | "Update") {
+            errors.invalid(&path.child("operation"), &json!(text("operation")), "must be `Apply` or `Update`");
+        }
+        if !matches!(text("fieldsType"), "" | "FieldsV1") {
+            errors.invalid(&path.child("fieldsType"), &json!(text("fieldsType")), "must be `FieldsV1`");
+        }
+        let manager = text("manager");
+        if manager.len() > MANAGER_LIMIT {
+            errors.too_long(&path.child("manager"), MANAGER_LIMIT);
+        }
+        if let Some((position, odd)) = manager.chars().enumerate().find(|(_, c)| c.is_control()) {
+            let text = format!("invalid character U+{:04X} (at position {position})", u32::from(odd));
+            errors.invalid(&path.child("manager"), &json!(manager), &text);
+        }
+        if text("subresource").len() > SUBRESOURCE_LIMIT {
+            errors.too_long(&path.child("subresource"), SUBRESOURCE_LIMIT);
+        }
+    }
 }
 
 fn labels(object: &Value, path: &Path, errors: &mut ErrorList) {
@@ -184,6 +214,24 @@ mod tests {
         assert_eq!(validate(&object, true, names::dns1123_subdomain).len(), 1);
         let object = json!({"metadata": {"generateName": "good-", "name": "good-x", "namespace": "ns"}});
         assert!(validate(&object, true, names::dns1123_subdomain).is_empty());
+    }
+
+    #[test]
+    fn managers_are_checked() {
+        let object = json!({"metadata": {"name": "a", "managedFields": [
+            {"operation": "Apply", "fieldsType": "FieldsV1", "manager": "m"},
+            {"operation": "Guess", "manager": "bell\u{7}"},
+        ]}});
+        let errors = validate(&object, false, names::dns1123_subdomain);
+        let texts: Vec<String> = errors.iter().map(|c| format!("{}: {}", c.field, c.message)).collect();
+        assert_eq!(
+            texts,
+            [
+                "metadata.managedFields[1].operation: Invalid value: \"Guess\": must be `Apply` or `Update`",
+                "metadata.managedFields[1].manager: Invalid value: \"bell\\x07\": invalid character U+0007 (at \
+                 position 4)",
+            ]
+        );
     }
 
     #[test]

@@ -47,6 +47,17 @@ fn needs_node_ports(service: &Value) -> bool {
     }
 }
 
+/// Whether traffic from outside the cluster comes to the Service.
+fn is_reachable(service: &Value) -> bool {
+    match text(service, "/spec/type") {
+        "NodePort" | "LoadBalancer" => true,
+        "ClusterIP" => {
+            service.pointer("/spec/externalIPs").and_then(Value::as_array).is_some_and(|list| !list.is_empty())
+        }
+        _ => false,
+    }
+}
+
 /// The node ports an object holds.
 fn held_ports(service: &Value) -> Vec<u16> {
     let ports = service.pointer("/spec/ports").and_then(Value::as_array).into_iter().flatten();
@@ -108,9 +119,7 @@ fn carry_over(new: &mut Value, old: &Value) {
             status.insert("loadBalancer".into(), json!({}));
         }
     }
-    let external = |kind: &str| matches!(kind, "NodePort" | "LoadBalancer");
-    let has_external_ips = new.pointer("/spec/externalIPs").and_then(Value::as_array).is_some_and(|l| !l.is_empty());
-    if external(&was) && !external(&is) && !has_external_ips {
+    if is_reachable(old) && !is_reachable(new) {
         drop_unchanged(new, old, &["externalTrafficPolicy"]);
     }
 }
@@ -212,5 +221,16 @@ mod tests {
         new["spec"]["type"] = json!("ExternalName");
         carry_over(&mut new, &old);
         assert!(new["spec"].get("clusterIP").is_none());
+        let mut old = json!({"spec": {"type": "ClusterIP", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"],
+            "externalIPs": ["10.1.0.1"], "externalTrafficPolicy": "Cluster"}});
+        let mut new = old.clone();
+        new["spec"]["externalIPs"] = json!([]);
+        carry_over(&mut new, &old);
+        assert!(new["spec"].get("externalTrafficPolicy").is_none());
+        old["spec"]["type"] = json!("NodePort");
+        let mut new = old.clone();
+        new["spec"]["type"] = json!("ExternalName");
+        carry_over(&mut new, &old);
+        assert!(new["spec"].get("externalTrafficPolicy").is_none());
     }
 }

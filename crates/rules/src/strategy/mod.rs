@@ -12,6 +12,7 @@ use machinery::field::ErrorList;
 use serde_json::Value;
 
 pub use kinds::for_kind;
+pub use warnings::deprecation;
 
 /// What a strategy may know besides the objects.
 #[derive(Clone, Copy, Debug)]

@@ -1,5 +1,6 @@
 //! ConfigMap and Secret.
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use machinery::{
     field::{ErrorList, Path},
     names,
@@ -57,13 +58,18 @@ pub(super) fn secret(object: &Value, errors: &mut ErrorList) {
         }
     };
     match text(object, "type") {
-        "kubernetes.io/dockercfg" => require(".dockercfg"),
-        "kubernetes.io/dockerconfigjson" => require(".dockerconfigjson"),
+        "kubernetes.io/dockercfg" => registry_access(object, ".dockercfg", errors),
+        "kubernetes.io/dockerconfigjson" => registry_access(object, ".dockerconfigjson", errors),
         "kubernetes.io/basic-auth" if !has("username") && !has("password") => {
             require("username");
             require("password");
         }
-        "kubernetes.io/ssh-auth" => require("ssh-privatekey"),
+        "kubernetes.io/ssh-auth" => {
+            let key = "ssh-privatekey";
+            if object.get("data").map_or("", |data| text(data, key)).is_empty() {
+                errors.required(&data.key(key), "");
+            }
+        }
         "kubernetes.io/tls" => {
             require("tls.crt");
             require("tls.key");
@@ -75,6 +81,19 @@ pub(super) fn secret(object: &Value, errors: &mut ErrorList) {
             }
         }
         _ => {}
+    }
+}
+
+/// Checks a key that holds JSON about registries.
+fn registry_access(object: &Value, key: &str, errors: &mut ErrorList) {
+    let path = Path::new("data").key(key);
+    let Some(encoded) = object.get("data").and_then(|data| present(data, key)).and_then(Value::as_str) else {
+        errors.required(&path, "");
+        return;
+    };
+    let bytes = STANDARD.decode(encoded).unwrap_or_default();
+    if let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(&bytes) {
+        errors.invalid(&path, &json!("<secret contents redacted>"), &error.to_string());
     }
 }
 

@@ -31,6 +31,18 @@ pub(super) fn of(gvk: &GroupVersionKind, object: &Value, old: Option<&Value>) ->
     warnings.0
 }
 
+/// What to say of a deprecated kind to everyone who asks for its objects.
+pub fn deprecation(gvk: &GroupVersionKind, verb: &str) -> Option<&'static str> {
+    if !gvk.group.is_empty() || gvk.kind != "Endpoints" {
+        return None;
+    }
+    Some(if verb == "list" {
+        "v1 EndpointsList is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSliceList"
+    } else {
+        "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"
+    })
+}
+
 fn changed(object: &Value, old: Option<&Value>) -> bool {
     old.is_none_or(|old| old.pointer("/metadata/generation") != object.pointer("/metadata/generation"))
 }

@@ -5,7 +5,6 @@ use serde_json::Value;
 
 use super::{Warnings, addresses, is_set, labels, list, pod, text, volumes};
 
-const ENDPOINTS: &str = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice";
 const STATIC_NAME: &str = "metadata.name: names ending with \".static.k8s.io\" are reserved for static manifest-based \
                            configurations and cannot be managed via the API";
 /// Who makes Endpoints and EndpointSlices that need no advice.
@@ -55,7 +54,6 @@ pub(super) fn core(kind: &str, object: &Value, old: Option<&Value>, warnings: &m
 }
 
 fn endpoints(object: &Value, warnings: &mut Warnings) {
-    warnings.add(ENDPOINTS);
     let manager = object.pointer("/metadata/labels/endpoints.kubernetes.io~1managed-by");
     if manager.and_then(Value::as_str).is_some_and(|manager| OWN_CONTROLLERS.contains(&manager)) {
         return;

@@ -5,6 +5,7 @@ mod environment;
 mod ephemeral;
 mod mounts;
 mod probes;
+mod profiles;
 mod resize;
 mod resources;
 mod restart;
@@ -72,6 +73,7 @@ pub(super) fn new_pod(pod: &Value, errors: &mut ErrorList) {
     if !text(spec, "nodeName").is_empty() && !list(spec, "schedulingGates").is_empty() {
         errors.forbidden(&path.child("nodeName"), "cannot be set until all schedulingGates have been cleared");
     }
+    profiles::agree(pod, &path, errors);
 }
 
 /// Checks a template; `path` is its own.

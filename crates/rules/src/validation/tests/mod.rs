@@ -246,6 +246,12 @@ fn content_of_maps_and_secrets() {
     assert_eq!(told(create(&kind, &large)), ["[]: Too long: may not be more than 1048576 bytes"]);
     let secret = json!({"type": "kubernetes.io/tls", "data": {"tls.crt": ""}});
     assert_eq!(told(create(&gvk("", "Secret"), &secret)), ["data[tls.key]: Required value"]);
+    let access = json!({"type": "kubernetes.io/dockerconfigjson", "data": {".dockerconfigjson": "eA=="}});
+    let texts = told(create(&gvk("", "Secret"), &access));
+    assert!(
+        texts[0].starts_with("data[.dockerconfigjson]: Invalid value: \"<secret contents redacted>\": "),
+        "{texts:?}"
+    );
     let other = json!({"type": "Opaque", "data": {}});
     let expected = "type: Invalid value: \"Opaque\": field is immutable";
     assert_eq!(told(update(&gvk("", "Secret"), &other, &secret, "")), [expected]);

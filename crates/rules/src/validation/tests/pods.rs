@@ -311,6 +311,21 @@ fn gated_pods_are_only_narrowed() {
 }
 
 #[test]
+fn profiles_in_annotations_agree_with_fields() {
+    let key = "seccomp.security.alpha.kubernetes.io/pod";
+    let said = with(
+        &pod(),
+        &[
+            ("/metadata/annotations", json!({key: "unconfined"})),
+            ("/spec/securityContext", json!({"seccompProfile": {"type": "RuntimeDefault"}})),
+        ],
+    );
+    let expected =
+        "spec.securityContext.seccompProfile.type: Forbidden: seccomp type in annotation and field must match";
+    assert_eq!(told(create(&kind(), &said)), [expected]);
+}
+
+#[test]
 fn fixed_annotations() {
     let key = "container.apparmor.security.beta.kubernetes.io/a";
     let annotated = with(&pod(), &[("/metadata/annotations", json!({key: "unconfined"}))]);
