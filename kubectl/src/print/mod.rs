@@ -6,7 +6,9 @@ pub mod debug;
 pub mod declared;
 pub mod json;
 pub mod jsonpath;
+pub mod kyaml;
 pub mod table;
+pub mod template;
 pub mod yaml;
 
 use std::io::Write;
@@ -22,13 +24,30 @@ use crate::{
 };
 
 /// Formats that every printing command has.
-const COMMON: [&str; 6] = ["json", "jsonpath", "jsonpath-as-json", "jsonpath-file", "name", "yaml"];
+const COMMON: [&str; 11] = [
+    "go-template",
+    "go-template-file",
+    "json",
+    "jsonpath",
+    "jsonpath-as-json",
+    "jsonpath-file",
+    "kyaml",
+    "name",
+    "template",
+    "templatefile",
+    "yaml",
+];
 
 /// Flags of commands that print objects.
 pub fn flags() -> Vec<Flag> {
     vec![
-        Flag::text("output", "", "Output format: json, yaml, name, jsonpath, jsonpath-as-json or jsonpath-file.")
-            .short('o'),
+        Flag::text(
+            "output",
+            "",
+            "Output format: json, yaml, kyaml, name, go-template, go-template-file, template, templatefile, jsonpath, \
+             jsonpath-as-json or jsonpath-file.",
+        )
+        .short('o'),
         Flag::text("template", "", "Template, or its file, of the formats that use one."),
         Flag::on("allow-missing-template-keys", "Fields that a template names may be missing."),
         Flag::switch("show-managed-fields", "Keep managedFields in json and yaml."),
@@ -44,6 +63,10 @@ pub enum Format {
     Json,
     /// YAML documents.
     Yaml,
+    /// YAML in braces and brackets.
+    KYaml,
+    /// A Go template.
+    Template(template::GoTemplate),
     /// A jsonpath template.
     JsonPath(jsonpath::Template),
     /// The results of a jsonpath template as a JSON list.
@@ -77,7 +100,7 @@ impl Printer {
             None => (output.clone(), template.to_owned()),
         };
         let known = COMMON.contains(&name.as_str()) || more.contains(&name.as_str());
-        let plain = matches!(name.as_str(), "json" | "yaml" | "name");
+        let plain = matches!(name.as_str(), "json" | "yaml" | "kyaml" | "name");
         if !known || (plain && output.contains('=')) {
             let allowed: Vec<&str> = COMMON.iter().chain(more).copied().collect();
             return Err(unknown_format(&output, &allowed));
@@ -86,6 +109,11 @@ impl Printer {
         let format = match name.as_str() {
             "json" => Format::Json,
             "yaml" => Format::Yaml,
+            "kyaml" => Format::KYaml,
+            "go-template" | "go-template-file" | "template" | "templatefile" => {
+                let lenient = !missing || flags.bool("allow-missing-template-keys");
+                template_format(&name, &argument, lenient)?
+            }
             "name" => Format::Name,
             "custom-columns" => Format::Columns(columns::Columns::parse(&argument)?),
             "custom-columns-file" => Format::Columns(columns::Columns::parse_file(&argument)?),
@@ -113,7 +141,7 @@ impl Printer {
 
     /// Whether a list has to be there as a whole before it can be printed.
     pub fn needs_whole(&self) -> bool {
-        matches!(self.format, Format::JsonPath(_) | Format::JsonPathAsJson(_) | Format::Columns(_))
+        !matches!(self.format, Format::Name | Format::Json | Format::Yaml)
     }
 
     /// The text of an item of a list, in JSON or YAML.
@@ -159,6 +187,29 @@ impl Printer {
                 let shown = shown(object, self.show_managed_fields);
                 write!(out, "{}", yaml::encode(&shown))?;
             }
+            Format::KYaml => {
+                let shown = shown(object, self.show_managed_fields);
+                write!(out, "---\n{}", kyaml::encode(&shown))?;
+            }
+            Format::Template(template) => {
+                let (text, outcome) = template.execute(object);
+                write!(out, "{text}")?;
+                if let Err(error) = outcome {
+                    write!(
+                        out,
+                        "Error executing template: {error}. Printing more information for debugging the template:\n\
+                         \ttemplate was:\n\t\t{}\n\traw data was:\n\t\t{}\n\tobject given to template engine \
+                         was:\n\t\t{}\n\n",
+                        template.text(),
+                        json::compact(object),
+                        debug::go_text(object)
+                    )?;
+                    return Err(CommandError::plain(format!(
+                        "error executing template {:?}: {error}",
+                        template.text()
+                    )));
+                }
+            }
             Format::JsonPath(template) => {
                 let text =
                     template.print(object, self.allow_missing).map_err(|e| jsonpath_failure(template, object, &e))?;
@@ -197,6 +248,19 @@ fn path_format(name: &str, argument: &str) -> Result<Format, CommandError> {
     let template = jsonpath::Template::parse(&text)
         .map_err(|e| CommandError::plain(format!("error parsing jsonpath {text}, {e}")))?;
     Ok(if name == "jsonpath-as-json" { Format::JsonPathAsJson(template) } else { Format::JsonPath(template) })
+}
+
+fn template_format(name: &str, argument: &str, lenient: bool) -> Result<Format, CommandError> {
+    if argument.is_empty() {
+        return Err(CommandError::plain("template format specified but no template given"));
+    }
+    let text = match name {
+        "go-template-file" | "templatefile" => read_template(argument)?,
+        _ => argument.to_owned(),
+    };
+    let template = template::GoTemplate::parse(&text, lenient)
+        .map_err(|e| CommandError::plain(format!("error parsing template {text}, {e}")))?;
+    Ok(Format::Template(template))
 }
 
 fn read_template(path: &str) -> Result<String, CommandError> {

@@ -257,9 +257,9 @@ mod tests {
             cells,
             [
                 "deployments.apps/scale [] [] [create]",
+                "pods [] [] [get list]",
                 " [/healthz] [] [get]",
                 "pods/log [] [] [get]",
-                "pods [] [] [get list]"
             ]
         );
     }
