@@ -11,6 +11,7 @@ use crate::{
     describe,
     error::CommandError,
     resolve::{Info, Query},
+    streams::Output,
 };
 
 /// Annotation with the container that commands choose.
@@ -163,7 +164,11 @@ pub(crate) fn valid_container(pod: &Value, name: &str) -> Result<String, Command
 
 /// The container that a command is about if none was named; tells which, unless quiet.
 pub(crate) fn default_container(context: &Context, pod: &Value, quiet: bool) -> Result<String, CommandError> {
-    let mut err = context.streams.err.clone();
+    default_container_told(&mut context.streams.err.clone(), pod, quiet)
+}
+
+/// The same, told to an output.
+pub(crate) fn default_container_told(err: &mut Output, pod: &Value, quiet: bool) -> Result<String, CommandError> {
     let annotated = pod["metadata"]["annotations"][DEFAULT_CONTAINER].as_str().unwrap_or("");
     if !annotated.is_empty() {
         if has_container(pod, annotated) {

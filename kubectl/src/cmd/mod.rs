@@ -7,8 +7,10 @@ mod apply;
 mod attach;
 mod auth;
 mod autoscale;
+mod certificate;
 mod cluster_info;
 mod config;
+mod cp;
 mod create;
 mod delete;
 mod describe;
@@ -26,12 +28,14 @@ mod logs;
 mod options;
 mod patch;
 pub(crate) mod plugin;
+mod port_forward;
 mod replace;
 mod rollout;
 mod run;
 mod scale;
 mod set;
 mod taint;
+mod top;
 mod version;
 mod wait;
 
@@ -72,11 +76,21 @@ pub fn groups() -> Vec<Group> {
         ),
         group(
             "Cluster Management Commands",
-            vec![cluster_info::command(), drain::command(), drain::uncordon(), drain::cordon(), taint::command()],
+            vec![
+                top::command(),
+                certificate::command(),
+                cluster_info::command(),
+                drain::command(),
+                drain::uncordon(),
+                drain::cordon(),
+                taint::command(),
+            ],
         ),
         group(
             "Troubleshooting and Debugging Commands",
             vec![
+                port_forward::command(),
+                cp::command(),
                 attach::command(),
                 exec::command(),
                 auth::command(),
