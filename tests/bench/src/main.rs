@@ -45,7 +45,7 @@ const CHANGES: usize = 500;
 async fn main() {
     let options = Options::parse();
     let start = Instant::now();
-    let server = ApiServer::start().await;
+    let server = ApiServer::start_with(&["--service-cluster-ip-range=10.64.0.0/12"]).await;
     let client = server.admin().await;
     figure("start to ready", start.elapsed().as_secs_f64(), "s");
     figure("idle memory", Usage::of(server.id()).memory, "MB");
