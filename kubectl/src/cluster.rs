@@ -161,7 +161,7 @@ impl Cluster {
 
     /// Begins a watch.
     pub async fn watch(&self, call: &Call) -> Result<Watch, CommandError> {
-        Ok(Watch::new(self.send(call).await?.into_body()))
+        Ok(Watch::new(self.send(call).await?.into_body(), self.timeout))
     }
 
     fn log(&self, text: &str) {

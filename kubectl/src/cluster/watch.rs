@@ -1,10 +1,13 @@
 //! Watches.
 
+use std::time::Duration;
+
 use futures::StreamExt;
 use http_body_util::BodyExt;
 use kube::client::Body;
 use machinery::Status;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::error::CommandError;
 
@@ -26,11 +29,14 @@ pub struct Watch {
     buffer: Vec<u8>,
     /// What has been searched for the end of a line.
     searched: usize,
+    /// When `--request-timeout` ends it.
+    end: Option<Instant>,
 }
 
 impl Watch {
-    pub(super) fn new(body: Body) -> Self {
-        Self { body: body.into_data_stream(), buffer: Vec::new(), searched: 0 }
+    pub(super) fn new(body: Body, limit: Option<Duration>) -> Self {
+        let end = limit.map(|l| Instant::now() + l);
+        Self { body: body.into_data_stream(), buffer: Vec::new(), searched: 0, end }
     }
 
     /// The next event; `None` when the server closed the watch. An `ERROR` event becomes an error.
@@ -48,7 +54,11 @@ impl Watch {
             if self.buffer.len() > LONGEST {
                 return Err(CommandError::plain("an event of the watch is too large"));
             }
-            match self.body.next().await {
+            let part = match self.end {
+                Some(end) => tokio::time::timeout_at(end, self.body.next()).await.unwrap_or(None),
+                None => self.body.next().await,
+            };
+            match part {
                 Some(Ok(bytes)) => self.buffer.extend_from_slice(&bytes),
                 // The end of a watch is no failure, however it comes.
                 Some(Err(_)) | None => return Ok(None),

@@ -29,8 +29,24 @@ fn parse(arguments: &[String]) -> Result<Changes, CommandError> {
         match (argument.split_once('='), argument.strip_suffix('-')) {
             (Some((key, value)), _) => changes.set.push((key.to_owned(), value.to_owned())),
             (None, Some(key)) => changes.removed.push(key.to_owned()),
-            (None, None) => return Err(CommandError::plain(format!("unknown annotation spec: {argument}"))),
+            (None, None) => {
+                return Err(CommandError::plain(format!(
+                    "all resources must be specified before annotation changes: {argument}"
+                )));
+            }
         }
+    }
+    let both: Vec<&str> = changes
+        .set
+        .iter()
+        .map(|(key, _)| key.as_str())
+        .filter(|key| changes.removed.iter().any(|r| r == key))
+        .collect();
+    if !both.is_empty() {
+        return Err(CommandError::plain(format!(
+            "can not both modify and remove the following annotation(s) in the same command: {}",
+            both.join(", ")
+        )));
     }
     Ok(changes)
 }

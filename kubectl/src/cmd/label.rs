@@ -83,12 +83,14 @@ fn parse(arguments: &[String]) -> Result<Changes, CommandError> {
         } else if let Some(key) = argument.strip_suffix('-') {
             changes.removed.push(key.to_owned());
         } else {
-            return Err(CommandError::plain(format!("unknown label spec: {argument}")));
+            return Err(CommandError::plain(format!(
+                "all resources must be specified before label changes: {argument}"
+            )));
         }
     }
     for (key, _) in &changes.set {
         if changes.removed.contains(key) {
-            return Err(CommandError::plain(format!("cannot modify and remove label(s) in the same command: {key}")));
+            return Err(CommandError::plain("can not both modify and remove a label in the same command"));
         }
     }
     Ok(changes)

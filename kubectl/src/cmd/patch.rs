@@ -75,7 +75,8 @@ async fn run(context: &Context) -> Result<(), CommandError> {
     })?;
     let patch = read_patch(context)?;
     let dry_run = DryRun::of(context)?;
-    let mut results = Results::of(context, dry_run)?;
+    // Reports of patches do not tell a dry run.
+    let mut results = Results::of(context, DryRun::None)?;
     let mut out = context.streams.out.clone();
     let cluster = context.cluster().await?;
     let subresource = context.flags.text("subresource").to_owned();

@@ -11,6 +11,8 @@ use serde_json::{Map, Value};
 
 /// Keys that are longer are written as `? key`.
 const LONGEST_SIMPLE_KEY: usize = 128;
+/// Keys that are sorted one by one.
+const INSERTED: usize = 12;
 
 /// A value as a document that ends with a line break.
 pub fn encode(value: &Value) -> String {
@@ -50,8 +52,7 @@ impl Writer {
 
     /// The entries of a map; the cursor stands where the first key belongs.
     fn map(&mut self, map: &Map<String, Value>, indent: usize) {
-        let mut keys: Vec<&String> = map.keys().collect();
-        keys.sort_by(|a, b| natural(a, b));
+        let keys = sorted(map.keys().collect());
         for (at, key) in keys.into_iter().enumerate() {
             if at > 0 {
                 self.blanks(indent);
@@ -134,20 +135,41 @@ pub fn go_float(value: f64) -> String {
     format!("{digits}e{sign}{:02}", exponent.abs())
 }
 
+/// Keys in their order. It is no total order (`a1b`, `a2`, `a10`), which the sorts of the library do not stand.
+fn sorted(keys: Vec<&String>) -> Vec<&String> {
+    if keys.len() <= INSERTED {
+        let mut done: Vec<&String> = Vec::with_capacity(keys.len());
+        for key in keys {
+            let at = done.iter().rposition(|other| natural(key, other).is_ge()).map_or(0, |at| at + 1);
+            done.insert(at, key);
+        }
+        return done;
+    }
+    let (left, right) = keys.split_at(keys.len() / 2);
+    let (left, right) = (sorted(left.to_vec()), sorted(right.to_vec()));
+    let mut merged = Vec::with_capacity(keys.len());
+    let (mut a, mut b) = (left.into_iter().peekable(), right.into_iter().peekable());
+    while let (Some(x), Some(y)) = (a.peek(), b.peek()) {
+        let next = if natural(y, x).is_lt() { b.next() } else { a.next() };
+        merged.extend(next);
+    }
+    merged.extend(a);
+    merged.extend(b);
+    merged
+}
+
 /// The order of keys: digits count as numbers, and come before letters.
 fn natural(a: &str, b: &str) -> Ordering {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut after_digit = false;
     for i in 0..a.len().min(b.len()) {
         let (x, y) = (a[i], b[i]);
         if x == y {
-            after_digit = x.is_ascii_digit();
             continue;
         }
         match (x.is_alphabetic(), y.is_alphabetic()) {
             (true, true) => return x.cmp(&y),
-            (true, false) => return if after_digit { Ordering::Less } else { Ordering::Greater },
-            (false, true) => return if after_digit { Ordering::Greater } else { Ordering::Less },
+            (true, false) => return Ordering::Greater,
+            (false, true) => return Ordering::Less,
             (false, false) => {}
         }
         // Zeros after a digit that is not zero are part of the number.

@@ -54,7 +54,8 @@ impl Info {
 
     /// Reads the object from the server.
     pub async fn fetch(&mut self, cluster: &Cluster) -> Result<(), CommandError> {
-        self.object = cluster.get(&self.path()).await?;
+        let answer = cluster.get(&self.path()).await;
+        self.object = known_namespace(cluster, &self.namespace, answer).await?;
         Ok(())
     }
 
@@ -64,6 +65,23 @@ impl Info {
             self.name = meta::name(&object).to_owned();
         }
         self.object = object;
+    }
+}
+
+/// An answer; if nothing was found because the namespace does not exist, that is the failure.
+pub async fn known_namespace(
+    cluster: &Cluster,
+    namespace: &str,
+    answer: Result<Value, CommandError>,
+) -> Result<Value, CommandError> {
+    match answer {
+        Err(error) if error.is_not_found() && !matches!(namespace, "" | "default") => {
+            match cluster.get(&format!("/api/v1/namespaces/{namespace}")).await {
+                Err(missing) if missing.is_not_found() => Err(missing),
+                _ => Err(error),
+            }
+        }
+        answer => answer,
     }
 }
 
@@ -307,7 +325,8 @@ impl Query {
                 "" => info.path(),
                 below => format!("{}/{below}", info.path()),
             };
-            info.object = cluster.get(&path).await?;
+            let answer = cluster.get(&path).await;
+            info.object = known_namespace(cluster, &info.namespace, answer).await?;
         }
         Ok(vec![info])
     }

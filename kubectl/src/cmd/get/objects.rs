@@ -11,7 +11,7 @@ use crate::{
     context::Context,
     error::CommandError,
     print::{Format, Printer},
-    resolve::Target,
+    resolve::{Target, known_namespace},
     streams::Output,
 };
 
@@ -80,7 +80,12 @@ async fn pages(
 ) -> Result<(), CommandError> {
     let mut token = String::new();
     loop {
-        let mut page = match cluster.json(&call(options, target).query_if("continue", &token)).await {
+        let answer = cluster.json(&call(options, target).query_if("continue", &token)).await;
+        let answer = match target.name {
+            Some(_) => known_namespace(cluster, &target.namespace, answer).await,
+            None => answer,
+        };
+        let mut page = match answer {
             Ok(page) => page,
             Err(error) if is_ignored(options, &error) => return Ok(()),
             Err(error) => {

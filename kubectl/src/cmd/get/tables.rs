@@ -11,7 +11,7 @@ use crate::{
     discovery::Resource,
     error::CommandError,
     print::table::{Aligned, cell, clean},
-    resolve::Target,
+    resolve::{Target, known_namespace},
     streams::Output,
 };
 
@@ -197,7 +197,12 @@ pub(super) async fn run(
             let object = if options.sort.is_some() { "Object" } else { "" };
             let request =
                 call(options, target).accept(ACCEPT).query_if("continue", &token).query_if("includeObject", object);
-            let mut table = match cluster.json(&request).await {
+            let answer = cluster.json(&request).await;
+            let answer = match target.name {
+                Some(_) => known_namespace(&cluster, &target.namespace, answer).await,
+                None => answer,
+            };
+            let mut table = match answer {
                 Ok(answer) => table_of(answer),
                 Err(error) => {
                     if !is_ignored(options, &error) {

@@ -29,7 +29,8 @@ enum Node {
 
 #[derive(Debug)]
 enum Step {
-    Keys(Vec<String>),
+    /// Keys, each perhaps a path of several.
+    Keys(Vec<Vec<String>>),
     Wildcard,
     Recursive,
     Slices(Vec<Slice>),
@@ -147,12 +148,10 @@ fn collect(nodes: &[Node], root: &Value, lenient: bool, all: &mut Vec<Vec<Value>
 fn resolve<'a>(steps: &[Step], root: &'a Value, lenient: bool) -> Result<Vec<&'a Value>, PathError> {
     let mut current = vec![root];
     for step in steps {
-        let mut next = Vec::new();
-        for value in &current {
-            apply(step, value, &mut next)?;
-        }
+        let next = advance(step, &current)?;
         if let (Step::Keys(keys), true, false) = (step, next.is_empty(), lenient) {
-            return Err(PathError(format!("{} is not found", keys.join(" "))));
+            let names: Vec<String> = keys.iter().map(|path| path.join(".")).collect();
+            return Err(PathError(format!("{} is not found", names.join(" "))));
         }
         current = next;
     }
@@ -162,18 +161,31 @@ fn resolve<'a>(steps: &[Step], root: &'a Value, lenient: bool) -> Result<Vec<&'a
 fn select<'a>(steps: &[Step], root: &'a Value) -> Result<Vec<&'a Value>, PathError> {
     let mut current = vec![root];
     for step in steps {
-        let mut next = Vec::new();
-        for value in current {
-            apply(step, value, &mut next)?;
-        }
-        current = next;
+        current = advance(step, &current)?;
     }
     Ok(current)
 }
 
+fn advance<'a>(step: &Step, current: &[&'a Value]) -> Result<Vec<&'a Value>, PathError> {
+    let mut next = Vec::new();
+    if let Step::Keys(keys) = step {
+        // Of several keys, all results of one come before those of the next.
+        for path in keys {
+            let deep = |value: &&'a Value| path.iter().try_fold(*value, |v, key| v.as_object()?.get(key));
+            next.extend(current.iter().filter_map(deep));
+        }
+        return Ok(next);
+    }
+    for value in current {
+        apply(step, value, &mut next)?;
+    }
+    Ok(next)
+}
+
 fn apply<'a>(step: &Step, value: &'a Value, next: &mut Vec<&'a Value>) -> Result<(), PathError> {
     match step {
-        Step::Keys(keys) => next.extend(keys.iter().filter_map(|key| value.as_object()?.get(key))),
+        // See `advance`.
+        Step::Keys(_) => {}
         Step::Wildcard => next.extend(children(value)),
         Step::Recursive => descend(value, next),
         Step::Slices(slices) => {

@@ -120,7 +120,7 @@ fn key<'a>(text: &'a str, steps: &mut Vec<Step>) -> &'a str {
     match &text[..end] {
         "" => {}
         "*" => steps.push(Step::Wildcard),
-        name => steps.push(Step::Keys(vec![name.replace('\\', "")])),
+        name => steps.push(Step::Keys(vec![vec![name.replace('\\', "")]])),
     }
     &text[end..]
 }
@@ -143,8 +143,27 @@ fn bracket(text: &str) -> Result<Step, PathError> {
     if parts.iter().all(is_number) {
         return parts.into_iter().map(slice).collect::<Result<_, _>>().map(Step::Slices);
     }
-    let name = |part: &str| if part.starts_with(['"', '\'']) { quoted(part) } else { Ok(part.replace('\\', "")) };
+    let name = |part: &str| {
+        let mark = part.chars().next().filter(|c| matches!(c, '"' | '\''));
+        let inner = mark.and_then(|m| part.strip_prefix(m)?.strip_suffix(m));
+        inner.map(dotted).ok_or_else(|| PathError(format!("invalid array index {part}")))
+    };
     parts.into_iter().map(name).collect::<Result<_, _>>().map(Step::Keys)
+}
+
+/// The keys of a path; a dot that belongs to a key has a backslash before it.
+fn dotted(text: &str) -> Vec<String> {
+    let (mut keys, mut key, mut chars) = (Vec::new(), String::new(), text.chars());
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => key.extend(chars.next()),
+            '.' => keys.push(std::mem::take(&mut key)),
+            other => key.push(other),
+        }
+    }
+    keys.push(key);
+    keys.retain(|k| !k.is_empty());
+    keys
 }
 
 fn slice(text: &str) -> Result<Slice, PathError> {

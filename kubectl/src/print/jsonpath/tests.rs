@@ -25,7 +25,7 @@ fn templates_print() {
         ("{.items[0]['name','size']}", "a 1"),
         ("{..name}", "a b"),
         (r"{.o.a\.b}", "dotted"),
-        ("{.o['a.b']}", "dotted"),
+        ("{.o['a\\.b']}", "dotted"),
         ("{.o}", r#"{"a.b":"dotted"}"#),
         ("{.items[1].extra}", "null"),
         ("{.missing.thing}", ""),
