@@ -28,7 +28,7 @@ use generic::{
 use machinery::ApiError;
 use registry::{
     endpoints::StorageSettings,
-    services::{Addresses, NodePorts, ServiceHooks},
+    services::{Addresses, NodePorts, Repair, ServiceHooks},
 };
 use runtime::{serving, tls};
 use storage::{
@@ -232,6 +232,7 @@ async fn serve(
     let addresses = Arc::new(Addresses {
         range: options.service_cluster_ip_range,
         objects: resources.get("networking.k8s.io", "ipaddresses")?,
+        cidrs: resources.get("networking.k8s.io", "servicecidrs")?,
     });
     let (first_port, last_port) = options.service_node_port_range;
     let ports = Arc::new(NodePorts {
@@ -265,7 +266,7 @@ async fn serve(
             store: Arc::clone(&store),
         },
     )?;
-    let hooks = Arc::new(ServiceHooks { addresses: Arc::clone(&addresses), ports });
+    let hooks = Arc::new(ServiceHooks { addresses: Arc::clone(&addresses), ports: Arc::clone(&ports) });
     let lookups = admission::Lookups {
         namespaces: resources.get("", "namespaces")?,
         service_accounts: resources.get("", "serviceaccounts")?,
@@ -302,6 +303,8 @@ async fn serve(
         metrics: Metrics::new(&registry)?,
         limits: Limits::new(options.max_requests_inflight, options.max_mutating_requests_inflight),
     });
+    let repair = Repair { addresses: Arc::clone(&addresses), ports, services: resources.get("", "services")? };
+    tokio::spawn(repair.run(finished.clone()));
     let service = KubernetesService {
         services: resources.get("", "services")?,
         endpoints: resources.get("", "endpoints")?,

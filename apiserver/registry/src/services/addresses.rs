@@ -6,46 +6,86 @@ use std::{
 };
 
 use generic::{
-    resource::{Resource, Swap},
+    resource::{Resource, Swap, decode_cached},
     verbs::context::Moment,
 };
 use ipnet::Ipv4Net;
 use machinery::{ApiError, ApiResult, Reason, field::Path, meta};
 use rand::Rng;
 use serde_json::{Value, json};
+use storage::cache::Freshness;
 
 use super::{invalid, needs_cluster_ip, spec, text};
 
 /// Random tries before the range is searched in order.
 const RANDOM_TRIES: usize = 16;
 
-/// Allocates cluster IPs of one IPv4 range.
+/// Allocates cluster IPs of IPv4 ranges.
 pub struct Addresses {
     /// `--service-cluster-ip-range`.
     pub range: Ipv4Net,
     /// The IPAddress objects.
     pub objects: Arc<Resource>,
+    /// The ServiceCIDR objects, which add to the range.
+    pub cidrs: Arc<Resource>,
+}
+
+/// One range that addresses are given out from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Pool(Ipv4Net);
+
+impl Pool {
+    fn at(self, offset: u32) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.0.network()).wrapping_add(offset))
+    }
+
+    /// Addresses that can be given out: all but the network's and the broadcast address.
+    fn size(self) -> u32 {
+        let bits = 32 - u32::from(self.0.prefix_len());
+        1_u32.checked_shl(bits).unwrap_or(u32::MAX).saturating_sub(2)
+    }
+
+    /// The lower part, left to those who ask for an address.
+    fn reserved(self) -> u32 {
+        (self.size() / 16).clamp(16, 256).min(self.size() / 2)
+    }
+
+    fn gives(self, address: Ipv4Addr) -> bool {
+        self.0.contains(&address) && address != self.0.network() && address != self.0.broadcast()
+    }
+}
+
+/// The IPv4 ranges of a ServiceCIDR that is not being deleted.
+fn ranges_of(object: &Value) -> impl Iterator<Item = Ipv4Net> {
+    let deleting = meta::is_deleting(object);
+    let list = object.pointer("/spec/cidrs").and_then(Value::as_array).filter(|_| !deleting);
+    list.into_iter().flatten().filter_map(|range| range.as_str().and_then(|range| range.parse().ok()))
 }
 
 impl Addresses {
     /// The first address, that of the `kubernetes` Service.
     pub fn first(&self) -> Ipv4Addr {
-        self.at(1)
+        Pool(self.range).at(1)
     }
 
-    fn at(&self, offset: u32) -> Ipv4Addr {
-        Ipv4Addr::from(u32::from(self.range.network()).wrapping_add(offset))
+    /// The server's own range, then those of the ServiceCIDRs.
+    async fn pools(&self) -> ApiResult<Vec<Pool>> {
+        let mut pools = vec![Pool(self.range)];
+        let listed = self.cidrs.cache().list(&self.cidrs.key_prefix("")?, Freshness::Any).await;
+        let snapshot = listed.map_err(|error| self.cidrs.store_error(error))?;
+        for (_, cached) in snapshot.range(None) {
+            for range in ranges_of(&decode_cached(cached)?.object) {
+                if !pools.contains(&Pool(range)) {
+                    pools.push(Pool(range));
+                }
+            }
+        }
+        Ok(pools)
     }
 
-    /// Addresses that can be given out: all but the network's and the broadcast address.
-    fn size(&self) -> u32 {
-        let bits = 32 - u32::from(self.range.prefix_len());
-        1_u32.checked_shl(bits).unwrap_or(u32::MAX).saturating_sub(2)
-    }
-
-    /// The lower part, left to those who ask for an address.
-    fn reserved(&self) -> u32 {
-        (self.size() / 16).clamp(16, 256).min(self.size() / 2)
+    /// Whether an address is in one of the ranges.
+    pub(super) async fn covers(&self, address: Ipv4Addr) -> ApiResult<bool> {
+        Ok(self.pools().await?.iter().any(|pool| pool.0.contains(&address)))
     }
 
     /// Fills `clusterIP`, `clusterIPs`, `ipFamilies`, `ipFamilyPolicy`; answers what was newly reserved.
@@ -111,12 +151,16 @@ impl Addresses {
             let detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
             return Err(invalid(service, &path.index(0), json!(address), detail));
         };
-        if !self.range.contains(&parsed) || parsed == self.range.network() || parsed == self.range.broadcast() {
-            let detail = format!(
-                "failed to allocate IP {address}: the provided IP ({address}) is not in the valid range. \
-                 The range of valid IPs is {}",
-                self.range
-            );
+        let pools = self.pools().await?;
+        if !pools.iter().any(|pool| pool.gives(parsed)) {
+            let why = match pools.iter().find(|pool| pool.0.contains(&parsed)) {
+                Some(pool) => format!(
+                    "the provided IP ({address}) is not in the valid range. The range of valid IPs is {}",
+                    pool.0
+                ),
+                None => "the provided network does not match the current range".to_owned(),
+            };
+            let detail = format!("failed to allocate IP {address}: {why}");
             return Err(invalid(service, &path, json!([address]), &detail));
         }
         match self.reserve(parsed, service).await? {
@@ -129,20 +173,31 @@ impl Addresses {
     }
 
     async fn any(&self, service: &Value) -> ApiResult<String> {
-        let (reserved, size) = (self.reserved(), self.size());
-        for _ in 0..RANDOM_TRIES {
-            let offset = rand::rng().random_range(reserved..size) + 1;
-            if self.reserve(self.at(offset), service).await? {
-                return Ok(self.at(offset).to_string());
-            }
-        }
-        for offset in (reserved + 1..=size).chain(1..=reserved) {
-            if self.reserve(self.at(offset), service).await? {
-                return Ok(self.at(offset).to_string());
+        for pool in self.pools().await? {
+            if let Some(address) = self.any_of(pool, service).await? {
+                return Ok(address.to_string());
             }
         }
         let text = format!("failed to allocate a serviceIP for Service {:?}: range is full", meta::name(service));
         Err(ApiError::new(500, Reason::InternalError, format!("Internal error occurred: {text}")))
+    }
+
+    /// A free address of one range, from its upper part while that has one.
+    async fn any_of(&self, pool: Pool, service: &Value) -> ApiResult<Option<Ipv4Addr>> {
+        let (reserved, size) = (pool.reserved(), pool.size());
+        let tries = if reserved < size { RANDOM_TRIES } else { 0 };
+        for _ in 0..tries {
+            let address = pool.at(rand::rng().random_range(reserved..size) + 1);
+            if self.reserve(address, service).await? {
+                return Ok(Some(address));
+            }
+        }
+        for offset in (reserved + 1..=size).chain(1..=reserved) {
+            if self.reserve(pool.at(offset), service).await? {
+                return Ok(Some(pool.at(offset)));
+            }
+        }
+        Ok(None)
     }
 
     /// Reserves the first address for the `kubernetes` Service.
@@ -151,7 +206,7 @@ impl Addresses {
     }
 
     /// Creates the IPAddress; false if it exists.
-    async fn reserve(&self, address: Ipv4Addr, service: &Value) -> ApiResult<bool> {
+    pub(super) async fn reserve(&self, address: Ipv4Addr, service: &Value) -> ApiResult<bool> {
         let object = json!({
             "apiVersion": "networking.k8s.io/v1",
             "kind": "IPAddress",
@@ -186,5 +241,29 @@ impl Addresses {
                 tracing::warn!(address, %error, "cluster IP is not released");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_give_all_but_their_ends() {
+        let pool = Pool("10.0.0.0/28".parse().expect("a range"));
+        let given: Vec<bool> = ["10.0.0.0", "10.0.0.1", "10.0.0.14", "10.0.0.15", "10.0.0.16"]
+            .iter()
+            .map(|address| pool.gives(address.parse().expect("an address")))
+            .collect();
+        assert_eq!(given, [false, true, true, false, false]);
+        assert_eq!((pool.size(), pool.reserved(), pool.at(1).to_string()), (14, 7, "10.0.0.1".to_owned()));
+    }
+
+    #[test]
+    fn ranges_that_are_going_give_nothing() {
+        let mut object = json!({"metadata": {}, "spec": {"cidrs": ["10.1.0.0/24", "fd00::/112"]}});
+        assert_eq!(ranges_of(&object).map(|range| range.to_string()).collect::<Vec<_>>(), ["10.1.0.0/24"]);
+        object["metadata"]["deletionTimestamp"] = json!("2024-01-01T00:00:00Z");
+        assert_eq!(ranges_of(&object).count(), 0);
     }
 }

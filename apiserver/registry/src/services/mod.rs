@@ -2,6 +2,7 @@
 
 mod addresses;
 mod ports;
+mod repair;
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use serde_json::{Map, Value, json};
 
 pub use addresses::Addresses;
 pub use ports::NodePorts;
+pub use repair::Repair;
 
 /// Allocates what Services need.
 pub struct ServiceHooks {

@@ -1,6 +1,10 @@
 //! Node ports: one `RangeAllocation` with a bitmap, changed by compare-and-swap, as upstream keeps it.
 
-use std::{ops::RangeInclusive, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    ops::RangeInclusive,
+    sync::Arc,
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -189,6 +193,24 @@ impl NodePorts {
         }
     }
 
+    /// Marks the ports that are used, and gives back those that nobody was seen with for some time.
+    pub(super) async fn repair(
+        &self,
+        used: &HashSet<u16>,
+        leaks: &mut HashMap<u16, u8>,
+        sightings: u8,
+    ) -> ApiResult<()> {
+        for _ in 0..ATTEMPTS {
+            let (mut bitmap, expect) = self.load().await?;
+            let mut seen = leaks.clone();
+            if !compare(&self.range, &mut bitmap, used, &mut seen, sightings) || self.save(&bitmap, expect).await? {
+                *leaks = seen;
+                return Ok(());
+            }
+        }
+        Err(ApiError::internal("node ports are not repaired: too many conflicts"))
+    }
+
     /// Gives ports back. A failure leaves them taken, which is logged.
     pub(super) async fn release(&self, ports: &[u16]) {
         if ports.is_empty() {
@@ -209,5 +231,62 @@ impl NodePorts {
                 }
             }
         }
+    }
+}
+
+/// Compares the bitmap with the ports that Services have; answers whether it changed. A port is given back when it was
+/// without a Service as many looks as `sightings`.
+fn compare(
+    range: &RangeInclusive<u16>,
+    bitmap: &mut Bitmap,
+    used: &HashSet<u16>,
+    leaks: &mut HashMap<u16, u8>,
+    sightings: u8,
+) -> bool {
+    let mut changed = false;
+    let mut leaked = HashMap::new();
+    for (offset, port) in range.clone().enumerate() {
+        match (bitmap.get(offset), used.contains(&port)) {
+            (false, true) => {
+                tracing::warn!(port, "PortNotAllocated");
+                bitmap.set(offset, true);
+                changed = true;
+            }
+            (true, false) => {
+                let times = leaks.get(&port).copied().unwrap_or(0).saturating_add(1);
+                if times >= sightings {
+                    tracing::warn!(port, "node port is given back: no Service has it");
+                    bitmap.set(offset, false);
+                    changed = true;
+                } else {
+                    leaked.insert(port, times);
+                }
+            }
+            _ => {}
+        }
+    }
+    for port in used.iter().filter(|port| !range.contains(*port)) {
+        tracing::warn!(port, "PortOutOfRange");
+    }
+    *leaks = leaked;
+    changed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_agree_with_services_after_a_while() {
+        let range = 30000..=30015;
+        let mut bitmap = Bitmap(vec![0; 2]);
+        let mut leaks = HashMap::new();
+        bitmap.set(3, true);
+        let used = HashSet::from([30005]);
+        let mut look = |bitmap: &mut Bitmap| compare(&range, bitmap, &used, &mut leaks, 3);
+        assert!(look(&mut bitmap) && bitmap.get(5), "a port that is used is marked at once");
+        assert!(!look(&mut bitmap) && bitmap.get(3), "one that nobody has may be on its way to a Service");
+        assert!(look(&mut bitmap) && !bitmap.get(3));
+        assert!(!look(&mut bitmap));
     }
 }

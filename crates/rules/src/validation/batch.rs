@@ -1,7 +1,10 @@
 //! CronJob, and what Jobs and their templates share.
 
 use jiff::tz::TimeZone;
-use machinery::field::{ErrorList, Path};
+use machinery::{
+    field::{ErrorList, Path},
+    meta,
+};
 use semantics::cron::Schedule;
 use serde_json::{Value, json};
 
@@ -31,6 +34,18 @@ pub(super) fn cron_job(object: &Value, errors: &mut ErrorList) {
     }
     if is_true(own, "manualSelector") {
         errors.not_supported(&path.child("manualSelector"), &json!(true), &["nil", "false"]);
+    }
+}
+
+/// Jobs have the name of their CronJob and eleven characters more.
+const MAX_NAME: usize = 52;
+
+/// Checks what only a new CronJob obeys.
+pub(super) fn new_cron_job(object: &Value, errors: &mut ErrorList) {
+    let name = meta::name(object);
+    if name.len() > MAX_NAME {
+        let text = format!("must be no more than {MAX_NAME} characters");
+        errors.invalid(&Path::new("metadata").child("name"), &json!(name), &text);
     }
 }
 

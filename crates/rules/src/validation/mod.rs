@@ -42,6 +42,7 @@ pub fn create(gvk: &GroupVersionKind, object: &Value) -> ErrorList {
         ("", "Event") => events::event(object, &mut errors),
         ("apps", "StatefulSet") => workloads::new_stateful_set(object, &mut errors),
         ("batch", "Job") => job::new_job(object, &mut errors),
+        ("batch", "CronJob") => batch::new_cron_job(object, &mut errors),
         ("networking.k8s.io", "Ingress") => networking::new_ingress(object, &mut errors),
         ("networking.k8s.io", "IPAddress") => networking::address(object, &mut errors),
         _ => {}

@@ -177,6 +177,9 @@ fn cron_jobs() {
             ),
         ],
     );
+    let long = "a".repeat(53);
+    let expected = format!("metadata.name: Invalid value: {long:?}: must be no more than 52 characters");
+    assert_eq!(told(create(&kind, &with(&base, &[("/metadata", json!({"name": long}))]))), [expected]);
     let old = with(&base, &[("/spec/schedule", json!("TZ=UTC * * * * *"))]);
     let new = with(&old, &[("/spec/suspend", json!(true))]);
     assert_eq!(told(update(&kind, &new, &old, "")), [""; 0], "a stored zone is tolerated");
