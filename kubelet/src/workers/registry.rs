@@ -31,6 +31,8 @@ struct Worker {
     inbox: Arc<Inbox>,
     stage: watch::Receiver<Stage>,
     removed: bool,
+    /// Wanted once more after it was dropped: starts anew when this task is over.
+    again: Option<Arc<Pod>>,
 }
 
 /// One Pod as others may see it.
@@ -69,12 +71,13 @@ impl Workers {
     pub fn update(&self, pod: Arc<Pod>) {
         let mut inner = self.inner.lock();
         if let Some(worker) = inner.workers.get_mut(pods::uid(&pod)) {
-            let finished = *worker.stage.borrow() == Stage::Finished;
-            if !finished || !worker.removed {
-                worker.pod = Arc::clone(&pod);
-                worker.inbox.update(Arc::clone(&pod));
+            if worker.removed {
+                worker.again = Some(pod);
+                return;
             }
-            if finished {
+            worker.pod = Arc::clone(&pod);
+            worker.inbox.update(Arc::clone(&pod));
+            if *worker.stage.borrow() == Stage::Finished {
                 // Its deletion may have been asked for.
                 self.services.statuses.refresh(pods::uid(&pod));
             }
@@ -106,7 +109,7 @@ impl Workers {
                 tokio::spawn(actor.run());
             }
         }
-        inner.workers.insert(pods::uid(&pod).to_owned(), Worker { pod, inbox, stage, removed: false });
+        inner.workers.insert(pods::uid(&pod).to_owned(), Worker { pod, inbox, stage, removed: false, again: None });
     }
 
     /// A Pod that only the runtime knows is stopped.
@@ -129,6 +132,7 @@ impl Workers {
         inner.queued.retain(|queued| pods::uid(queued) != uid);
         if let Some(worker) = inner.workers.get_mut(uid) {
             worker.removed = true;
+            worker.again = None;
             worker.inbox.remove();
         }
     }
@@ -184,8 +188,11 @@ impl Workers {
         let forgotten: Vec<String> =
             inner.workers.iter().filter(|(_, worker)| over(worker)).map(|(uid, _)| uid.clone()).collect();
         for uid in &forgotten {
-            inner.workers.remove(uid);
+            let over = inner.workers.remove(uid);
             self.services.statuses.remove(uid);
+            if let Some(pod) = over.and_then(|worker| worker.again) {
+                self.admit(&mut inner, pod);
+            }
         }
         let mut index = 0;
         while index < inner.queued.len() {

@@ -175,6 +175,7 @@ kind: Pod
 metadata: {name: early, namespace: kube-system}
 spec:
   hostNetwork: true
+  terminationGracePeriodSeconds: 3
   containers: [{name: c, image: "timonel.local/box:1", imagePullPolicy: Never}]
 "#;
 
@@ -200,6 +201,11 @@ fn static_pods_run_before_the_first_certificate() {
     });
     assert_eq!(machine.tasks(), before, "nothing was restarted");
     assert_eq!(machine.ok("curl -sf http://127.0.0.1:10248/healthz"), "ok");
+    // A manifest that comes back while its Pod is being stopped.
+    machine.ok("mv /etc/manifests/early.yaml /tmp/early.yaml");
+    machine.until(&machine.kubectl("get events -n kube-system"), |out| out.contains("Stopping container c"));
+    machine.ok("mv /tmp/early.yaml /etc/manifests/early.yaml");
+    machine.until("ctr -n k8s.io tasks ls -q | sort", |out| out.lines().count() == 2 && out != before);
     machine.end("kubelet");
 }
 
