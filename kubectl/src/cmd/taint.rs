@@ -78,10 +78,10 @@ impl Changes {
 
     /// Taints that are to be added and removed.
     fn conflicts(&self) -> Vec<String> {
-        let conflicting = |taint: &&Taint| {
-            self.removed.iter().any(|r| r.key == taint.key && (r.effect.is_empty() || r.effect == taint.effect))
+        let conflicting = |gone: &&Taint| {
+            self.added.iter().any(|new| gone.key == new.key && (gone.effect.is_empty() || gone.effect == new.effect))
         };
-        self.added.iter().filter(conflicting).map(|taint| format!("{}={}", taint.key, taint.effect)).collect()
+        self.removed.iter().filter(conflicting).map(|taint| format!("{}={}", taint.key, taint.effect)).collect()
     }
 
     /// The taints of a Node afterwards, and the word for what was done.
@@ -247,6 +247,6 @@ mod tests {
             changes(&["a:Bogus"]).expect_err("refused"),
             "invalid taint effect: Bogus, unsupported taint effect"
         );
-        assert_eq!(changes(&["a:NoSchedule", "a-"]).expect("parsed").conflicts(), ["a=NoSchedule"]);
+        assert_eq!(changes(&["a:NoSchedule", "a-"]).expect("parsed").conflicts(), ["a="]);
     }
 }
