@@ -40,8 +40,8 @@ pub(super) async fn apply(context: &Context, options: &Options, info: &Info) -> 
     };
     if options.dry_run == DryRun::Client {
         let patch = patch(info, &manifest, &current);
-        let object = local(&current, &patch);
-        return Ok(Applied { object, operation: "configured" });
+        let operation = if patch.is_empty() { "unchanged" } else { "configured" };
+        return Ok(Applied { object: local(&current, &patch), operation });
     }
     if last_applied::read(&current).is_none() {
         let title = format!("{}/{}", info.resource.title(), info.name);
