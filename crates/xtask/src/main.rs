@@ -24,6 +24,7 @@ const LAYERS: [&[&str]; 7] = [
         "kubeadm",
         "timonel-pod-network",
         "timonel-cluster-dns",
+        "timonel-local-path",
         "pause",
     ],
     &["timonel-harness", "timonel-integration", "timonel-bench", "timonel-xtask"],

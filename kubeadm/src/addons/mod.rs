@@ -3,6 +3,7 @@
 pub mod dns;
 pub mod network;
 pub mod proxy;
+pub mod storage;
 #[cfg(test)]
 mod tests;
 

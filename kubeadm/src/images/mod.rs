@@ -23,6 +23,8 @@ pub enum Purpose {
     Dns,
     /// The pod network.
     Network,
+    /// Volumes from directories of nodes.
+    Storage,
     /// The process that holds a Pod's namespaces.
     Pause,
     /// etcd.
@@ -77,6 +79,11 @@ pub fn builds_dns(cluster: &ClusterConfiguration) -> bool {
 /// Name of the image of the pod network.
 pub fn network(cluster: &ClusterConfiguration) -> String {
     component(cluster, "pod-network")
+}
+
+/// Name of the image of the local path provisioner.
+pub fn storage(cluster: &ClusterConfiguration) -> String {
+    component(cluster, "local-path")
 }
 
 /// Name of etcd's image.
@@ -135,6 +142,7 @@ pub fn of_nodes(cluster: &ClusterConfiguration) -> Vec<Image> {
     }
     if cluster.image_source() == ImageSource::Programs {
         images.push(Image { purpose: Purpose::Network, reference: network(cluster) });
+        images.push(Image { purpose: Purpose::Storage, reference: storage(cluster) });
     }
     images.push(Image { purpose: Purpose::Pause, reference: pause(cluster) });
     images

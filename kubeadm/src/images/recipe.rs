@@ -54,6 +54,7 @@ fn program_of(purpose: Purpose) -> &'static str {
         Purpose::Component(name) => name,
         Purpose::Dns => "cluster-dns",
         Purpose::Network => "pod-network",
+        Purpose::Storage => "local-path",
         Purpose::Pause => "pause",
         Purpose::Etcd => "etcd",
     }

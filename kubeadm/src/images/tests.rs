@@ -71,6 +71,7 @@ fn images_of_installed_programs() {
             "registry.k8s.io/kube-proxy:v1.36.0",
             "registry.k8s.io/cluster-dns:v1.36.0",
             "registry.k8s.io/pod-network:v1.36.0",
+            "registry.k8s.io/local-path:v1.36.0",
             "registry.k8s.io/pause:3.10.2",
             "registry.k8s.io/etcd:3.4.23-0",
         ]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::init::{Addons, Init};
 use crate::{
-    addons::{dns as dns_addon, network as network_addon, proxy as proxy_addon},
+    addons::{dns as dns_addon, network as network_addon, proxy as proxy_addon, storage as storage_addon},
     config::{DEFAULT_POD_SUBNET, ImageSource},
     error::Result,
     yaml,
@@ -69,5 +69,21 @@ pub(super) async fn network(init: &mut Init) -> Result<()> {
     let subnet = &init.config.cluster.networking.pod_subnet;
     let chosen = if subnet == DEFAULT_POD_SUBNET { " (the default, --pod-network-cidr chooses another)" } else { "" };
     init.host.line(&format!("[addons] Applied addon: pod-network with Pod addresses from {subnet}{chosen}"));
+    Ok(())
+}
+
+pub(super) async fn storage(init: &mut Init) -> Result<()> {
+    if init.config.cluster.image_source() != ImageSource::Programs {
+        return Ok(());
+    }
+    let objects = storage_addon::objects(&init.config.cluster)?;
+    if init.addons == Addons::Printed {
+        return print(init, &objects);
+    }
+    let api = init.api().await?;
+    for object in objects {
+        api.create_or_update(&*init.host, &object).await?;
+    }
+    init.host.line("[addons] Applied addon: local-path");
     Ok(())
 }

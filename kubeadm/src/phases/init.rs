@@ -292,6 +292,9 @@ pub static PHASES: &[Phase<Init>] = &[
             Phase::leaf("pod-network", "Install the pod network to a Kubernetes cluster", |c| {
                 Box::pin(addons::network(c))
             }),
+            Phase::leaf("local-path", "Install local path volumes to a Kubernetes cluster", |c| {
+                Box::pin(addons::storage(c))
+            }),
         ],
     ),
     Phase::leaf("show-join-command", "Show the join command for control-plane and worker node", |c| {
