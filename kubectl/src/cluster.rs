@@ -75,6 +75,16 @@ impl Cluster {
         })
     }
 
+    /// Fails unless the server has the version of the client.
+    pub async fn require_version(&self) -> Result<(), CommandError> {
+        let server = self.get("/version").await?;
+        let (theirs, ours) = (server["gitVersion"].as_str().unwrap_or(""), runtime::version::git_version());
+        if theirs == ours {
+            return Ok(());
+        }
+        Err(CommandError::plain(format!("server version ({theirs}) differs from client version ({ours})")))
+    }
+
     /// The client, for upgrades to streams.
     pub fn client(&self) -> &Client {
         &self.client

@@ -51,7 +51,14 @@ impl Context {
 
     /// The server. The connection is made when the first request needs it.
     pub async fn cluster(&self) -> Result<Arc<Cluster>, CommandError> {
-        self.cluster.get_or_try_init(async || Cluster::connect(self).await.map(Arc::new)).await.cloned()
+        let connect = async || {
+            let cluster = Cluster::connect(self).await?;
+            if self.flags.bool("match-server-version") {
+                cluster.require_version().await?;
+            }
+            Ok(Arc::new(cluster))
+        };
+        self.cluster.get_or_try_init(connect).await.cloned()
     }
 
     /// The cluster if a command asked for it.

@@ -9,7 +9,6 @@ pub fn flags() -> Vec<Flag> {
         Flag::array("as-group", "Group to act as a member of; may be repeated."),
         Flag::text("as-uid", "", "UID to act as."),
         Flag::array("as-user-extra", "Extra of the user to act as, KEY=VALUE; may be repeated."),
-        Flag::text("cache-dir", "", "Directory of cached discovery; $KUBECACHEDIR or $HOME/.kube/cache if not set."),
         Flag::text("certificate-authority", "", "File of the certificate authority that the server is checked with."),
         Flag::text("client-certificate", "", "File of the client certificate."),
         Flag::text("client-key", "", "File of the key of the client certificate."),

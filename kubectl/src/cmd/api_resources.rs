@@ -21,7 +21,6 @@ pub(crate) fn command() -> Command {
         ])
         .flags([
             Flag::text("api-group", "", "Only resources of this group; the core group is ''."),
-            Flag::switch("cached", "Use discovery as it is cached."),
             Flag::list("categories", "Only resources in all of these categories."),
             Flag::on("namespaced", "Only resources in namespaces (true) or in the cluster's scope (false)."),
             Flag::switch("no-headers", "Leave the headers out."),

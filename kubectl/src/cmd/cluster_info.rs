@@ -23,7 +23,6 @@ pub(crate) fn command() -> Command {
                     Flag::list("namespaces", "Namespaces to dump."),
                     Flag::text("output", "json", "Output format: json.").short('o'),
                     Flag::text("output-directory", "", "Directory of the files; '-' for standard output."),
-                    Flag::duration("pod-running-timeout", "20s", "Time to wait for a Pod's logs."),
                 ])
                 .runs(|context| Box::pin(dump(context))),
         ])

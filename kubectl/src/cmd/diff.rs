@@ -38,7 +38,6 @@ pub(crate) fn command() -> Command {
         .flags(resolve::file_flags("File, directory or URL with the configuration."))
         .flags([
             resolve::selector_flag(),
-            Flag::int("concurrency", "1", "Objects that are looked at together."),
             Flag::text("field-manager", CLIENT_MANAGER, "Name that the changed fields would be owned by."),
             Flag::switch("force-conflicts", "Take fields over from other managers (with --server-side)."),
             Flag::switch("server-side", "What an apply on the server would do."),

@@ -41,7 +41,6 @@ pub(crate) fn command() -> Command {
             Flag::switch("output-patch", "Print the patch if a resource is edited."),
             Flag::switch("save-config", "Keep the configuration in an annotation, for apply."),
             Flag::text("subresource", "", "Edit this subresource: status, scale or resize."),
-            Flag::switch("windows-line-endings", "Line endings of Windows in the editor."),
         ])
         .runs(|context| Box::pin(run(context)))
 }
@@ -295,6 +294,10 @@ impl<'a> Session<'a> {
                 Call::patch(&info.path(), three_way::MERGE, &patch)
             }
             Mode::Patch => {
+                let mut edited = edited;
+                if flags.bool("save-config") {
+                    last_applied::write(&mut edited);
+                }
                 let patch = three_way::two_way(&info.object, &edited);
                 if patch.is_empty() {
                     return self.results.print(&info.object, "skipped", &mut out);

@@ -49,8 +49,66 @@ pub struct Group {
     pub commands: Vec<Command>,
 }
 
+/// The order of commands in their groups.
+const ORDER: [&str; 46] = [
+    "create",
+    "expose",
+    "run",
+    "set",
+    "explain",
+    "get",
+    "edit",
+    "delete",
+    "rollout",
+    "scale",
+    "autoscale",
+    "certificate",
+    "cluster-info",
+    "top",
+    "cordon",
+    "uncordon",
+    "drain",
+    "taint",
+    "describe",
+    "logs",
+    "attach",
+    "exec",
+    "port-forward",
+    "proxy",
+    "cp",
+    "auth",
+    "debug",
+    "events",
+    "diff",
+    "apply",
+    "patch",
+    "replace",
+    "wait",
+    "kustomize",
+    "label",
+    "annotate",
+    "completion",
+    "api-resources",
+    "api-versions",
+    "config",
+    "kuberc",
+    "plugin",
+    "version",
+    "alpha",
+    "help",
+    "options",
+];
+
 /// All commands as the overview shows them.
 pub fn groups() -> Vec<Group> {
+    let mut groups = unordered();
+    for group in &mut groups {
+        group.commands.sort_by_key(|c| ORDER.iter().position(|name| *name == c.name));
+    }
+    groups
+}
+
+fn unordered() -> Vec<Group> {
     let group = |title, commands| Group { title, commands };
     vec![
         group(

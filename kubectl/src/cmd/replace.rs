@@ -37,7 +37,6 @@ pub(crate) fn command() -> Command {
             Flag::text("raw", "", "PUT the file to this path of the server."),
             Flag::switch("save-config", "Keep the configuration in an annotation, for apply."),
             Flag::text("subresource", "", "Replace this subresource: status, scale or resize."),
-            Flag::switch("wait", "Wait until what is deleted is gone."),
         ])
         .runs(|context| Box::pin(run(context)))
 }

@@ -217,7 +217,9 @@ async fn recreate(
     cluster.json(&Call::delete(&info.path(), &body)).await?;
     let mut going = info.clone();
     going.object = old.clone();
-    super::super::delete::until_gone(&cluster, &going, DELETION).await?;
+    let limit = context.flags.duration("timeout");
+    let limit = if limit.is_zero() { DELETION } else { limit };
+    super::super::delete::until_gone(&cluster, &going, limit).await?;
     match create(context, options, info, manifest).await {
         Ok(applied) => Ok(Applied { operation: "configured", ..applied }),
         Err(error) => {

@@ -40,7 +40,6 @@ pub(crate) fn command() -> Command {
             print::validate_flag(),
             Flag::switch("all", "Prune all objects of the pruned types."),
             Flag::switch("force-conflicts", "Take fields over from other managers (with --server-side)."),
-            Flag::on("openapi-patch", "Use what is known of the kind for patches."),
             Flag::on("overwrite", "Values of the manifest win over changes that others made."),
             Flag::switch("prune", "Delete objects that were applied before and are not in the manifests."),
             Flag::array("prune-allowlist", "Kind to prune instead of the usual ones, <group>/<version>/<kind>."),

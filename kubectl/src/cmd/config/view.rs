@@ -58,7 +58,6 @@ pub(super) fn command() -> Command {
         .flags(print::flags())
         .flags([
             Flag::switch("flatten", "Put files into the output."),
-            Flag::on("merge", "Merge all kubeconfig files."),
             Flag::switch("minify", "Only what the current context uses."),
             Flag::switch("raw", "Show certificates and secrets."),
         ])

@@ -58,7 +58,6 @@ pub(crate) fn command() -> Command {
             save_config(),
             Flag::switch("edit", "Edit the manifests before they are sent."),
             Flag::text("raw", "", "POST the file to this path of the server."),
-            Flag::switch("windows-line-endings", "Line endings of Windows in the editor."),
         ])
         .runs(|context| Box::pin(run(context)))
 }

@@ -71,6 +71,8 @@ struct Options {
     label_columns: Vec<String>,
     ignore_not_found: bool,
     output_watch_events: bool,
+    /// Whether the server makes the tables.
+    server_print: bool,
     watch_only: bool,
     sort: Option<sort::Sort>,
 }
@@ -100,6 +102,7 @@ impl Options {
             label_columns: flags.list("label-columns").to_vec(),
             ignore_not_found: flags.bool("ignore-not-found"),
             output_watch_events: flags.bool("output-watch-events"),
+            server_print: flags.bool("server-print"),
             watch_only: flags.bool("watch-only"),
             sort,
         };

@@ -16,8 +16,13 @@ use crate::{
 };
 
 /// Asks for tables.
-pub(super) const ACCEPT: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;\
+const ACCEPT: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;\
     g=meta.k8s.io,application/json";
+
+/// What is asked for.
+pub(super) fn accept(options: &Options) -> &'static str {
+    if options.server_print { ACCEPT } else { "application/json" }
+}
 
 /// Prints rows under the headers of their resource.
 pub(super) struct Writer<'a> {
@@ -195,8 +200,10 @@ pub(super) async fn run(
         let mut token = String::new();
         loop {
             let object = if options.sort.is_some() { "Object" } else { "" };
-            let request =
-                call(options, target).accept(ACCEPT).query_if("continue", &token).query_if("includeObject", object);
+            let request = call(options, target)
+                .accept(accept(options))
+                .query_if("continue", &token)
+                .query_if("includeObject", object);
             let answer = cluster.json(&request).await;
             let answer = match target.name {
                 Some(_) => known_namespace(&cluster, &target.namespace, answer).await,

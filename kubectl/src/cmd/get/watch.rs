@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     Options, call,
-    tables::{ACCEPT, Writer, table_of},
+    tables::{self, Writer, table_of},
 };
 use crate::{cluster::Call, context::Context, error::CommandError, print::Printer, resolve::Target, streams::Output};
 
@@ -40,7 +40,7 @@ pub(super) async fn run(
         Some(printer) => Sink::Objects(printer),
         None => Sink::Tables(Writer::new(options, options.show_kind)),
     };
-    let accept = if matches!(sink, Sink::Tables(_)) { ACCEPT } else { "application/json" };
+    let accept = if matches!(sink, Sink::Tables(_)) { tables::accept(options) } else { "application/json" };
     let mut session = Session { target, sink, events: options.output_watch_events, out: context.streams.out.clone() };
     let version = session.begin(context, options, accept).await?;
     let mut request = Call::get(&target.resource.path(&target.namespace)).accept(accept);

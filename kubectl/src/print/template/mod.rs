@@ -21,17 +21,22 @@ pub struct TemplateError(String);
 pub struct GoTemplate {
     text: String,
     body: Vec<Node>,
-    defined: HashMap<String, Vec<Node>>,
+    defined: Defined,
     allow_missing: bool,
 }
+
+/// Templates by name.
+type Defined = HashMap<String, Vec<Node>>;
+/// Conditions with what they guard.
+type Branches = Vec<(Pipeline, Vec<Node>)>;
 
 /// A part of a template.
 #[derive(Clone, Debug)]
 enum Node {
     Text(String),
     Action(Pipeline),
-    If(Vec<(Pipeline, Vec<Node>)>, Vec<Node>),
-    With(Vec<(Pipeline, Vec<Node>)>, Vec<Node>),
+    If(Branches, Vec<Node>),
+    With(Branches, Vec<Node>),
     Range(Pipeline, Vec<Node>, Vec<Node>),
     Template(String, Option<Pipeline>),
     Break,

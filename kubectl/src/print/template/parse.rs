@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 
 use super::{
-    Node, Operand, Pipeline, TemplateError, functions,
+    Branches, Defined, Node, Operand, Pipeline, TemplateError, functions,
     lexer::{Token, tokens},
 };
 
@@ -86,7 +86,7 @@ fn end_of_action(text: &str) -> Option<usize> {
 }
 
 /// Parses a whole template.
-pub(super) fn template(text: &str) -> Result<(Vec<Node>, HashMap<String, Vec<Node>>), TemplateError> {
+pub(super) fn template(text: &str) -> Result<(Vec<Node>, Defined), TemplateError> {
     let pieces = pieces(text)?;
     let mut parser = Parser { pieces, at: 0, defined: HashMap::new(), depth: 0 };
     let (body, end) = parser.list()?;
@@ -99,7 +99,7 @@ pub(super) fn template(text: &str) -> Result<(Vec<Node>, HashMap<String, Vec<Nod
 struct Parser {
     pieces: Vec<Piece>,
     at: usize,
-    defined: HashMap<String, Vec<Node>>,
+    defined: Defined,
     depth: usize,
 }
 
@@ -195,7 +195,7 @@ impl Parser {
         condition: &str,
         line: usize,
         column: usize,
-        make: fn(Vec<(Pipeline, Vec<Node>)>, Vec<Node>) -> Node,
+        make: fn(Branches, Vec<Node>) -> Node,
     ) -> Result<Node, TemplateError> {
         let mut branches = Vec::new();
         let mut next = pipeline(&tokens(condition, line)?, line, column)?;
