@@ -54,6 +54,31 @@ fn prometheus_sees_everything(host: &Host) {
     host.ok(&programs(), "kill $(cat /opt/prometheus/pid)");
 }
 
+/// run, exec, attach, logs, cp and port-forward.
+fn kubectl_reaches_into_containers(host: &Host) {
+    let kubectl = "/opt/timonel/bin/kubectl --kubeconfig /etc/kubernetes/admin.conf";
+    let ok = |line: &str| host.ok(&programs(), &line.replace("KUBECTL", kubectl));
+    ok("KUBECTL run tools --image=timonel.local/web:v1 --command -- /bin/busybox sh -c \
+        '/bin/busybox --install /bin; mkdir -p /tmp; echo started; exec httpd -f -p 8081 -h /www'");
+    assert_eq!(ok("KUBECTL wait pod/tools --for=condition=Ready"), "pod/tools condition met\n");
+    until(host, 30, &format!("{kubectl} logs tools"), |out| out == "started\n");
+    assert_eq!(ok("KUBECTL exec tools -- echo one two"), "one two\n");
+    let failed = host.run(&programs(), &format!("{kubectl} exec tools -- sh -c 'echo told >&2; exit 7'"));
+    assert_eq!((failed.err.as_str(), failed.code), ("told\ncommand terminated with exit code 7\n", 7));
+    assert_eq!(ok("head -c 300000 /dev/zero | KUBECTL exec -i tools -- wc -c"), "300000\n");
+    ok("mkdir -p /run/copied/below && echo text >/run/copied/below/file && KUBECTL cp /run/copied tools:/tmp/there");
+    assert_eq!(ok("KUBECTL exec tools -- cat /tmp/there/below/file"), "text\n");
+    ok("KUBECTL cp tools:/tmp/there /run/back && cmp /run/copied/below/file /run/back/below/file");
+    let page = ok("KUBECTL port-forward pod/tools 18081:8081 >/run/forward.log & forward=$!; \
+                   curl -sf --retry 30 --retry-connrefused --retry-delay 1 http://127.0.0.1:18081/; kill -INT $forward; wait $forward");
+    assert_eq!(page, "hello from timonel\n");
+    let echoed = ok("printf data | KUBECTL run once --image=timonel.local/web:v1 --restart=Never --rm -i -q \
+                     --command -- /bin/busybox cat");
+    assert_eq!(echoed, "data");
+    assert_eq!(ok("KUBECTL rollout status deployment/web"), "deployment \"web\" successfully rolled out\n");
+    ok("KUBECTL delete pod tools --grace-period=0 --force");
+}
+
 /// The hosts of one test at a time: each is a whole machine's work.
 static MACHINES: Mutex<()> = Mutex::new(());
 
@@ -73,6 +98,7 @@ fn quick_start_runs_stops_starts_and_leaves_nothing() {
         assert!(first.contains(&format!("{place}: hello from timonel")), "{place} in {first}");
     }
     prometheus_sees_everything(&host);
+    kubectl_reaches_into_containers(&host);
     let again = run("");
     assert!(again.contains("(name): hello from timonel") && !again.contains("kubeadm init"), "{again}");
     run("stop");
