@@ -1,4 +1,4 @@
-//! Durations as Go writes and reads them (`1h2m3.5s`).
+//! Durations as Go writes and reads them (`1h2m3.5s`), and as tables show ages.
 
 use std::time::Duration;
 
@@ -110,6 +110,29 @@ pub fn format(duration: GoDuration) -> String {
     format!("{sign}{text}")
 }
 
+/// Seconds as people read them: `119s`, `5m23s`, `3h`, `2d`, `8y`.
+pub fn human(seconds: i64) -> String {
+    let pair = |big: i64, unit: &str, small: i64, small_unit: &str| match small {
+        0 => format!("{big}{unit}"),
+        small => format!("{big}{unit}{small}{small_unit}"),
+    };
+    let (minutes, hours) = (seconds / 60, seconds / 3600);
+    let days = hours / 24;
+    match seconds {
+        ..=-2 => "<invalid>".into(),
+        -1 => "0s".into(),
+        0..120 => format!("{seconds}s"),
+        120..600 => pair(minutes, "m", seconds % 60, "s"),
+        600..10_800 => format!("{minutes}m"),
+        10_800..28_800 => pair(hours, "h", minutes % 60, "m"),
+        28_800..172_800 => format!("{hours}h"),
+        172_800..691_200 => pair(days, "d", hours % 24, "h"),
+        691_200..63_072_000 => format!("{days}d"),
+        63_072_000..252_288_000 => pair(days / 365, "y", days % 365, "d"),
+        _ => format!("{}y", days / 365),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,5 +149,29 @@ mod tests {
     fn errors_are_gos() {
         assert_eq!(parse("abc").map_err(|e| e.to_string()), Err("time: invalid duration \"abc\"".into()));
         assert_eq!(parse("10").map_err(|e| e.to_string()), Err("time: missing unit in duration \"10\"".into()));
+    }
+
+    #[test]
+    fn for_people() {
+        for (seconds, want) in [
+            (-2, "<invalid>"),
+            (-1, "0s"),
+            (119, "119s"),
+            (120, "2m"),
+            (323, "5m23s"),
+            (179 * 60, "179m"),
+            (3 * 3600, "3h"),
+            (8 * 3600 - 60, "7h59m"),
+            (47 * 3600, "47h"),
+            (48 * 3600, "2d"),
+            (8 * 86400 - 3600, "7d23h"),
+            (8 * 86400, "8d"),
+            (729 * 86400, "729d"),
+            (730 * 86400, "2y"),
+            ((8 * 365 - 1) * 86400, "7y364d"),
+            (8 * 365 * 86400, "8y"),
+        ] {
+            assert_eq!(human(seconds), want, "{seconds}");
+        }
     }
 }

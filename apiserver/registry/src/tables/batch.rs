@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::{
     Cells,
-    cells::{NONE, UNKNOWN, UNSET, age, containers, human, is_true, list, name, number, selector, since, text},
+    cells::{NONE, UNKNOWN, UNSET, age, containers, is_true, list, name, number, selector, since, text},
 };
 
 pub(super) fn table(gvk: &GroupVersionKind) -> Option<(&'static str, Cells)> {
@@ -38,8 +38,8 @@ fn job(object: &Value, now: OffsetDateTime) -> Vec<Value> {
         None => format!("{succeeded}/1"),
     };
     let duration = match (parse(text(object, "/status/startTime")), parse(text(object, "/status/completionTime"))) {
-        (Ok(start), Ok(end)) => human((end - start).whole_seconds()),
-        (Ok(start), Err(_)) => human((now - start).whole_seconds()),
+        (Ok(start), Ok(end)) => machinery::duration::human((end - start).whole_seconds()),
+        (Ok(start), Err(_)) => machinery::duration::human((now - start).whole_seconds()),
         _ => String::new(),
     };
     let status = if is_true(object, "Complete") {

@@ -1,6 +1,6 @@
 //! Pieces that cells are made of.
 
-use machinery::{meta, selector::LabelSelector, time::parse};
+use machinery::{duration::human, meta, selector::LabelSelector, time::parse};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
@@ -45,29 +45,6 @@ pub(super) fn since(stamp: &str, now: OffsetDateTime) -> String {
     match parse(stamp) {
         Ok(at) => human((now - at).whole_seconds()),
         Err(_) => UNKNOWN.into(),
-    }
-}
-
-/// A duration for people, in seconds.
-pub(super) fn human(seconds: i64) -> String {
-    let pair = |big: i64, unit: &str, small: i64, small_unit: &str| match small {
-        0 => format!("{big}{unit}"),
-        small => format!("{big}{unit}{small}{small_unit}"),
-    };
-    let (minutes, hours) = (seconds / 60, seconds / 3600);
-    let days = hours / 24;
-    match seconds {
-        ..=-2 => "<invalid>".into(),
-        -1 => "0s".into(),
-        0..120 => format!("{seconds}s"),
-        120..600 => pair(minutes, "m", seconds % 60, "s"),
-        600..10_800 => format!("{minutes}m"),
-        10_800..28_800 => pair(hours, "h", minutes % 60, "m"),
-        28_800..172_800 => format!("{hours}h"),
-        172_800..691_200 => pair(days, "d", hours % 24, "h"),
-        691_200..63_072_000 => format!("{days}d"),
-        63_072_000..252_288_000 => pair(days / 365, "y", days % 365, "d"),
-        _ => format!("{}y", days / 365),
     }
 }
 
@@ -117,33 +94,4 @@ pub(super) fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> 
 /// Whether a condition is True.
 pub(super) fn is_true(object: &Value, kind: &str) -> bool {
     condition(object, kind).is_some_and(|c| c["status"] == "True")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations() {
-        for (seconds, want) in [
-            (-2, "<invalid>"),
-            (-1, "0s"),
-            (119, "119s"),
-            (120, "2m"),
-            (323, "5m23s"),
-            (179 * 60, "179m"),
-            (3 * 3600, "3h"),
-            (8 * 3600 - 60, "7h59m"),
-            (47 * 3600, "47h"),
-            (48 * 3600, "2d"),
-            (8 * 86400 - 3600, "7d23h"),
-            (8 * 86400, "8d"),
-            (729 * 86400, "729d"),
-            (730 * 86400, "2y"),
-            ((8 * 365 - 1) * 86400, "7y364d"),
-            (8 * 365 * 86400, "8y"),
-        ] {
-            assert_eq!(human(seconds), want, "{seconds}");
-        }
-    }
 }

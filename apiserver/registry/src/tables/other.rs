@@ -312,7 +312,7 @@ fn signing_request(object: &Value, now: OffsetDateTime) -> Vec<Value> {
     }
     let duration = match number(object, "/spec/expirationSeconds") {
         0 => NONE.to_owned(),
-        seconds => super::cells::human(seconds),
+        seconds => machinery::duration::human(seconds),
     };
     vec![
         name(object),

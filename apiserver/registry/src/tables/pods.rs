@@ -4,7 +4,7 @@ use machinery::{meta, time::parse};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use super::cells::{NONE, age, condition, human, is_true, list, name, number, text, text_or};
+use super::cells::{NONE, age, condition, is_true, list, name, number, text, text_or};
 
 pub(super) const COLUMNS: &str =
     "Name(s,n) Ready(s) Status(s) Restarts(s) Age(s) | IP(s) Node(s) Nominated Node(s) Readiness Gates(s)";
@@ -152,7 +152,7 @@ impl State {
     fn restarts_text(&self, now: OffsetDateTime) -> String {
         match self.last_restart {
             Some(at) if self.restarts > 0 => {
-                format!("{} ({} ago)", self.restarts, human((now - at).whole_seconds()))
+                format!("{} ({} ago)", self.restarts, machinery::duration::human((now - at).whole_seconds()))
             }
             _ => self.restarts.to_string(),
         }

@@ -337,7 +337,7 @@ pub(super) fn share(value: &Value, field: &str, at_most_all: bool, path: &Path, 
 }
 
 /// Words of resources that the API itself defines.
-const STANDARD: [&str; 20] = [
+pub(super) const STANDARD: [&str; 20] = [
     "cpu",
     "memory",
     "ephemeral-storage",

@@ -10,33 +10,11 @@ use machinery::{
 use serde_json::{Value, json};
 
 use super::{
-    checks::{IMMUTABLE, is_extended, is_hugepages, quantity, resource_amount, resource_name},
+    checks::{IMMUTABLE, STANDARD, is_extended, is_hugepages, quantity, resource_amount, resource_name},
     read::{list, pairs, present, same, text},
     spec_path,
 };
 
-const QUOTA_RESOURCES: [&str; 20] = [
-    "cpu",
-    "memory",
-    "ephemeral-storage",
-    "requests.cpu",
-    "requests.memory",
-    "requests.storage",
-    "requests.ephemeral-storage",
-    "limits.cpu",
-    "limits.memory",
-    "limits.ephemeral-storage",
-    "pods",
-    "resourcequotas",
-    "services",
-    "replicationcontrollers",
-    "secrets",
-    "persistentvolumeclaims",
-    "configmaps",
-    "services.nodeports",
-    "services.loadbalancers",
-    "storage",
-];
 const SCOPES: [&str; 7] = [
     "Terminating",
     "NotTerminating",
@@ -84,7 +62,7 @@ fn amounts(holder: &Value, field: &str, path: &Path, errors: &mut ErrorList) {
 
 fn is_quota_resource(name: &str) -> bool {
     let huge = name.strip_prefix("requests.").unwrap_or(name);
-    name.contains('/') || QUOTA_RESOURCES.contains(&name) || is_hugepages(huge)
+    name.contains('/') || STANDARD.contains(&name) || is_hugepages(huge)
 }
 
 fn hard(spec: &Value) -> BTreeSet<&str> {
