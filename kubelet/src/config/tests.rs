@@ -11,8 +11,11 @@ fn drop_ins_merge_and_flags_win() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("config.yaml");
     let head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
-    fs::write(&file, format!("{head}maxPods: 50\nstaticPodPath: manifests\nfeatureGates: {{NodeSwap: true}}\nodd: 1\n"))
-        .unwrap();
+    fs::write(
+        &file,
+        format!("{head}maxPods: 50\nstaticPodPath: manifests\nfeatureGates: {{NodeSwap: true}}\nodd: 1\n"),
+    )
+    .unwrap();
     let conf = dir.path().join("d");
     fs::create_dir_all(conf.join("sub")).unwrap();
     fs::write(
