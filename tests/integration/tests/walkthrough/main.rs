@@ -1,4 +1,4 @@
-//! What users do with a cluster, as their handbooks say it: every line typed as written, with stock kubectls.
+//! What users do with a cluster, as their handbooks say it: every line typed as written, with stock kubectls and ours.
 
 use std::{
     path::{Path, PathBuf},
@@ -120,9 +120,9 @@ impl User {
 #[test]
 fn every_line_works_with_every_kubectl() {
     let user = User::new();
-    let binaries = Kubectl::stock();
-    assert!(!binaries.is_empty(), "STOCK_KUBECTL names no kubectl");
-    for kubectl in binaries {
+    let stock = Kubectl::stock();
+    assert!(!stock.is_empty(), "STOCK_KUBECTL names no kubectl");
+    for kubectl in stock.into_iter().chain([binary("kubectl")]) {
         user.use_kubectl(&kubectl);
         user.says("kubectl create namespace nohi", &["namespace/nohi created"]);
         pods::follow(&user);
