@@ -12,6 +12,7 @@ mod cluster_info;
 mod config;
 mod cp;
 mod create;
+mod debug;
 mod delete;
 mod describe;
 mod diff;
@@ -147,6 +148,7 @@ fn unordered() -> Vec<Group> {
         group(
             "Troubleshooting and Debugging Commands",
             vec![
+                debug::command(),
                 port_forward::command(),
                 cp::command(),
                 attach::command(),
