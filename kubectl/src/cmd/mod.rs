@@ -9,6 +9,7 @@ mod auth;
 mod autoscale;
 mod certificate;
 mod cluster_info;
+mod completion;
 mod config;
 mod cp;
 mod create;
@@ -147,8 +148,7 @@ fn unordered() -> Vec<Group> {
         ),
         group(
             "Troubleshooting and Debugging Commands",
-            vec![
-                debug::command(),
+            vec![debug::command(),
                 port_forward::command(),
                 cp::command(),
                 attach::command(),
@@ -163,7 +163,7 @@ fn unordered() -> Vec<Group> {
             "Advanced Commands",
             vec![wait::command(), apply::command(), patch::command(), replace::command(), diff::command()],
         ),
-        group("Settings Commands", vec![label::command(), annotate::command()]),
+        group("Settings Commands", vec![label::command(), annotate::command(), completion::command()]),
         group(
             "Other Commands",
             vec![
