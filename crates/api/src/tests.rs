@@ -196,3 +196,19 @@ fn mistyped_fields_are_named_as_go_names_them() {
     );
     assert_eq!(problems.texts(), ["unknown field \"foo\""]);
 }
+
+#[test]
+fn protobuf_fields_have_the_names_of_json() {
+    let types: Value = serde_json::from_str(include_str!("../data/types.json")).expect("JSON");
+    let mut wrong = Vec::new();
+    for (definition, facts) in types.as_object().expect("definitions") {
+        let Some(message) = protobuf::message_of(definition) else { continue };
+        for (name, fact) in facts["fields"].as_object().into_iter().flatten() {
+            let Some(number) = fact["pb"].as_u64().and_then(|n| u32::try_from(n).ok()) else { continue };
+            if message.by_number(number).is_some_and(|field| field.name != *name) {
+                wrong.push(format!("{definition} {name}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:?}");
+}

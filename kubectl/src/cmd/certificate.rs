@@ -22,6 +22,7 @@ pub(crate) fn command() -> Command {
         subcommand("deny", "Deny a certificate signing request").runs(|context| Box::pin(run(context, false))),
     ]);
     group.bare_code = 0;
+    group.bare_to_out = true;
     group
 }
 

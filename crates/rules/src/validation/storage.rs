@@ -22,7 +22,7 @@ const VOLUME_MODES: [&str; 2] = ["Block", "Filesystem"];
 const ONE_ONLY: &str = "may not specify more than 1 volume type";
 const MAX_DRIVER_NAME: usize = 63;
 /// The sources of a PersistentVolume, in the order in which they are looked at.
-const SOURCES: [&str; 21] = [
+const SOURCES: [&str; 22] = [
     "gcePersistentDisk",
     "awsElasticBlockStore",
     "hostPath",
@@ -36,6 +36,7 @@ const SOURCES: [&str; 21] = [
     "flocker",
     "azureFile",
     "quobyte",
+    "flexVolume",
     "vsphereVolume",
     "photonPersistentDisk",
     "portworxVolume",

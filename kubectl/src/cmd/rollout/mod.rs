@@ -18,7 +18,7 @@ use crate::{
 
 /// The group.
 pub(crate) fn command() -> Command {
-    Command::new("rollout", "Manage the rollout of a resource")
+    let mut group = Command::new("rollout", "Manage the rollout of a resource")
         .long("Manage the rollout of one or many resources: deployments, daemonsets and statefulsets.")
         .examples(&["kubectl rollout undo deployment/abc", "kubectl rollout status daemonset/foo"])
         .commands(vec![
@@ -28,7 +28,9 @@ pub(crate) fn command() -> Command {
             change::resume(),
             status::command(),
             undo::command(),
-        ])
+        ]);
+    group.bare_to_out = true;
+    group
 }
 
 /// Flags of all of them.

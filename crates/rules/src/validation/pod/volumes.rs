@@ -18,7 +18,7 @@ use super::{
 };
 
 /// The sources of a volume, in the order in which they are looked at.
-const SOURCES: [&str; 29] = [
+const SOURCES: [&str; 30] = [
     "emptyDir",
     "hostPath",
     "gitRepo",
@@ -34,6 +34,7 @@ const SOURCES: [&str; 29] = [
     "cinder",
     "cephfs",
     "quobyte",
+    "flexVolume",
     "downwardAPI",
     "fc",
     "azureFile",
@@ -160,6 +161,7 @@ pub(in super::super) fn network_source(kind: &str, value: &Value, path: &Path, e
         "vsphereVolume" => &["volumePath"],
         "azureDisk" => &["diskName", "diskURI"],
         "scaleIO" => &["gateway", "system", "volumeName"],
+        "flexVolume" => &["driver"],
         "hostPath" => &["path"],
         _ => &[],
     };
