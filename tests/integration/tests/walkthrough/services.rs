@@ -14,7 +14,7 @@ pub(crate) fn follow(user: &User) {
         );
     };
     endpoints(3);
-    user.says("kd describe svc myblog", &["Endpoints:", ":8002"]);
+    user.sees("kd describe svc myblog", &["Endpoints:", ":8002"]);
     user.ok("kd scale deploy myblog --replicas=2");
     endpoints(2);
     chains(user);
