@@ -148,7 +148,8 @@ fn unordered() -> Vec<Group> {
         ),
         group(
             "Troubleshooting and Debugging Commands",
-            vec![debug::command(),
+            vec![
+                debug::command(),
                 port_forward::command(),
                 cp::command(),
                 attach::command(),
