@@ -124,7 +124,7 @@ YAML
 # The page of the example: one static program and one file, as an image.
 import_example() {
     local image=timonel.local/web:v1
-    if ctr -a "$socket" -n k8s.io images ls -q | grep -qx "$image"; then return; fi
+    if grep -qx "$image" <<<"$(ctr -a "$socket" -n k8s.io images ls -q)"; then return; fi
     say "making the image $image"
     local work
     work=$(mktemp -d)
@@ -167,7 +167,11 @@ kill_tasks() { # SIGNAL
         ctr -a "$socket" -n k8s.io tasks kill -s "$1" "$task" >/dev/null 2>&1 || true
     done
 }
-no_task_runs() { ! ctr -a "$socket" -n k8s.io tasks ls | grep -q RUNNING; }
+no_task_runs() {
+    local tasks
+    # Not as a pipe: grep would end it early, which counts as a failure of the whole.
+    tasks=$(ctr -a "$socket" -n k8s.io tasks ls) && ! grep -q RUNNING <<<"$tasks"
+}
 
 stop() {
     say "stopping"
