@@ -67,7 +67,7 @@ fn bash(rows: &[Row]) -> String {
     }
     text.push_str(
         "    esac\n    return 1\n}\n\
-         __kubectl_complete() {\n    \
+         __start_kubectl() {\n    \
              local cur=\"${COMP_WORDS[COMP_CWORD]}\" path=\"\" i word next\n    \
              for ((i = 1; i < COMP_CWORD; i++)); do\n        \
                  word=\"${COMP_WORDS[i]}\"\n        \
@@ -80,7 +80,7 @@ fn bash(rows: &[Row]) -> String {
                  COMPREPLY+=($(compgen -W \"$(kubectl api-resources -o name 2>/dev/null)\" -- \"$cur\"))\n    \
              fi\n\
          }\n\
-         complete -o default -F __kubectl_complete kubectl\n",
+         complete -o default -F __start_kubectl kubectl\n",
     );
     text
 }
@@ -146,6 +146,6 @@ mod tests {
         let find = |path: &str| all.iter().find(|r| r.path == path).map(|r| r.words.clone()).unwrap_or_default();
         assert!(find("").contains(&"get".to_owned()) && find("create secret").contains(&"tls".to_owned()));
         assert!(find("get").contains(&"--output".to_owned()));
-        assert!(bash(&all).contains("complete -o default -F __kubectl_complete kubectl"));
+        assert!(bash(&all).contains("complete -o default -F __start_kubectl kubectl"));
     }
 }
