@@ -91,15 +91,13 @@ async fn run(options: &Options) {
         format!("--kubeconfig={}", kubeconfig.display()),
         "--hostname-override=bench".to_owned(),
         "--proxy-mode=iptables".to_owned(),
-        "--conntrack-max-per-core=0".to_owned(),
-        "--conntrack-tcp-timeout-established=0".to_owned(),
-        "--conntrack-tcp-timeout-close-wait=0".to_owned(),
     ];
     let start = Instant::now();
-    let proxy = Process::start(&binary("kube-proxy"), &arguments, server.path().join("proxy.log"));
+    let mut proxy = Process::start(&binary("kube-proxy"), &arguments, server.path().join("proxy.log"));
     let total = options.services * each;
     let last = address(total - 1);
     while metric("kubeproxy_sync_proxy_rules_duration_seconds_count") < 1.0 || !has_rule(&format!("{last}:8080")) {
+        assert_eq!(proxy.ended(), None, "{}", proxy.output());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let what = format!("kube-proxy: start to {} Services x {each} in the kernel", options.services);
