@@ -47,4 +47,4 @@ cargo build --workspace --bins --locked
 say "lint"
 cargo clippy -q --workspace --all-targets --locked -- -D warnings
 say "test"
-cargo test --workspace --locked
+cargo test --workspace --locked --no-fail-fast

@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
-pub use request::{Call, escape};
+pub use request::Call;
 pub use watch::{Event, Watch};
 
 use crate::{context::Context, discovery::Served, error::CommandError, streams::Output};

@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use controller::events::reference_to;
 use k8s_openapi::{
     api::{
         core::v1::{
-            LocalVolumeSource, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, ObjectReference,
-            PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, VolumeNodeAffinity,
+            LocalVolumeSource, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PersistentVolume,
+            PersistentVolumeClaim, PersistentVolumeSpec, VolumeNodeAffinity,
         },
         storage::v1::StorageClass,
     },
@@ -85,15 +86,7 @@ pub(crate) fn volume_for(
         spec: Some(PersistentVolumeSpec {
             access_modes: Some(modes),
             capacity: Some([("storage".to_owned(), size)].into()),
-            claim_ref: Some(ObjectReference {
-                api_version: Some("v1".into()),
-                kind: Some("PersistentVolumeClaim".into()),
-                namespace: claim.metadata.namespace.clone(),
-                name: claim.metadata.name.clone(),
-                uid: claim.metadata.uid.clone(),
-                resource_version: claim.metadata.resource_version.clone(),
-                field_path: None,
-            }),
+            claim_ref: Some(reference_to(claim)),
             local: Some(LocalVolumeSource { path, fs_type: None }),
             mount_options: class.mount_options.clone(),
             node_affinity: Some(affinity(&place.hostname)),

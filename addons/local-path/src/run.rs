@@ -70,21 +70,9 @@ pub enum ProvisionerError {
     Metrics(#[from] prometheus::Error),
 }
 
-impl Options {
-    fn name(&self) -> Result<String, ProvisionerError> {
-        if !self.node_name.is_empty() {
-            return Ok(self.node_name.clone());
-        }
-        match runtime::env::non_empty("NODE_NAME") {
-            Some(name) => Ok(name),
-            None => runtime::env::hostname().map_err(ProvisionerError::Name),
-        }
-    }
-}
-
 /// Runs until the order to stop.
 pub async fn run(options: Options, runtime: Runtime) -> Result<(), ProvisionerError> {
-    let node = options.name()?;
+    let node = runtime::env::node_name(&options.node_name).map_err(ProvisionerError::Name)?;
     let directory = options.directory.clone();
     let failed = |source| ProvisionerError::Directory { directory: directory.clone(), source };
     tokio::fs::create_dir_all(&options.directory).await.map_err(failed)?;

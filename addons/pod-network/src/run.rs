@@ -185,16 +185,6 @@ impl Options {
             source: self.cni_bin_source.clone(),
         }
     }
-
-    fn name(&self) -> Result<String, AgentError> {
-        if !self.node_name.is_empty() {
-            return Ok(self.node_name.clone());
-        }
-        match runtime::env::non_empty("NODE_NAME") {
-            Some(name) => Ok(name),
-            None => runtime::env::hostname().map_err(AgentError::Name),
-        }
-    }
 }
 
 /// Runs until the order to stop.
@@ -204,7 +194,7 @@ pub async fn run(options: Options, runtime: Runtime) -> Result<(), AgentError> {
     if options.cleanup {
         return cleanup(&*host, &settings, &options.places()).await;
     }
-    let node = options.name()?;
+    let node = runtime::env::node_name(&options.node_name).map_err(AgentError::Name)?;
     let requests = client::ClientMetrics::new(&runtime.registry)?;
     let connection = Connection::of(runtime.component, "", &options.client, Some(requests));
     let client = connect(&options.client, &connection).await?;

@@ -1,6 +1,12 @@
 //! One stored resource: its key layout, codec, store and watch cache, and the compare-and-swap operations on it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use machinery::{ApiError, ApiResult, GroupResource, GroupVersionKind, meta};
@@ -29,6 +35,8 @@ pub struct Resource {
     codec: Arc<KindCodec>,
     store: Arc<dyn Store>,
     cache: Cache,
+    /// Revision of the last change that this server made.
+    written: AtomicI64,
 }
 
 /// An object as it stands in the store, decoded, with its resourceVersion.
@@ -66,7 +74,8 @@ impl Resource {
             options.hot_fields = &[HOT_FIELD];
         }
         let cache = Cache::new(options, Arc::clone(&store), Arc::clone(&codec) as Arc<dyn Codec>, metrics);
-        Self { gvk, group_resource, namespaced, strategy, ttl: None, prefix, codec, store, cache }
+        let written = AtomicI64::new(0);
+        Self { gvk, group_resource, namespaced, strategy, ttl: None, prefix, codec, store, cache, written }
     }
 
     /// The watch cache.
@@ -104,6 +113,17 @@ impl Resource {
         object.ok_or_else(|| ApiError::not_found(&self.group_resource, name))
     }
 
+    /// The object as decisions about access need it: with every change that this server has acknowledged, so that what
+    /// was revoked here is revoked at once. An object that the cache lacks is looked for in the present state.
+    pub async fn get_settled(&self, namespace: &str, name: &str) -> ApiResult<Arc<CachedObject>> {
+        let written = Freshness::AtLeast(self.written.load(Ordering::Acquire));
+        match self.get(namespace, name, written).await {
+            Ok(found) => Ok(found),
+            Err(error) if error.is_not_found() => self.get(namespace, name, Freshness::Latest).await,
+            Err(_) => self.get(namespace, name, Freshness::Any).await,
+        }
+    }
+
     /// The object decoded, from the cache as it is: a starting point for compare-and-swap. Falls back to the store
     /// when the cache does not have it.
     pub async fn starting_point(&self, namespace: &str, name: &str) -> ApiResult<Option<Stored>> {
@@ -136,6 +156,7 @@ impl Resource {
         let value = Bytes::from(self.codec.encode(object).map_err(ApiError::internal)?);
         match self.store.put(&key, value.clone(), expect, self.ttl).await.map_err(|e| self.store_error(e))? {
             Written::Done { revision } => {
+                self.written.fetch_max(revision, Ordering::AcqRel);
                 let served = self.codec.with_revision(&value, revision);
                 served.map(Swap::Done).ok_or_else(|| ApiError::internal("object lost its stored form"))
             }
@@ -147,7 +168,10 @@ impl Resource {
     pub async fn remove(&self, namespace: &str, name: &str, expected: i64) -> ApiResult<Result<i64, Option<Stored>>> {
         let key = self.key(namespace, name)?;
         match self.store.delete(&key, Expect::Revision(expected)).await.map_err(|e| self.store_error(e))? {
-            Written::Done { revision } => Ok(Ok(revision)),
+            Written::Done { revision } => {
+                self.written.fetch_max(revision, Ordering::AcqRel);
+                Ok(Ok(revision))
+            }
             Written::Mismatch { current } => Ok(Err(current.map(|kv| self.decode(&kv)).transpose()?)),
         }
     }

@@ -9,12 +9,11 @@ use generic::{
 };
 use machinery::{ApiError, ApiResult, GroupResource, StatusCause};
 use serde_json::Value;
-use storage::cache::Freshness;
 
 /// Namespaces that stay.
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
-/// How long the cache gets to learn of a new namespace.
-const PATIENCE: Duration = Duration::from_millis(50);
+/// How long the cache gets to learn of a namespace's last change.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Keeps objects out of missing and terminating namespaces.
 pub(super) struct NamespaceLifecycle {
@@ -68,18 +67,9 @@ impl Plugin for NamespaceLifecycle {
 
 impl NamespaceLifecycle {
     async fn phase(&self, namespace: &str) -> ApiResult<String> {
-        let known = |found: &storage::cache::CachedObject| found.index.field("status.phase").unwrap_or("").to_owned();
-        match self.namespaces.get("", namespace, Freshness::Any).await {
-            Ok(found) => return Ok(known(&found)),
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error),
-        }
-        // The client may be ahead of the cache: ask for the present state.
-        let latest = self.namespaces.get("", namespace, Freshness::Latest);
-        match tokio::time::timeout(PATIENCE, latest).await {
-            Ok(Ok(found)) => Ok(known(&found)),
-            Ok(Err(error)) if !error.is_not_found() => Err(error),
-            _ => Err(ApiError::not_found(&GroupResource::new("", "namespaces"), namespace)),
-        }
+        let missing = || ApiError::not_found(&GroupResource::new("", "namespaces"), namespace);
+        let found = tokio::time::timeout(PATIENCE, self.namespaces.get_settled("", namespace)).await;
+        let found = found.unwrap_or_else(|_| Err(missing()))?;
+        Ok(found.index.field("status.phase").unwrap_or("").to_owned())
     }
 }

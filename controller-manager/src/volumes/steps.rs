@@ -1,6 +1,7 @@
 //! The writes of a binding, as pure changes of objects: each answers the changed object, or `None` if nothing is to do.
 
-use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim};
+use ::controller::events::reference_to;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 
 use super::{BIND_COMPLETED, BOUND_BY_CONTROLLER, YES, annotate, is_annotated, is_reserved_for, name, uid};
 
@@ -15,15 +16,7 @@ pub(super) fn volume_names_claim(volume: &PersistentVolume, claim: &PersistentVo
     if !reserved {
         annotate(&mut changed, BOUND_BY_CONTROLLER, YES);
     }
-    changed.spec.get_or_insert_default().claim_ref = Some(ObjectReference {
-        api_version: Some("v1".into()),
-        kind: Some("PersistentVolumeClaim".into()),
-        namespace: claim.metadata.namespace.clone(),
-        name: claim.metadata.name.clone(),
-        uid: claim.metadata.uid.clone(),
-        resource_version: claim.metadata.resource_version.clone(),
-        field_path: None,
-    });
+    changed.spec.get_or_insert_default().claim_ref = Some(reference_to(claim));
     Some(changed)
 }
 

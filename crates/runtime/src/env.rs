@@ -26,6 +26,14 @@ pub fn hostname() -> std::io::Result<String> {
     Ok(name)
 }
 
+/// Name of the Node that this runs on: the given one, else the variable `NODE_NAME`, else the host's.
+pub fn node_name(given: &str) -> std::io::Result<String> {
+    if !given.is_empty() {
+        return Ok(given.to_owned());
+    }
+    non_empty("NODE_NAME").map_or_else(hostname, Ok)
+}
+
 /// Identity of this process in leader election: `<hostname>_<uuid>`.
 pub fn identity() -> std::io::Result<String> {
     Ok(format!("{}_{}", hostname()?, uuid::Uuid::new_v4()))

@@ -19,6 +19,18 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
     text
 }
 
+/// Percent-encodes a path segment or query value: all but RFC 3986's unreserved characters.
+pub fn percent_encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(char::from(byte)),
+            other => out.push_str(&format!("%{other:02X}")),
+        }
+    }
+    out
+}
+
 /// Exponential back-off arithmetic: `base * factor^failures`, at most `max`.
 #[derive(Clone, Copy, Debug)]
 pub struct Backoff {
@@ -94,6 +106,11 @@ pub fn random_suffix(length: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn percent_encodes_bytes() {
+        assert_eq!(percent_encode("a b/c&d=é"), "a%20b%2Fc%26d%3D%C3%A9");
+    }
 
     #[test]
     fn backoff_is_capped() {

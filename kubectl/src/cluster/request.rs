@@ -121,7 +121,7 @@ impl Call {
 
     /// Path and query.
     pub fn uri(&self) -> String {
-        let pairs: Vec<String> = self.query.iter().map(|(k, v)| format!("{k}={}", escape(v))).collect();
+        let pairs: Vec<String> = self.query.iter().map(|(k, v)| format!("{k}={}", util::percent_encode(v))).collect();
         match (pairs.is_empty(), self.path.contains('?')) {
             (true, _) => self.path.clone(),
             (false, true) => format!("{}&{}", self.path, pairs.join("&")),
@@ -142,14 +142,4 @@ impl Call {
         }
         request.body(Body::from(self.body.clone())).map_err(|e| CommandError::plain(e.to_string()))
     }
-}
-
-/// Percent-encodes a query value.
-pub fn escape(text: &str) -> String {
-    text.bytes()
-        .map(|b| match b {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(b).to_string(),
-            other => format!("%{other:02X}"),
-        })
-        .collect()
 }

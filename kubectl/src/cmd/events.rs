@@ -12,7 +12,7 @@ use crate::{
     error::CommandError,
     flags::Flag,
     print::{
-        self, Printer, age,
+        self, Printer,
         table::{Aligned, clean},
     },
     resolve::{self, CHUNK, arguments::resource},
@@ -184,7 +184,7 @@ fn last_seen(event: &Value) -> Option<time::OffsetDateTime> {
 
 fn since(value: &Value) -> String {
     match stamp(value) {
-        Some(at) => age::human((time::OffsetDateTime::now_utc() - at).whole_seconds()),
+        Some(at) => machinery::duration::human((time::OffsetDateTime::now_utc() - at).whole_seconds()),
         None => "<unknown>".to_owned(),
     }
 }

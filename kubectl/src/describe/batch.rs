@@ -8,7 +8,6 @@ use super::{
     pod::template,
     read::{controller, flag, list, number, selector, text, title_bool},
 };
-use crate::print::age;
 
 /// Completed indexes are cut at the first comma behind this.
 const INDEXES: usize = 50;
@@ -58,7 +57,7 @@ pub(crate) fn job(page: &mut Page, object: &Value, facts: &Facts) {
         }
     }
     if let Some(seconds) = duration(status) {
-        put!(page, 0, "Duration:\t{}", age::human(seconds));
+        put!(page, 0, "Duration:\t{}", machinery::duration::human(seconds));
     }
     optional(page, "Active Deadline Seconds", &spec["activeDeadlineSeconds"], "s");
     let ready = match status["ready"].as_i64() {

@@ -4,8 +4,6 @@ use std::fmt;
 
 use jiff::{Timestamp, tz::TimeZone};
 
-use crate::print::age;
-
 /// What a description needs to know of the moment and the place.
 #[derive(Clone, Debug)]
 pub(crate) struct Clock {
@@ -30,7 +28,7 @@ impl Clock {
     /// How long ago a time was.
     pub(crate) fn since(&self, text: &str) -> String {
         match text.parse::<Timestamp>() {
-            Ok(at) => age::human(self.now.as_second() - at.as_second()),
+            Ok(at) => machinery::duration::human(self.now.as_second() - at.as_second()),
             Err(_) => "<unknown>".into(),
         }
     }

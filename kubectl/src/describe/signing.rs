@@ -20,7 +20,7 @@ use super::{
     page::{Page, put},
     read::{list, number, text},
 };
-use crate::{error::CommandError, print::age};
+use crate::error::CommandError;
 
 /// A CertificateSigningRequest.
 pub(crate) fn request(page: &mut Page, object: &Value, facts: &Facts) -> Result<(), CommandError> {
@@ -41,7 +41,7 @@ pub(crate) fn request(page: &mut Page, object: &Value, facts: &Facts) -> Result<
         put!(page, 0, "Signer:\t{}", text(&spec["signerName"]));
     }
     if !spec["expirationSeconds"].is_null() {
-        put!(page, 0, "Requested Duration:\t{}", age::human(number(&spec["expirationSeconds"])));
+        put!(page, 0, "Requested Duration:\t{}", machinery::duration::human(number(&spec["expirationSeconds"])));
     }
     put!(page, 0, "Status:\t{}", status(object));
     subject(page, &parsed.certification_request_info.subject);

@@ -1,6 +1,5 @@
 //! Output formats, once for all commands.
 
-pub mod age;
 pub mod columns;
 pub mod debug;
 pub mod declared;

@@ -9,7 +9,6 @@ use machinery::meta;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use storage::cache::Freshness;
 use time::OffsetDateTime;
 use x509_parser::{pem::Pem, prelude::FromDer, public_key::PublicKey, x509::SubjectPublicKeyInfo};
 
@@ -335,14 +334,9 @@ impl ServiceAccountTokens {
 /// Checks that a bound object still is the one the token was made for.
 async fn alive(resource: &Resource, namespace: &str, wanted: &Ref) -> Result<(), AuthnError> {
     let gone = || AuthnError::Invalid(format!("token is bound to a {} that is gone", resource.gvk.kind));
-    let found = match resource.get(namespace, &wanted.name, Freshness::Any).await {
+    let found = match resource.get_settled(namespace, &wanted.name).await {
         Ok(found) => found,
-        // A token may be used before the cache knows its object.
-        Err(error) if error.is_not_found() => match resource.get(namespace, &wanted.name, Freshness::Latest).await {
-            Ok(found) => found,
-            Err(error) if error.is_not_found() => return Err(gone()),
-            Err(error) => return Err(AuthnError::Unavailable(error.to_string())),
-        },
+        Err(error) if error.is_not_found() => return Err(gone()),
         Err(error) => return Err(AuthnError::Unavailable(error.to_string())),
     };
     if !wanted.uid.is_empty() && found.index.uid() != wanted.uid {

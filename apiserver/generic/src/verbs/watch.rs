@@ -8,7 +8,7 @@ use std::{
 };
 
 use axum::body::Body;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::Stream;
 use http::{HeaderValue, Response, header};
 use machinery::{ApiError, ApiResult, Reason, meta};
@@ -36,6 +36,9 @@ const DEFAULT_TIMEOUT: u64 = 1800;
 
 /// The last bookmark comes this long before the end.
 const LAST_BOOKMARK: Duration = Duration::from_secs(2);
+
+/// Frames that are ready together are sent together up to this size, bytes: one HTTP/2 frame of the default size.
+const PIECE: usize = 16 * 1024;
 
 /// Serves WATCH on a collection or (legacy) one object.
 pub async fn watch(call: &Call) -> ApiResult<Response<Body>> {
@@ -213,6 +216,51 @@ struct Frames {
     stopping: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
+impl Frames {
+    /// The next frame of the watcher.
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let watcher = match &mut self.source {
+            Source::Live(watcher) => watcher,
+            Source::Refused(error) => return Poll::Ready(error.take().map(|e| error_frame(&e))),
+        };
+        let frame = match watcher.as_mut().poll_next(cx) {
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Ready(Some(WatchItem::Bookmark { revision, initial_events_end })) => {
+                Ok(self.transform.bookmark(revision, initial_events_end))
+            }
+            Poll::Ready(Some(WatchItem::Event(event))) => self.transform.frame(&event),
+            Poll::Pending => {
+                let due = self.last_bookmark.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready());
+                if !due {
+                    return Poll::Pending;
+                }
+                self.last_bookmark = None;
+                Ok(self.transform.bookmark(watcher.bookmark_revision(), false))
+            }
+        };
+        Poll::Ready(Some(frame.unwrap_or_else(|error| {
+            self.source = Source::Refused(None);
+            error_frame(&error)
+        })))
+    }
+
+    /// What follows `first` without waiting, in the same piece as long as it is small.
+    fn with_followers(&mut self, first: Bytes, cx: &mut Context<'_>) -> Bytes {
+        let mut joined = BytesMut::new();
+        let mut last = first;
+        while joined.len() + last.len() < PIECE {
+            let Poll::Ready(Some(next)) = self.poll_frame(cx) else { break };
+            joined.extend_from_slice(&last);
+            last = next;
+        }
+        if joined.is_empty() {
+            return last;
+        }
+        joined.extend_from_slice(&last);
+        joined.freeze()
+    }
+}
+
 impl Stream for Frames {
     type Item = Result<Bytes, std::io::Error>;
 
@@ -221,29 +269,10 @@ impl Stream for Frames {
         if this.deadline.as_mut().poll(cx).is_ready() || this.stopping.as_mut().poll(cx).is_ready() {
             return Poll::Ready(None);
         }
-        let watcher = match &mut this.source {
-            Source::Live(watcher) => watcher,
-            Source::Refused(error) => return Poll::Ready(error.take().map(|e| Ok(error_frame(&e)))),
-        };
-        let frame = match watcher.as_mut().poll_next(cx) {
-            Poll::Ready(None) => return Poll::Ready(None),
-            Poll::Ready(Some(WatchItem::Bookmark { revision, initial_events_end })) => {
-                Ok(this.transform.bookmark(revision, initial_events_end))
-            }
-            Poll::Ready(Some(WatchItem::Event(event))) => this.transform.frame(&event),
-            Poll::Pending => {
-                let due = this.last_bookmark.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready());
-                if !due {
-                    return Poll::Pending;
-                }
-                this.last_bookmark = None;
-                Ok(this.transform.bookmark(watcher.bookmark_revision(), false))
-            }
-        };
-        Poll::Ready(Some(Ok(frame.unwrap_or_else(|error| {
-            this.source = Source::Refused(None);
-            error_frame(&error)
-        }))))
+        match this.poll_frame(cx) {
+            Poll::Ready(Some(first)) => Poll::Ready(Some(Ok(this.with_followers(first, cx)))),
+            other => other.map(|end| end.map(Ok)),
+        }
     }
 }
 

@@ -18,11 +18,9 @@ use machinery::{
 use serde_json::json;
 use streaming::{forward, upgrade::Refusal};
 
-use super::{
-    backend_failure,
-    kubelet::Kubelets,
-    place::{Place, escape},
-};
+use util::percent_encode;
+
+use super::{backend_failure, kubelet::Kubelets, place::Place};
 
 /// Longest text of a kubelet's failure, bytes.
 const MAX_ERROR: usize = 10 * 1024;
@@ -52,10 +50,15 @@ impl Handler for Logs {
         }
         let kubelet = self.kubelets.of(place.node()).await?;
         let (namespace, pod) = (meta::namespace(place.pod()), meta::name(place.pod()));
-        let mut target = format!("/containerLogs/{}/{}/{}", escape(namespace), escape(pod), escape(container));
+        let mut target = format!(
+            "/containerLogs/{}/{}/{}",
+            percent_encode(namespace),
+            percent_encode(pod),
+            percent_encode(container)
+        );
         let parameters: Vec<String> = PASSED
             .iter()
-            .filter_map(|name| call.query.get(name).map(|value| format!("{name}={}", escape(value))))
+            .filter_map(|name| call.query.get(name).map(|value| format!("{name}={}", percent_encode(value))))
             .collect();
         if !parameters.is_empty() {
             target = format!("{target}?{}", parameters.join("&"));

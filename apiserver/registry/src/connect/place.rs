@@ -56,18 +56,6 @@ impl Place {
     }
 }
 
-/// A path segment, escaped.
-pub(super) fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(char::from(byte)),
-            other => out.push_str(&format!("%{other:02X}")),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -87,10 +75,5 @@ mod tests {
         );
         assert_eq!(two.container(Some("i")).unwrap(), "i");
         assert_eq!(text(two.container(Some("x")).unwrap_err()), "container x is not valid for pod p");
-    }
-
-    #[test]
-    fn escapes() {
-        assert_eq!(escape("a b/c&d=é"), "a%20b%2Fc%26d%3D%C3%A9");
     }
 }

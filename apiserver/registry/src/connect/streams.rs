@@ -18,10 +18,12 @@ use streaming::{
     websocket::{self, Handshake},
 };
 
+use util::percent_encode;
+
 use super::{
     backend_failure,
     kubelet::{Kubelet, Kubelets},
-    place::{Place, escape},
+    place::Place,
 };
 
 /// What a stream is for.
@@ -100,9 +102,10 @@ impl PodStreams {
     fn target(&self, call: &Call, place: &Place) -> ApiResult<String> {
         let (namespace, pod) = (meta::namespace(place.pod()), meta::name(place.pod()));
         let no_host = || ApiError::bad_request(format!("pod {pod} does not have a host assigned"));
-        let path = |what: &str| format!("/{what}/{}/{}", escape(namespace), escape(pod));
+        let path = |what: &str| format!("/{what}/{}/{}", percent_encode(namespace), percent_encode(pod));
         if self.purpose == Purpose::PortForward {
-            let ports: Vec<String> = call.query.all("ports").map(|port| format!("port={}", escape(port))).collect();
+            let ports: Vec<String> =
+                call.query.all("ports").map(|port| format!("port={}", percent_encode(port))).collect();
             let query = if ports.is_empty() { String::new() } else { format!("?{}", ports.join("&")) };
             return if place.node().is_empty() {
                 Err(no_host())
@@ -120,9 +123,9 @@ impl PodStreams {
             flags.iter().filter(|(_, on)| *on).map(|(name, _)| format!("{name}=1")).collect();
         let what = if self.purpose == Purpose::Exec { "exec" } else { "attach" };
         if self.purpose == Purpose::Exec {
-            parameters.extend(call.query.all("command").map(|word| format!("command={}", escape(word))));
+            parameters.extend(call.query.all("command").map(|word| format!("command={}", percent_encode(word))));
         }
-        Ok(format!("{}/{}?{}", path(what), escape(container), parameters.join("&")))
+        Ok(format!("{}/{}?{}", path(what), percent_encode(container), parameters.join("&")))
     }
 
     async fn pass_through(

@@ -12,14 +12,13 @@ use super::{
     checks::{
         IMMUTABLE, NOT_POSITIVE, enumeration, immutable, no_backsteps, quantity, required, resource_amount, selector,
     },
-    pod::{network_source, node_selector},
+    pod::{network_source, node_selector, one_source},
     read::{difference, list, number, pairs, present, same, text},
     spec_path,
 };
 
 const ACCESS_MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 const VOLUME_MODES: [&str; 2] = ["Block", "Filesystem"];
-const ONE_ONLY: &str = "may not specify more than 1 volume type";
 const MAX_DRIVER_NAME: usize = 63;
 /// The sources of a PersistentVolume, in the order in which they are looked at.
 const SOURCES: [&str; 22] = [
@@ -217,31 +216,18 @@ fn capacity(spec: &Value, path: &Path, errors: &mut ErrorList) {
 }
 
 fn volume_source(spec: &Value, path: &Path, errors: &mut ErrorList) {
-    let mut found = false;
-    for kind in SOURCES {
-        let Some(value) = present(spec, kind) else { continue };
-        let path = path.child(kind);
-        if found {
-            errors.forbidden(&path, ONE_ONLY);
-            continue;
-        }
-        found = true;
-        match kind {
-            "local" => {
-                required(value, &["path"], &path, errors);
-                no_backsteps(text(value, "path"), &path.child("path"), errors);
-                if present(spec, "nodeAffinity").is_none() {
-                    let path = Path::new("metadata").child("annotations");
-                    errors.required(&path, "Local volume requires node affinity");
-                }
+    one_source(spec, &SOURCES, path, errors, |kind, value, path, errors| match kind {
+        "local" => {
+            required(value, &["path"], path, errors);
+            no_backsteps(text(value, "path"), &path.child("path"), errors);
+            if present(spec, "nodeAffinity").is_none() {
+                let path = Path::new("metadata").child("annotations");
+                errors.required(&path, "Local volume requires node affinity");
             }
-            "csi" => csi_source(value, &path, errors),
-            kind => network_source(kind, value, &path, errors),
         }
-    }
-    if !found {
-        errors.required(path, "must specify a volume type");
-    }
+        "csi" => csi_source(value, path, errors),
+        kind => network_source(kind, value, path, errors),
+    });
 }
 
 fn csi_source(value: &Value, path: &Path, errors: &mut ErrorList) {

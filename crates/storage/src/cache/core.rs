@@ -179,11 +179,12 @@ impl Core {
         drop(state);
         drop(old);
         self.metrics.initializations.inc();
-        self.after_change(wake);
+        wake.into_iter().for_each(Waker::wake);
+        self.tell_readers();
     }
 
-    /// Applies a batch of the store's watch.
-    pub(super) fn apply(&self, batch: WatchBatch) {
+    /// Applies a batch of the store's watch. Returns the watchers to wake.
+    pub(super) fn apply(&self, batch: WatchBatch) -> Vec<Waker> {
         let received = batch.events.len() as u64;
         let decoded: Vec<Decoded> = batch.events.into_iter().map(|event| self.decode(event)).collect();
         let now = Instant::now();
@@ -206,7 +207,8 @@ impl Core {
         self.metrics.store_events.inc_by(received);
         self.metrics.events_dispatched.inc_by(given as u64);
         self.metrics.terminated_watchers.inc_by(closed as u64);
-        self.after_change(wake);
+        self.tell_readers();
+        wake
     }
 
     fn decode(&self, event: StoreEvent) -> Decoded {
@@ -238,8 +240,8 @@ impl Core {
         Some(Change::new(EventKind::Deleted, key, object, Some(previous), revision, now))
     }
 
-    fn after_change(&self, wake: Vec<Waker>) {
-        wake.into_iter().for_each(Waker::wake);
+    /// Tells those who wait for freshness that the cache has moved.
+    fn tell_readers(&self) {
         self.moved.send_modify(|count| *count = count.wrapping_add(1));
     }
 

@@ -7,9 +7,9 @@ use std::{
 };
 
 use futures::StreamExt;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
-use super::core::Core;
+use super::{core::Core, pace::Pace};
 use crate::contract::{Range, StoreError, StoreWatch, WatchRange};
 
 /// Objects read at a time when the cache is filled.
@@ -84,16 +84,18 @@ async fn follow(core: &Core, delay: &mut Duration) -> Result<(), StoreError> {
     let mut housekeeping = interval(HOUSEKEEPING_PERIOD);
     housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut slow = tokio::time::interval_at(Instant::now() + SLOW_PERIOD, SLOW_PERIOD);
+    let mut pace = Pace::default();
     let ended = loop {
         tokio::select! {
             batch = batches.next() => match batch {
                 Some(Ok(batch)) => {
-                    core.apply(batch);
+                    pace.add(core.apply(batch), Instant::now());
                     *delay = FIRST_DELAY;
                 }
                 Some(Err(error)) => break error,
                 None => break StoreError::Unavailable("the watch ended".into()),
             },
+            () = sleep_until(pace.due()), if pace.waits() => pace.wake(Instant::now()),
             _ = housekeeping.tick() => core.housekeeping(),
             _ = slow.tick() => {
                 core.release_alternates();

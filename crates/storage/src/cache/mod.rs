@@ -15,6 +15,7 @@ mod feed;
 mod intern;
 mod metrics;
 mod object;
+mod pace;
 mod ring;
 mod snapshot;
 #[cfg(test)]

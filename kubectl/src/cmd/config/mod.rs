@@ -18,6 +18,34 @@ use crate::{
     print::table::Aligned,
 };
 
+/// Fields of clusters, users and contexts, in the order in which JSON has them.
+const FIELDS: [&str; 24] = [
+    "server",
+    "tls-server-name",
+    "insecure-skip-tls-verify",
+    "certificate-authority",
+    "certificate-authority-data",
+    "proxy-url",
+    "disable-compression",
+    "client-certificate",
+    "client-certificate-data",
+    "client-key",
+    "client-key-data",
+    "token",
+    "tokenFile",
+    "as",
+    "as-uid",
+    "as-groups",
+    "as-user-extra",
+    "username",
+    "password",
+    "auth-provider",
+    "exec",
+    "cluster",
+    "user",
+    "namespace",
+];
+
 /// The command.
 pub(crate) fn command() -> Command {
     let simple = |name, short, usage, run| Command::new(name, short).usage(usage).runs(run);

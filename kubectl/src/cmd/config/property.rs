@@ -5,7 +5,7 @@ use std::io::Write;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 
-use super::{load, modify, put, set_current};
+use super::{FIELDS, load, modify, put, set_current};
 use crate::{
     command::Command,
     context::Context,
@@ -32,34 +32,6 @@ pub(super) fn unset() -> Command {
         .examples(&["kubectl config unset contexts.foo.namespace"])
         .runs(|context| Box::pin(run_unset(context)))
 }
-
-/// Fields of an entry; the way to one ends with them.
-const FIELDS: [&str; 24] = [
-    "server",
-    "tls-server-name",
-    "insecure-skip-tls-verify",
-    "certificate-authority",
-    "certificate-authority-data",
-    "proxy-url",
-    "disable-compression",
-    "client-certificate",
-    "client-certificate-data",
-    "client-key",
-    "client-key-data",
-    "token",
-    "tokenFile",
-    "as",
-    "as-uid",
-    "as-groups",
-    "as-user-extra",
-    "username",
-    "password",
-    "auth-provider",
-    "exec",
-    "cluster",
-    "user",
-    "namespace",
-];
 
 /// Where a property is.
 enum Place {

@@ -15,41 +15,8 @@ use crate::{
     print::{self, Printer, yaml},
 };
 
-/// What JSON of a kubeconfig has first.
-const ORDER: [&str; 32] = [
-    "kind",
-    "apiVersion",
-    "name",
-    "clusters",
-    "users",
-    "contexts",
-    "current-context",
-    "server",
-    "tls-server-name",
-    "insecure-skip-tls-verify",
-    "certificate-authority",
-    "certificate-authority-data",
-    "proxy-url",
-    "disable-compression",
-    "client-certificate",
-    "client-certificate-data",
-    "client-key",
-    "client-key-data",
-    "token",
-    "tokenFile",
-    "as",
-    "as-uid",
-    "as-groups",
-    "as-user-extra",
-    "username",
-    "password",
-    "auth-provider",
-    "exec",
-    "cluster",
-    "user",
-    "context",
-    "namespace",
-];
+/// What JSON of a kubeconfig has first, before the fields of its entries.
+const HEAD: [&str; 8] = ["kind", "apiVersion", "name", "clusters", "users", "contexts", "current-context", "context"];
 
 pub(super) fn command() -> Command {
     Command::new("view", "Display merged kubeconfig settings or a specified kubeconfig file")
@@ -81,7 +48,7 @@ async fn run(context: &Context) -> Result<(), CommandError> {
     let document = document::document(&config);
     let mut out = context.streams.out.clone();
     match (flags.text("output"), Printer::of(flags, &[])?) {
-        ("json", _) => write!(out, "{}", print::json::ordered(&document, &ORDER))?,
+        ("json", _) => write!(out, "{}", print::json::ordered(&document, &[HEAD.as_slice(), &super::FIELDS].concat()))?,
         (_, Some(mut printer)) => printer.print(&document, &mut out)?,
         (_, None) => write!(out, "{}", yaml::encode(&document))?,
     }

@@ -168,7 +168,7 @@ pub(super) fn table_of(answer: Value) -> Value {
         .map(|object| {
             let created = meta::text(&object, "creationTimestamp");
             let age = machinery::time::parse(created)
-                .map_or("<unknown>".to_owned(), |at| crate::print::age::human((now - at).whole_seconds()));
+                .map_or("<unknown>".to_owned(), |at| machinery::duration::human((now - at).whole_seconds()));
             json!({"cells": [meta::name(&object), age], "object": object})
         })
         .collect();

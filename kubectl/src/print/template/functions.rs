@@ -69,7 +69,7 @@ pub(super) fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
         ("printf", [format, rest @ ..]) => Ok(json!(printf(format.as_str().unwrap_or_default(), rest))),
         ("html", all) => Ok(json!(html(&print(all)))),
         ("js", all) => Ok(json!(js(&print(all)))),
-        ("urlquery", all) => Ok(json!(crate::cluster::escape(&print(all)).replace("%20", "+"))),
+        ("urlquery", all) => Ok(json!(util::percent_encode(&print(all)).replace("%20", "+"))),
         ("eq", [first, rest @ ..]) if !rest.is_empty() => {
             let mut same = false;
             for other in rest {

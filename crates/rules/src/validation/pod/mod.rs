@@ -30,7 +30,7 @@ pub(super) use self::{
     scheduling::{node_selector, tolerations},
     status::status,
     update::update,
-    volumes::network_source,
+    volumes::{network_source, one_source},
 };
 use super::{
     checks::{choice, enumeration, ip, labels, within},

@@ -103,8 +103,47 @@ pub(super) fn all<'a>(spec: &'a Value, pod: Option<&str>, path: &Path, errors: &
 }
 
 fn source(volume: &Value, pod: Option<&str>, path: &Path, errors: &mut ErrorList) {
+    one_source(volume, &SOURCES, path, errors, |kind, value, path, errors| match kind {
+        "emptyDir" => empty_dir(value, path, errors),
+        "gitRepo" => {
+            required(value, &["repository"], path, errors);
+            descending(text(value, "directory"), &path.child("directory"), errors);
+        }
+        "secret" => {
+            required(value, &["secretName"], path, errors);
+            files(value, path, errors);
+        }
+        "configMap" => {
+            required(value, &["name"], path, errors);
+            files(value, path, errors);
+        }
+        "persistentVolumeClaim" => {
+            required(value, &["claimName"], path, errors);
+        }
+        "downwardAPI" => {
+            mode(value, "defaultMode", path, errors);
+            downward(value, path, errors);
+        }
+        "projected" => projected(value, path, errors),
+        "csi" => inline_csi(value, path, errors),
+        "ephemeral" => ephemeral(volume, value, pod, path, errors),
+        "image" => {
+            enumeration(value, "pullPolicy", &["Always", "IfNotPresent", "Never"], path, errors);
+        }
+        kind => network_source(kind, value, path, errors),
+    });
+}
+
+/// Checks that there is exactly one of the `kinds` of sources, and it, with `check`.
+pub(in super::super) fn one_source(
+    volume: &Value,
+    kinds: &[&str],
+    path: &Path,
+    errors: &mut ErrorList,
+    check: impl Fn(&str, &Value, &Path, &mut ErrorList),
+) {
     let mut found = false;
-    for kind in SOURCES {
+    for kind in kinds {
         let Some(value) = present(volume, kind) else { continue };
         let path = path.child(kind);
         if found {
@@ -112,35 +151,7 @@ fn source(volume: &Value, pod: Option<&str>, path: &Path, errors: &mut ErrorList
             continue;
         }
         found = true;
-        match kind {
-            "emptyDir" => empty_dir(value, &path, errors),
-            "gitRepo" => {
-                required(value, &["repository"], &path, errors);
-                descending(text(value, "directory"), &path.child("directory"), errors);
-            }
-            "secret" => {
-                required(value, &["secretName"], &path, errors);
-                files(value, &path, errors);
-            }
-            "configMap" => {
-                required(value, &["name"], &path, errors);
-                files(value, &path, errors);
-            }
-            "persistentVolumeClaim" => {
-                required(value, &["claimName"], &path, errors);
-            }
-            "downwardAPI" => {
-                mode(value, "defaultMode", &path, errors);
-                downward(value, &path, errors);
-            }
-            "projected" => projected(value, &path, errors),
-            "csi" => inline_csi(value, &path, errors),
-            "ephemeral" => ephemeral(volume, value, pod, &path, errors),
-            "image" => {
-                enumeration(value, "pullPolicy", &["Always", "IfNotPresent", "Never"], &path, errors);
-            }
-            kind => network_source(kind, value, &path, errors),
-        }
+        check(kind, value, &path, errors);
     }
     if !found {
         errors.required(path, "must specify a volume type");
