@@ -53,7 +53,7 @@ async fn main() {
         .await;
     pods(&server, &client, &options).await;
     services(&server, &client, &options).await;
-    watchers(&server, &client, options.watchers).await;
+    watchers(&server, &client, options.watchers, options.concurrency).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     figure("memory after all that", Usage::of(server.id()).memory, "MB");
     definitions(&server, &client, options.definitions).await;
@@ -96,7 +96,7 @@ async fn services(server: &ApiServer, client: &Client, options: &Options) {
 }
 
 /// Changes one object while many watch its kind; each watcher has a connection of its own.
-async fn watchers(server: &ApiServer, client: &Client, count: usize) {
+async fn watchers(server: &ApiServer, client: &Client, count: usize, writers: usize) {
     let maps = "/api/v1/namespaces/default/configmaps";
     let (ready, mut watching) = (Arc::new(Semaphore::new(0)), JoinSet::new());
     for _ in 0..count {
@@ -113,7 +113,7 @@ async fn watchers(server: &ApiServer, client: &Client, count: usize) {
     let wanted = u32::try_from(count).expect("a small number");
     let _all = ready.acquire_many(wanted).await.expect("all watch");
     let (start, before) = (Instant::now(), Usage::of(server.id()).cpu);
-    all(CHANGES, 1, |n| async move {
+    all(CHANGES, writers, |n| async move {
         let body = json!({"metadata": {"name": format!("change-{n}")}, "data": {"key": "x".repeat(1000)}});
         send(client, "POST", maps, &body).await;
     })
