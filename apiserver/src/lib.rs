@@ -6,7 +6,6 @@ mod admission;
 mod bootstrap;
 mod health;
 mod identity;
-mod openapi;
 pub mod options;
 mod resources;
 mod routes;
@@ -23,6 +22,7 @@ use generic::{
     chain,
     metrics::Metrics,
     projection::Projection,
+    published::Published,
     server::{Limits, Server},
 };
 use machinery::ApiError;
@@ -284,6 +284,7 @@ async fn serve(
         disable: &options.disable_admission_plugins,
         allow_privileged: options.allow_privileged,
     };
+    let published = Arc::new(Published::with_built_in(SocketAddr::new(advertise, port).to_string()));
     let anonymous: &[&str] = if options.anonymous_auth { &ANONYMOUS_PATHS } else { &[] };
     let server = Arc::new(Server {
         endpoints: registry::endpoints::endpoints(&resources.0, &handlers, &hooks),
@@ -296,7 +297,8 @@ async fn serve(
         nonresource: routes::router(routes::Routes {
             health: health::checks(&resources, StoreHealth::follow(&store, &finished), &stop),
             registry: registry.clone(),
-            address: format!("{}", SocketAddr::new(advertise, port)),
+            published,
+            address: SocketAddr::new(advertise, port).to_string(),
             issuer: options.service_account_issuer.first().cloned().unwrap_or_default(),
             keys,
         }),

@@ -16,6 +16,7 @@ pub mod nonresource;
 pub mod options;
 pub mod print;
 pub mod projection;
+pub mod published;
 pub mod request;
 pub mod resource;
 pub mod respond;

@@ -15,6 +15,9 @@ use crate::{Kind, api};
 /// Priority of groups that custom resources bring.
 pub const CUSTOM_GROUP_PRIORITY: i32 = 1000;
 
+/// Priority of versions that nobody gave another.
+pub const VERSION_PRIORITY: i32 = 100;
+
 /// Content type of the aggregated documents.
 pub const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
@@ -25,6 +28,8 @@ pub struct Version {
     pub name: String,
     /// Resources.
     pub resources: Vec<Kind>,
+    /// Versions of higher priority come first; those of equal priority are ordered by name.
+    pub priority: i32,
     /// Whether `resources` are only what was known last, because the server behind is down.
     pub is_stale: bool,
 }
@@ -60,16 +65,26 @@ impl Discovery {
             let group = group_of(&mut groups, &kind.gvk.group, order::priority(&kind.gvk.group));
             version_of(group, &kind.gvk.version).resources.push(kind.clone());
         }
+        Self::merged(groups, extra)
+    }
+
+    /// Only the given groups.
+    pub fn of(groups: Vec<Group>) -> Self {
+        Self::merged(Vec::new(), groups)
+    }
+
+    fn merged(mut groups: Vec<Group>, extra: Vec<Group>) -> Self {
         for group in extra {
             let own = group_of(&mut groups, &group.name, group.priority);
             for version in group.versions {
                 let into = version_of(own, &version.name);
+                into.priority = version.priority;
                 into.is_stale |= version.is_stale;
                 into.resources.extend(version.resources);
             }
         }
         for group in &mut groups {
-            group.versions.sort_by(|a, b| compare_versions(&a.name, &b.name));
+            group.versions.sort_by(|a, b| b.priority.cmp(&a.priority).then_with(|| compare_versions(&a.name, &b.name)));
             for version in &mut group.versions {
                 version.resources.sort_by(|a, b| a.plural.cmp(&b.plural));
                 version.resources.dedup_by(|a, b| a.plural == b.plural);
@@ -136,13 +151,19 @@ fn group_of<'a>(groups: &'a mut Vec<Group>, name: &str, priority: i32) -> &'a mu
         groups.push(Group { name: name.to_owned(), priority, versions: Vec::new() });
         groups.len() - 1
     });
+    groups[at].priority = groups[at].priority.max(priority);
     &mut groups[at]
 }
 
 fn version_of<'a>(group: &'a mut Group, name: &str) -> &'a mut Version {
     let versions = &mut group.versions;
     let at = versions.iter().position(|v| v.name == name).unwrap_or_else(|| {
-        versions.push(Version { name: name.to_owned(), resources: Vec::new(), is_stale: false });
+        versions.push(Version {
+            name: name.to_owned(),
+            resources: Vec::new(),
+            priority: VERSION_PRIORITY,
+            is_stale: false,
+        });
         versions.len() - 1
     });
     &mut versions[at]

@@ -1,5 +1,7 @@
-//! OpenAPI documents of the built-in API, made from the kinds table.
+//! OpenAPI documents: those of the built-in API are made from the kinds table, those of custom resources from their
+//! schemas. A document is put together from the parts of its publishers.
 
+pub mod custom;
 mod definitions;
 pub mod v2;
 pub mod v2_protobuf;
@@ -36,6 +38,10 @@ struct Operation {
     method: &'static str,
     action: &'static str,
     path: String,
+    /// Definition of what it takes and gives, when that is not the resource's own.
+    definition: Option<String>,
+    /// How many kinds of patches it takes.
+    patches: usize,
 }
 
 /// The operations of a resource: `method`, `x-kubernetes-action`, path.
@@ -61,7 +67,7 @@ fn operations(kind: &api::Kind) -> Vec<Operation> {
         ("list", "get", "list", &everywhere),
     ] {
         if kind.has_verb(verb) {
-            all.push(Operation { method, action, path: path.clone() });
+            all.push(Operation { method, action, path: path.clone(), definition: None, patches: 4 });
         }
     }
     all

@@ -7,46 +7,71 @@ use crate::{
     gvk_extension, info, operations, parameter_type, query_parameters,
 };
 
-/// The document.
-pub fn document() -> Value {
+/// What one publisher brings to the document.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Part {
+    /// Paths.
+    pub paths: Map<String, Value>,
+    /// Definitions by name.
+    pub definitions: Map<String, Value>,
+}
+
+/// The part of the built-in kinds of a group version.
+pub fn built_in(group: &str, version: &str) -> Part {
+    let kinds = api::api().kinds().iter().filter(|k| k.gvk.group == group && k.gvk.version == version);
     let mut paths = Map::new();
     let mut roots = Vec::new();
-    for kind in api::api().kinds() {
+    for kind in kinds {
         let Some(name) = api::api().definition(&kind.gvk) else { continue };
         roots.push(name.to_owned());
-        for operation in operations(kind) {
-            let item = paths.entry(operation.path.clone()).or_insert_with(|| json!({}));
-            let parameters: Vec<Value> = query_parameters(operation.action)
-                .iter()
-                .map(|p| json!({"name": p, "in": "query", "type": parameter_type(p), "uniqueItems": true}))
-                .collect();
-            item[operation.method] = json!({
-                "x-kubernetes-action": operation.action,
-                "x-kubernetes-group-version-kind": gvk_extension(&kind.gvk),
-                "consumes": ["*/*"],
-                "produces": ["application/json", "application/yaml"],
-                "parameters": parameters,
-                "responses": {
-                    "200": {"description": "OK", "schema": Dialect::V2.reference(name)},
-                    "401": {"description": "Unauthorized"},
-                },
-            });
-        }
+        add_paths(&mut paths, kind, name, &operations(kind));
     }
-    json!({
-        "swagger": "2.0",
-        "info": info(),
-        "paths": paths,
-        "definitions": Writer::new(Dialect::V2).closure(roots),
-    })
+    Part { paths, definitions: definitions(roots) }
+}
+
+/// Definitions of built-in types with what they refer to.
+pub(crate) fn definitions(roots: impl IntoIterator<Item = String>) -> Map<String, Value> {
+    Writer::new(Dialect::V2).closure(roots)
+}
+
+pub(crate) fn add_paths(
+    paths: &mut Map<String, Value>,
+    kind: &api::Kind,
+    definition: &str,
+    operations: &[crate::Operation],
+) {
+    for operation in operations {
+        let name = operation.definition.as_deref().unwrap_or(definition);
+        let item = paths.entry(operation.path.clone()).or_insert_with(|| json!({}));
+        let parameters: Vec<Value> = query_parameters(operation.action)
+            .iter()
+            .map(|p| json!({"name": p, "in": "query", "type": parameter_type(p), "uniqueItems": true}))
+            .collect();
+        item[operation.method] = json!({
+            "x-kubernetes-action": operation.action,
+            "x-kubernetes-group-version-kind": gvk_extension(&kind.gvk),
+            "consumes": ["*/*"],
+            "produces": ["application/json", "application/yaml"],
+            "parameters": parameters,
+            "responses": {
+                "200": {"description": "OK", "schema": Dialect::V2.reference(name)},
+                "401": {"description": "Unauthorized"},
+            },
+        });
+    }
+}
+
+/// The head of the document, before `paths` and `definitions`.
+pub fn head() -> Map<String, Value> {
+    Map::from_iter([("swagger".to_owned(), json!("2.0")), ("info".to_owned(), info())])
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_document_has_pods() {
-        let document = super::document();
-        assert!(document["definitions"]["io.k8s.api.core.v1.Pod"]["properties"]["spec"]["$ref"].is_string());
-        assert!(document["paths"]["/api/v1/namespaces/{namespace}/pods/{name}"]["patch"].is_object());
+    fn the_part_of_the_core_group_has_pods() {
+        let part = super::built_in("", "v1");
+        assert!(part.definitions["io.k8s.api.core.v1.Pod"]["properties"]["spec"]["$ref"].is_string());
+        assert!(part.paths["/api/v1/namespaces/{namespace}/pods/{name}"]["patch"].is_object());
     }
 }

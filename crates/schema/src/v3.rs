@@ -7,6 +7,14 @@ use crate::{
     gvk_extension, info, operations, parameter_type, query_parameters,
 };
 
+/// Kinds of patches; custom resources take all but the last.
+const PATCHES: [&str; 4] = [
+    "application/apply-patch+yaml",
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+];
+
 const OPTIONS: [&str; 4] = [
     "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions",
     "io.k8s.apimachinery.pkg.apis.meta.v1.Patch",
@@ -14,36 +22,69 @@ const OPTIONS: [&str; 4] = [
     "io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent",
 ];
 
-/// The document of a group version.
-pub fn document(group: &str, version: &str) -> Value {
-    let kinds: Vec<&api::Kind> =
-        api::api().kinds().iter().filter(|k| k.gvk.group == group && k.gvk.version == version).collect();
+/// What one publisher brings to the document of a group version.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Part {
+    /// Paths.
+    pub paths: Map<String, Value>,
+    /// Definitions by name.
+    pub schemas: Map<String, Value>,
+}
+
+/// The part of the built-in kinds of a group version.
+pub fn built_in(group: &str, version: &str) -> Part {
+    let kinds = api::api().kinds().iter().filter(|k| k.gvk.group == group && k.gvk.version == version);
     let mut paths = Map::new();
-    let mut roots: Vec<String> = OPTIONS.iter().map(|o| (*o).to_owned()).collect();
-    for kind in &kinds {
+    let mut roots = Vec::new();
+    for kind in kinds {
         let Some(name) = api::api().definition(&kind.gvk) else { continue };
         roots.push(name.to_owned());
         roots.push(format!("{name}List"));
-        for operation in operations(kind) {
-            let item = paths.entry(operation.path.clone()).or_insert_with(|| json!({}));
-            item[operation.method] = body(kind, name, operation.action);
-            let mut scope = Vec::new();
-            if operation.path.ends_with("{name}") {
-                scope.push(path_parameter("name", &format!("name of the {}", kind.gvk.kind)));
-            }
-            if operation.path.contains("{namespace}") {
-                scope.push(path_parameter("namespace", "object name and auth scope, such as for teams and projects"));
-            }
-            item["parameters"] = json!(scope);
+        add_paths(&mut paths, kind, name, &operations(kind));
+    }
+    Part { paths, schemas: definitions(roots) }
+}
+
+/// Definitions of built-in types with what they and the operations refer to.
+pub(crate) fn definitions(roots: impl IntoIterator<Item = String>) -> Map<String, Value> {
+    Writer::new(Dialect::V3).closure(roots.into_iter().chain(OPTIONS.iter().map(|o| (*o).to_owned())))
+}
+
+pub(crate) fn add_paths(
+    paths: &mut Map<String, Value>,
+    kind: &api::Kind,
+    definition: &str,
+    operations: &[crate::Operation],
+) {
+    for operation in operations {
+        let item = paths.entry(operation.path.clone()).or_insert_with(|| json!({}));
+        item[operation.method] = body(kind, operation.definition.as_deref().unwrap_or(definition), operation);
+        let mut scope = Vec::new();
+        if operation.path.contains("{name}") {
+            scope.push(path_parameter("name", &format!("name of the {}", kind.gvk.kind)));
+        }
+        if operation.path.contains("{namespace}") {
+            scope.push(path_parameter("namespace", "object name and auth scope, such as for teams and projects"));
+        }
+        item["parameters"] = json!(scope);
+    }
+}
+
+/// The document made of parts; of definitions with one name the first stays.
+pub fn document(parts: impl IntoIterator<Item = Part>) -> Value {
+    let mut all = Part::default();
+    for part in parts {
+        all.paths.extend(part.paths);
+        for (name, schema) in part.schemas {
+            all.schemas.entry(name).or_insert(schema);
         }
     }
-    let schemas = Writer::new(Dialect::V3).closure(roots);
     json!({
         "openapi": "3.0.0",
         "info": info(),
-        "paths": paths,
+        "paths": all.paths,
         "components": {
-            "schemas": schemas,
+            "schemas": all.schemas,
             "securitySchemes": {"BearerToken": {
                 "type": "apiKey", "description": "Bearer Token authentication", "name": "authorization", "in": "header"}},
         },
@@ -57,7 +98,8 @@ fn path_parameter(name: &str, description: &str) -> Value {
     })
 }
 
-fn body(kind: &api::Kind, definition: &str, action: &str) -> Value {
+fn body(kind: &api::Kind, definition: &str, operation: &crate::Operation) -> Value {
+    let action = operation.action;
     let of = |name: &str| Dialect::V3.reference(name);
     let returns = match action {
         "list" => of(&format!("{definition}List")),
@@ -86,16 +128,12 @@ fn body(kind: &api::Kind, definition: &str, action: &str) -> Value {
     };
     if let Some(schema) = takes {
         let content = match action {
-            "patch" => [
-                "application/apply-patch+yaml",
-                "application/json-patch+json",
-                "application/merge-patch+json",
-                "application/strategic-merge-patch+json",
-            ]
-            .iter()
-            .map(|media| ((*media).to_owned(), json!({"schema": schema})))
-            .collect::<Map<_, _>>()
-            .into(),
+            "patch" => PATCHES
+                .iter()
+                .take(operation.patches)
+                .map(|media| ((*media).to_owned(), json!({"schema": schema})))
+                .collect::<Map<_, _>>()
+                .into(),
             _ => json!({"*/*": {"schema": schema}}),
         };
         out["requestBody"] = json!({"content": content});
@@ -110,7 +148,7 @@ mod tests {
     #[test]
     fn every_reference_resolves() {
         for (_, group, version) in crate::group_versions() {
-            let document = document(&group, &version);
+            let document = document([built_in(&group, &version)]);
             let text = document.to_string();
             let schemas = document["components"]["schemas"].as_object().expect("schemas");
             for reference in text.split("\"#/components/schemas/").skip(1) {
@@ -123,7 +161,7 @@ mod tests {
 
     #[test]
     fn patches_tell_of_field_validation() {
-        let document = document("apps", "v1");
+        let document = document([built_in("apps", "v1")]);
         let patch = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
         assert_eq!(patch["x-kubernetes-group-version-kind"]["kind"], "Deployment");
         let names: Vec<_> = patch["parameters"].as_array().expect("list").iter().map(|p| p["name"].clone()).collect();

@@ -83,8 +83,12 @@ fn widgets(version: &str) -> Kind {
 
 #[test]
 fn custom_groups_come_last_with_their_best_version_first() {
-    let versions =
-        ["v1beta1", "v1"].map(|v| Version { name: v.into(), resources: vec![widgets(v)], is_stale: v == "v1" });
+    let versions = ["v1beta1", "v1"].map(|v| Version {
+        name: v.into(),
+        resources: vec![widgets(v)],
+        priority: VERSION_PRIORITY,
+        is_stale: v == "v1",
+    });
     let extra = Group { name: "example.com".into(), priority: CUSTOM_GROUP_PRIORITY, versions: versions.into() };
     let discovery = Discovery::new(vec![extra]);
     assert_eq!(discovery.groups().last().map(|g| g.name.as_str()), Some("example.com"));
