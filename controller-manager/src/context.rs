@@ -12,6 +12,7 @@ use futures::{
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::Client;
+use prometheus::Registry;
 use runtime::{clock::Clock, tasks::TaskGroup};
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +35,8 @@ pub(crate) struct Context {
     pub(crate) tasks: TaskGroup,
     pub(crate) clients: Arc<Clients>,
     pub(crate) queue_metrics: QueueMetrics,
+    /// Where controllers register metrics of their own.
+    pub(crate) registry: Registry,
 }
 
 impl Context {

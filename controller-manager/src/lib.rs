@@ -30,6 +30,7 @@ mod namespace;
 mod nodeipam;
 mod nodelifecycle;
 pub mod options;
+mod podautoscaler;
 mod podgc;
 mod replicaset;
 mod resourcequota;
@@ -124,6 +125,7 @@ pub async fn run(options: Options, runtime: Runtime) -> Result<(), StartError> {
                 clients: Arc::new(clients),
                 clock: Arc::clone(&runtime.clock),
                 queue_metrics,
+                registry: runtime.registry.clone(),
                 tasks,
                 options,
             };

@@ -10,7 +10,8 @@ use runtime::flags::{
 use serde_json::{Value, json};
 
 use crate::{
-    certificates::options::SigningOptions, nodeipam::options::IpamOptions, nodelifecycle::options::NodeOptions, table,
+    certificates::options::SigningOptions, nodeipam::options::IpamOptions, nodelifecycle::options::NodeOptions,
+    podautoscaler::options::AutoscalerOptions, table,
 };
 
 /// All flags.
@@ -58,6 +59,9 @@ pub struct Options {
     /// Watching nodes.
     #[command(flatten)]
     pub nodes: NodeOptions,
+    /// Horizontal scaling.
+    #[command(flatten)]
+    pub autoscaler: AutoscalerOptions,
     /// Time to wait for controllers to end before the process does.
     #[arg(long, default_value = "10s", value_parser = duration)]
     pub controller_shutdown_timeout: Duration,
@@ -207,6 +211,7 @@ impl Options {
         problems.extend(self.signing.validate());
         problems.extend(self.ipam.validate());
         problems.extend(self.nodes.validate());
+        problems.extend(self.autoscaler.validate());
         let shown = &self.metrics;
         if !shown.disabled_metrics.is_empty()
             || !shown.allow_metric_labels.0.is_empty()
@@ -281,6 +286,17 @@ impl Options {
             "EndpointSliceController": {
                 "ConcurrentServiceEndpointSyncs": self.endpoints.concurrent_service_endpoint_syncs,
                 "MaxEndpointsPerSlice": self.endpoints.max_endpoints_per_slice,
+            },
+            "HPAController": {
+                "ConcurrentHorizontalPodAutoscalerSyncs": self.autoscaler.concurrent_horizontal_pod_autoscaler_syncs,
+                "HorizontalPodAutoscalerSyncPeriod": seconds(self.autoscaler.horizontal_pod_autoscaler_sync_period),
+                "HorizontalPodAutoscalerDownscaleStabilizationWindow":
+                    seconds(self.autoscaler.horizontal_pod_autoscaler_downscale_stabilization),
+                "HorizontalPodAutoscalerTolerance": self.autoscaler.horizontal_pod_autoscaler_tolerance,
+                "HorizontalPodAutoscalerCPUInitializationPeriod":
+                    seconds(self.autoscaler.horizontal_pod_autoscaler_cpu_initialization_period),
+                "HorizontalPodAutoscalerInitialReadinessDelay":
+                    seconds(self.autoscaler.horizontal_pod_autoscaler_initial_readiness_delay),
             },
             "SAController": {"RootCAFile": self.accounts.root_ca_file},
             "GarbageCollectorController": {

@@ -8,12 +8,14 @@ use k8s_openapi::{
         batch::v1::Job,
         core::v1::{
             Affinity, Container, ContainerStatus, Node, PersistentVolumeClaim, PersistentVolumeClaimTemplate, Pod,
-            Toleration,
+            PodSpec, ResourceRequirements, Toleration,
         },
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
     jiff::Timestamp,
 };
+
+use machinery::quantity::Quantity;
 
 use crate::volumes;
 
@@ -111,6 +113,49 @@ pub(crate) struct PodView {
     pub(crate) ephemeral: Vec<(String, PersistentVolumeClaimTemplate)>,
     pub(crate) tolerations: Vec<Toleration>,
     pub(crate) restart_policy: String,
+    pub(crate) requests: Requests,
+}
+
+/// What a Pod requests of CPU and memory, in thousandths; other resources have no usage that is measured.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Requests {
+    pod: Amounts,
+    containers: Box<[(Box<str>, Amounts)]>,
+}
+
+/// One amount for each of [`MEASURED`].
+type Amounts = [Option<i64>; MEASURED.len()];
+
+/// Resources whose usage is measured.
+const MEASURED: [&str; 2] = ["cpu", "memory"];
+
+impl Requests {
+    /// Of the Pod as a whole and of the containers that run all the time.
+    fn of(spec: &PodSpec) -> Self {
+        let lasting = spec.containers.iter().chain(spec.init_containers.iter().flatten().filter(|c| keeps_running(c)));
+        let containers = lasting.map(|c| (c.name.as_str().into(), measured(c.resources.as_ref())));
+        Self { pod: measured(spec.resources.as_ref()), containers: containers.collect() }
+    }
+
+    /// The request of the Pod itself.
+    pub(crate) fn of_pod(&self, resource: &str) -> Option<i64> {
+        self.pod[index(resource)?]
+    }
+
+    /// Containers and their requests.
+    pub(crate) fn of_containers(&self, resource: &str) -> impl Iterator<Item = (&str, Option<i64>)> {
+        let at = index(resource);
+        self.containers.iter().map(move |(name, all)| (&**name, at.and_then(|at| all[at])))
+    }
+}
+
+fn index(resource: &str) -> Option<usize> {
+    MEASURED.iter().position(|name| *name == resource)
+}
+
+fn measured(resources: Option<&ResourceRequirements>) -> Amounts {
+    let requests = resources.and_then(|r| r.requests.as_ref());
+    MEASURED.map(|name| Quantity::parse(&requests?.get(name)?.0).ok().map(|quantity| quantity.milli_value()))
 }
 
 impl PodView {
@@ -187,6 +232,7 @@ impl Viewed for PodView {
 
     fn project(pod: Pod) -> Self {
         let (meta, spec, status) = (pod.metadata, pod.spec.unwrap_or_default(), pod.status.unwrap_or_default());
+        let requests = Requests::of(&spec);
         let sidecars: Vec<&Container> = spec.init_containers.iter().flatten().filter(|c| keeps_running(c)).collect();
         let statuses = |list: &Option<Vec<ContainerStatus>>| list.clone().unwrap_or_default();
         let (init, main) = (statuses(&status.init_container_statuses), statuses(&status.container_statuses));
@@ -242,6 +288,7 @@ impl Viewed for PodView {
             all_restarts: init.iter().chain(&main).map(|s| s.restart_count).fold(0, i32::saturating_add),
             claims,
             ephemeral,
+            requests,
             tolerations: spec.tolerations.unwrap_or_default(),
             restart_policy: spec.restart_policy.unwrap_or_default(),
         }
