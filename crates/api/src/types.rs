@@ -54,14 +54,14 @@ pub(super) fn load(text: &str) -> (TypeTable, HashMap<GroupVersionKind, String>)
     let mut loader = Loader { table: TypeTable::default(), inline: HashMap::new() };
     let mut ids: Vec<(&String, TypeId)> = Vec::with_capacity(rows.len());
     for name in rows.keys() {
-        ids.push((name, loader.table.add(Type { name: name.clone(), shape: Shape::Any, atomic: false })));
+        ids.push((name, loader.table.add(Type { name: name.clone(), shape: Shape::Any, atomic: false, rest: None })));
     }
     let mut kinds = HashMap::new();
     for (name, id) in ids {
         let row = &rows[name];
         let shape = loader.shape(name, row);
         let atomic = row.map_type.as_deref() == Some("atomic");
-        loader.table.set(id, Type { name: name.clone(), shape, atomic });
+        loader.table.set(id, Type { name: name.clone(), shape, atomic, rest: None });
         for gvk in &row.gvk {
             let (version, kind) = gvk.split_once(' ').unwrap_or(("", gvk));
             let version = GroupVersion::parse(version).unwrap_or_default();
@@ -125,7 +125,7 @@ impl Loader {
         } else {
             scalar(notation)
         };
-        let id = self.table.add(Type { name: String::new(), shape, atomic });
+        let id = self.table.add(Type { name: String::new(), shape, atomic, rest: None });
         self.inline.insert(key, id);
         id
     }

@@ -90,6 +90,8 @@ pub struct Type {
     pub shape: Shape,
     /// `x-kubernetes-map-type: atomic`.
     pub atomic: bool,
+    /// Type of the fields that a struct does not name; absent when it has no others.
+    pub rest: Option<TypeId>,
 }
 
 /// An arena of types.
@@ -165,7 +167,7 @@ impl<'a> SchemaRef<'a> {
     /// The type of a field or map value.
     pub fn field(self, name: &str) -> Option<Self> {
         match self.shape() {
-            Shape::Struct(fields) => fields.get(name).map(|f| self.follow(f.type_id)),
+            Shape::Struct(fields) => fields.get(name).map(|f| f.type_id).or(self.get().rest).map(|id| self.follow(id)),
             Shape::Map { value } => Some(self.follow(*value)),
             _ => None,
         }

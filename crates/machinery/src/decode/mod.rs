@@ -46,6 +46,21 @@ impl FieldProblems {
         self.type_error.get_or_insert(text);
     }
 
+    /// Adds a field that the schema does not know.
+    pub fn unknown_field(&mut self, path: &str) {
+        self.add(format!("unknown field \"{path}\""));
+    }
+
+    /// The same problems of an object that stands at `path` of another.
+    #[must_use]
+    pub fn below(self, path: &str) -> Self {
+        let moved = |text: &String| match text.split_once('"') {
+            Some((what, rest)) => format!("{what}\"{path}.{rest}"),
+            None => text.clone(),
+        };
+        Self { texts: self.texts.iter().map(moved).collect(), ..self }
+    }
+
     /// Adds those of another decoding step.
     pub fn append(&mut self, other: Self) {
         other.yaml.into_iter().for_each(|t| self.add_yaml(t));

@@ -80,7 +80,7 @@ fn aliases_are_copied_within_bounds() {
 /// spec{replicas, names[], labels{}, size, at, data, items[{port}]}
 fn table() -> (TypeTable, TypeId) {
     let mut table = TypeTable::default();
-    let mut add = |name: &str, shape| table.add(Type { name: name.into(), shape, atomic: false });
+    let mut add = |name: &str, shape| table.add(Type { name: name.into(), shape, atomic: false, rest: None });
     let fact = |type_id, required| Field {
         type_id,
         required,

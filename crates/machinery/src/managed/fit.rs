@@ -54,12 +54,12 @@ impl Walk {
         let length = self.path.len();
         match (schema.shape(), value) {
             (Shape::Any, _) | (_, Value::Null) => {}
-            (Shape::Struct(fields), Value::Object(map)) => {
+            (Shape::Struct(_), Value::Object(map)) => {
                 for (key, inner) in map {
                     self.descend(key);
-                    match fields.get(key) {
+                    match schema.field(key) {
                         None => self.problem("field not declared in schema"),
-                        Some(field) => self.check(inner, schema.follow(field.type_id)),
+                        Some(field) => self.check(inner, field),
                     }
                     self.path.truncate(length);
                 }

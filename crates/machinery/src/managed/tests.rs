@@ -21,7 +21,7 @@ fn field(type_id: TypeId) -> Field {
 /// metadata{labels, finalizers(set)}, spec{replicas, containers[name]{name, image}}.
 fn table() -> (TypeTable, TypeId) {
     let mut table = TypeTable::default();
-    let mut add = |shape| table.add(Type { name: String::new(), shape, atomic: false });
+    let mut add = |shape| table.add(Type { name: String::new(), shape, atomic: false, rest: None });
     let string = add(Shape::String);
     let integer = add(Shape::Integer(32));
     let labels = add(Shape::Map { value: string });

@@ -21,7 +21,7 @@ fn fact(type_id: TypeId, merge_key: Option<&str>, patch_merge: bool) -> Field {
 /// items[name]{name, value, tags[]}, finalizers (merged scalars), args (replaced), labels{}, spec{…} nested.
 fn table() -> (TypeTable, TypeId) {
     let mut table = TypeTable::default();
-    let mut add = |shape| table.add(Type { name: String::new(), shape, atomic: false });
+    let mut add = |shape| table.add(Type { name: String::new(), shape, atomic: false, rest: None });
     let string = add(Shape::String);
     let strings = add(Shape::List { item: string, merge: ListType::Atomic });
     let labels = add(Shape::Map { value: string });

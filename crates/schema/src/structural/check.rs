@@ -1,0 +1,158 @@
+//! Whether a schema is structural, and says nothing that custom resources may not say.
+
+mod invariants;
+mod nested;
+
+use machinery::field::{ErrorList, Path};
+use serde_json::{Map, Value, json};
+
+use super::{Schema, apply_defaults, prune, validate};
+
+/// Where a schema stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Root,
+    Field,
+    Item,
+}
+
+/// Keys of a schema that take no part in what it means, or are read elsewhere.
+const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
+
+/// Checks the schema of a version.
+pub fn check(schema: &Value, path: &Path) -> ErrorList {
+    let mut errors = ErrorList::default();
+    forbidden(schema, Place::Root, path, &mut errors);
+    invariants::check(schema, Place::Root, path, &mut errors);
+    if errors.is_empty() {
+        defaults(schema, path, &mut errors);
+    }
+    errors
+}
+
+pub(super) fn object_of<'a>(schema: &'a Value, key: &str) -> impl Iterator<Item = (&'a String, &'a Value)> + use<'a> {
+    schema.get(key).and_then(Value::as_object).into_iter().flatten()
+}
+
+pub(super) fn list_of<'a>(schema: &'a Value, key: &str) -> &'a [Value] {
+    schema.get(key).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+pub(super) fn text_of<'a>(schema: &'a Value, key: &str) -> &'a str {
+    schema.get(key).and_then(Value::as_str).unwrap_or("")
+}
+
+pub(super) fn is(schema: &Value, key: &str) -> bool {
+    schema.get(key) == Some(&Value::Bool(true))
+}
+
+fn present(map: &Map<String, Value>, key: &str) -> bool {
+    match map.get(key) {
+        None | Some(Value::Null) => false,
+        Some(Value::Object(inner)) => !inner.is_empty(),
+        Some(Value::Array(inner)) => !inner.is_empty(),
+        Some(Value::String(text)) => !text.is_empty(),
+        Some(_) => true,
+    }
+}
+
+/// Constructs that are not supported at all.
+fn forbidden(schema: &Value, place: Place, path: &Path, errors: &mut ErrorList) {
+    let Some(map) = schema.as_object() else { return };
+    for key in ["definitions", "dependencies", "id", "patternProperties", "additionalItems", "$ref"] {
+        if present(map, key) {
+            let field = if key == "$ref" { "$ref" } else { key };
+            errors.forbidden(&path.child(field), &format!("{key} is not supported"));
+        }
+    }
+    match map.get("type").and_then(Value::as_str) {
+        Some("null") => {
+            errors.forbidden(&path.child("type"), "type cannot be set to null, use nullable as an alternative");
+        }
+        Some(kind) if !kind.is_empty() && !TYPES.contains(&kind) => {
+            errors.not_supported(&path.child("type"), &json!(kind), &TYPES);
+        }
+        _ => {}
+    }
+    if is(schema, "uniqueItems") {
+        let text = "uniqueItems cannot be set to true since the runtime complexity becomes quadratic";
+        errors.forbidden(&path.child("uniqueItems"), text);
+    }
+    if map.get("items").is_some_and(Value::is_array) {
+        errors.forbidden(&path.child("items"), "items must be a schema object and not an array");
+    }
+    let additional = path.child("additionalProperties");
+    match map.get("additionalProperties") {
+        Some(Value::Bool(false)) => errors.forbidden(&additional, "additionalProperties cannot be set to false"),
+        Some(Value::Null) | None => {}
+        Some(_) if place == Place::Root => errors.forbidden(&additional, "must not be used at the root"),
+        Some(_) if present(map, "properties") => {
+            errors.forbidden(&additional, "additionalProperties and properties are mutual exclusive");
+        }
+        Some(_) => {}
+    }
+    for key in ["pattern"] {
+        let text = map.get(key).and_then(Value::as_str).unwrap_or("");
+        if !text.is_empty()
+            && let Err(error) = super::pattern(text)
+        {
+            errors.invalid(
+                &path.child(key),
+                &json!(text),
+                &format!("must be a valid regular expression, but isn't: {error}"),
+            );
+        }
+    }
+    for (name, inner) in object_of(schema, "properties") {
+        forbidden(inner, Place::Field, &path.child("properties").key(name), errors);
+    }
+    if let Some(inner) = map.get("additionalProperties").filter(|inner| inner.is_object()) {
+        forbidden(inner, Place::Field, &additional, errors);
+    }
+    if let Some(inner) = map.get("items").filter(|inner| inner.is_object()) {
+        forbidden(inner, Place::Item, &path.child("items"), errors);
+    }
+    for key in ["allOf", "anyOf", "oneOf"] {
+        for (at, inner) in list_of(schema, key).iter().enumerate() {
+            forbidden(inner, Place::Field, &path.child(key).index(at), errors);
+        }
+    }
+    if let Some(inner) = map.get("not") {
+        forbidden(inner, Place::Field, &path.child("not"), errors);
+    }
+}
+
+/// Defaults must be values that their own schema accepts and knows all fields of.
+fn defaults(schema: &Value, path: &Path, errors: &mut ErrorList) {
+    if let Some(default) = schema.get("default") {
+        default_fits(schema, default, &path.child("default"), errors);
+    }
+    for (name, inner) in object_of(schema, "properties") {
+        defaults(inner, &path.child("properties").key(name), errors);
+    }
+    for key in ["additionalProperties", "items"] {
+        if let Some(inner) = schema.get(key).filter(|inner| inner.is_object()) {
+            defaults(inner, &path.child(key), errors);
+        }
+    }
+}
+
+fn default_fits(schema: &Value, default: &Value, path: &Path, errors: &mut ErrorList) {
+    if default.is_null() {
+        if !is(schema, "nullable") {
+            errors.invalid(path, default, "must not be null if nullable is false");
+        }
+        return;
+    }
+    let compiled = Schema::compile(schema);
+    let mut pruned = default.clone();
+    if !prune(&mut pruned, &compiled).is_empty() {
+        errors.invalid(path, default, "must not have unknown fields");
+    }
+    apply_defaults(&mut pruned, &compiled);
+    for cause in validate(&pruned, None, &compiled).into_causes() {
+        let place = if cause.field.is_empty() { path.clone() } else { path.child(&cause.field) };
+        let text = cause.message.split_once(": ").map_or(cause.message.as_str(), |(_, rest)| rest);
+        errors.invalid_unshown(&place, text);
+    }
+}
