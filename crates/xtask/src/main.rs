@@ -25,6 +25,7 @@ const LAYERS: [&[&str]; 7] = [
         "timonel-pod-network",
         "timonel-cluster-dns",
         "timonel-local-path",
+        "timonel-ingress",
         "pause",
     ],
     &["timonel-harness", "timonel-integration", "timonel-bench", "timonel-xtask"],

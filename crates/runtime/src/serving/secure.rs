@@ -7,7 +7,8 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
+use axum::{Router, body::Body};
+use http::{Request, Response};
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
@@ -114,6 +115,7 @@ impl SecureServing {
             min_version: args.tls_min_version.clone(),
             curves: args.tls_curve_preferences.clone(),
             no_http2: args.disable_http2_serving,
+            no_client_certificates: false,
         };
         let tls = tls::server_config_with(&options, Arc::new(CertificateSet::new(default, by_name)))?;
         let listener = bind(address, args.permit_port_sharing, args.permit_address_sharing)?;
@@ -128,7 +130,16 @@ impl SecureServing {
 
     /// Serves a router until `stop`, then for `grace` what runs.
     pub async fn serve(self, router: Router, stop: CancellationToken, grace: Duration) {
-        serve_with(self.listener, Some(self.tls), handler_of(router), stop, grace, self.limits).await;
+        self.serve_handler(handler_of(router), stop, grace).await;
+    }
+
+    /// The same for a handler of all requests.
+    pub async fn serve_handler<H, F>(self, handler: H, stop: CancellationToken, grace: Duration)
+    where
+        H: Fn(Request<Body>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        serve_with(self.listener, Some(self.tls), handler, stop, grace, self.limits).await;
     }
 }
 

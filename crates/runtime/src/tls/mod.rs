@@ -215,6 +215,8 @@ pub struct ServerOptions {
     pub curves: Vec<u16>,
     /// Whether only HTTP/1.1 is offered.
     pub no_http2: bool,
+    /// Whether clients are not asked for a certificate.
+    pub no_client_certificates: bool,
 }
 
 /// TLS 1.2 and 1.3 with the strong suites, HTTP/2 and HTTP/1.1; client certificates are asked for.
@@ -236,11 +238,14 @@ pub fn server_config_with(
         }
         _ => &[&rustls::version::TLS13, &rustls::version::TLS12],
     };
-    let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(versions)
-        .map_err(|e| content("TLS", e))?
-        .with_client_cert_verifier(Arc::new(AskForCertificate(provider)))
-        .with_cert_resolver(certificates);
+        .map_err(|e| content("TLS", e))?;
+    let builder = match options.no_client_certificates {
+        true => builder.with_no_client_auth(),
+        false => builder.with_client_cert_verifier(Arc::new(AskForCertificate(provider))),
+    };
+    let mut config = builder.with_cert_resolver(certificates);
     config.alpn_protocols =
         if options.no_http2 { vec![b"http/1.1".to_vec()] } else { vec![b"h2".to_vec(), b"http/1.1".to_vec()] };
     Ok(Arc::new(config))
