@@ -150,6 +150,10 @@ fn custom_resource_definition(object: &mut Value) {
         set_zero(names, "singular", kind.to_lowercase());
         set_zero(names, "listKind", format!("{kind}List"));
     }
+    if spec.get("preserveUnknownFields") == Some(&json!(false)) {
+        spec.remove("preserveUnknownFields");
+    }
+    set(spec, "conversion", json!({}));
     if let Some(conversion) = child(spec, "conversion") {
         set_zero(conversion, "strategy", "None");
         let service = conversion.get_mut("webhook").and_then(|w| w.pointer_mut("/clientConfig/service"));

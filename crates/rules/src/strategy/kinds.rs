@@ -296,12 +296,16 @@ impl Strategy for KindStrategy {
 
     fn holds_deletion(&self, object: &Value) -> bool {
         let finalizers = object.pointer("/spec/finalizers").and_then(Value::as_array);
-        self.is("", "Namespace") && finalizers.is_some_and(|f| !f.is_empty())
+        (self.is("", "Namespace") && finalizers.is_some_and(|f| !f.is_empty()))
+            || (self.is("apiextensions.k8s.io", "CustomResourceDefinition") && !meta::is_deleting(object))
     }
 
     fn mark_deleting(&self, object: &mut Value) {
         if self.is("", "Namespace") {
             object["status"]["phase"] = json!("Terminating");
+        }
+        if self.is("apiextensions.k8s.io", "CustomResourceDefinition") {
+            super::prepare::definitions::mark_deleting(object);
         }
     }
 

@@ -1,6 +1,7 @@
 //! What particular kinds do to an object before it is validated.
 
 mod claims;
+pub(super) mod definitions;
 mod profiles;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -26,6 +27,7 @@ pub(super) fn create(gvk: &GroupVersionKind, object: &mut Value, context: &Conte
         ("certificates.k8s.io", "CertificateSigningRequest") => signing_request(object, context),
         ("apps", "DaemonSet") => template_generation(object, 1),
         ("apps", "StatefulSet") => set_at_once(object),
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => definitions::add_stored_version(object),
         _ => {}
     }
 }
@@ -75,6 +77,7 @@ pub(super) fn update(
             let changed = new.pointer("/spec/template") != old.pointer("/spec/template");
             template_generation(new, if changed { current + 1 } else { current });
         }
+        ("apiextensions.k8s.io", "CustomResourceDefinition", "") => definitions::add_stored_version(new),
         ("certificates.k8s.io", "CertificateSigningRequest", "") => {
             keep(new, old, "spec");
             keep(new, old, "status");

@@ -6,12 +6,13 @@ use machinery::{
     field::{ErrorList, Path},
     meta, names,
 };
+use schema::structural::{self, Schema, Type};
 use serde_json::{Value, json};
 
 use super::{
     admission::service_reference,
     checks::{IMMUTABLE, choice, enumeration},
-    read::{is_true, list, pairs, present, same, text},
+    read::{is_true, list, present, same, text},
     spec_path,
 };
 
@@ -42,7 +43,35 @@ pub(super) fn definition(object: &Value, errors: &mut ErrorList) {
     choice(spec, "scope", &SCOPES, &path, errors);
     versions(list(spec, "versions"), &path.child("versions"), errors);
     check_names(given, &path.child("names"), errors);
+    if is_true(spec, "preserveUnknownFields") {
+        let text =
+            "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead";
+        errors.invalid(&path.child("preserveUnknownFields"), &json!(true), text);
+    }
+    if group.ends_with(".k8s.io") || group.ends_with(".kubernetes.io") || matches!(group, "k8s.io" | "kubernetes.io") {
+        approval(object, errors);
+    }
     conversion(spec.get("conversion").unwrap_or(&none), &path.child("conversion"), errors);
+}
+
+const APPROVED: &str = "api-approved.kubernetes.io";
+
+/// Groups of the project need the project's approval.
+fn approval(object: &Value, errors: &mut ErrorList) {
+    let path = Path::new("metadata").child("annotations").key(APPROVED);
+    let given = object.pointer("/metadata/annotations").and_then(|a| a.get(APPROVED)).and_then(Value::as_str);
+    let hint = "see https://github.com/kubernetes/enhancements/pull/1111";
+    match given.unwrap_or("") {
+        "" => errors.required(&path, &format!("protected groups must have approval annotation \"{APPROVED}\", {hint}")),
+        given if given.starts_with("unapproved") || given.contains("://") => {}
+        given => {
+            let text = format!(
+                "protected groups must have approval annotation \"{APPROVED}\" with either a URL or a reason starting \
+                 with \"unapproved\", {hint}"
+            );
+            errors.invalid(&path, &json!(given), &text);
+        }
+    }
 }
 
 fn versions(versions: &[Value], path: &Path, errors: &mut ErrorList) {
@@ -60,10 +89,13 @@ fn versions(versions: &[Value], path: &Path, errors: &mut ErrorList) {
             let value = &version["deprecationWarning"];
             errors.invalid(&path.child("deprecationWarning"), value, "can only be set for deprecated versions");
         }
+        subresources(version, &path, errors);
+        columns(version, &path, errors);
+        selectable(version, &path, errors);
         let path = path.child("schema").child("openAPIV3Schema");
         match version.pointer("/schema/openAPIV3Schema").filter(|schema| !schema.is_null()) {
             None => errors.required(&path, "schemas are required"),
-            Some(schema) => structural(schema, Place::Root, &path, errors),
+            Some(schema) => errors.append(structural::check::check(schema, &path)),
         }
     }
     if !unique {
@@ -76,39 +108,109 @@ fn versions(versions: &[Value], path: &Path, errors: &mut ErrorList) {
     }
 }
 
-/// Where a schema stands.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Root,
-    Field,
-    Item,
+const SUBRESOURCE_PATHS: [(&str, &str, bool); 3] =
+    [("specReplicasPath", ".spec.", true), ("statusReplicasPath", ".status.", true), ("labelSelectorPath", "", false)];
+
+fn subresources(version: &Value, path: &Path, errors: &mut ErrorList) {
+    let Some(scale) = version.pointer("/subresources/scale") else { return };
+    let path = path.child("subresources").child("scale");
+    for (field, prefix, required) in SUBRESOURCE_PATHS {
+        let given = text(scale, field);
+        let path = path.child(field);
+        if given.is_empty() {
+            if required {
+                errors.required(&path, "");
+            }
+            continue;
+        }
+        let under = if prefix.is_empty() { vec![".spec.", ".status."] } else { vec![prefix] };
+        let simple = is_simple_path(given);
+        if !simple {
+            errors.invalid(&path, &json!(given), "should be a simple json path");
+        } else if !under.iter().any(|prefix| given.starts_with(prefix)) {
+            let names: Vec<&str> = under.iter().map(|p| p.trim_end_matches('.')).collect();
+            errors.invalid(&path, &json!(given), &format!("should be a json path under {}", names.join(" or ")));
+        }
+    }
 }
 
-/// Every value that the schema names has a type.
-fn structural(schema: &Value, place: Place, path: &Path, errors: &mut ErrorList) {
-    let kind = text(schema, "type");
-    let free = is_true(schema, "x-kubernetes-int-or-string") || is_true(schema, "x-kubernetes-preserve-unknown-fields");
-    match (place, kind) {
-        (Place::Root, "") => errors.required(&path.child("type"), "must not be empty at the root"),
-        (Place::Root, kind) if kind != "object" => {
-            errors.invalid(&path.child("type"), &json!(kind), "must be object at the root");
+/// `.a.b.c`
+fn is_simple_path(path: &str) -> bool {
+    let name = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_/".contains(&b));
+    path.strip_prefix('.').is_some_and(|rest| rest.split('.').all(name))
+}
+
+const COLUMN_TYPES: [&str; 5] = ["boolean", "date", "integer", "number", "string"];
+const COLUMN_FORMATS: [&str; 9] =
+    ["byte", "date", "date-time", "double", "float", "int32", "int64", "name", "password"];
+
+fn columns(version: &Value, path: &Path, errors: &mut ErrorList) {
+    for (at, column) in list(version, "additionalPrinterColumns").iter().enumerate() {
+        let path = path.child("additionalPrinterColumns").index(at);
+        if text(column, "name").is_empty() {
+            errors.required(&path.child("name"), "");
         }
-        (Place::Field, "") if !free => {
-            errors.required(&path.child("type"), "must not be empty for specified object fields");
+        match text(column, "type") {
+            "" => errors.required(&path.child("type"), &format!("must be one of {}", COLUMN_TYPES.join(","))),
+            kind if !COLUMN_TYPES.contains(&kind) => {
+                let text = format!("must be one of {}", COLUMN_TYPES.join(","));
+                errors.invalid(&path.child("type"), &json!(kind), &text);
+            }
+            _ => {}
         }
-        (Place::Item, "") if !free => {
-            errors.required(&path.child("type"), "must not be empty for specified array items");
+        let format = text(column, "format");
+        if !format.is_empty() && !COLUMN_FORMATS.contains(&format) {
+            let text = format!("must be one of {}", COLUMN_FORMATS.join(","));
+            errors.invalid(&path.child("format"), &json!(format), &text);
         }
-        _ => {}
+        let json_path = text(column, "jsonPath");
+        if json_path.is_empty() {
+            errors.required(&path.child("jsonPath"), "");
+        } else if !json_path.starts_with('.') {
+            errors.invalid(&path.child("jsonPath"), &json!(json_path), "is invalid: must start with a dot");
+        }
     }
-    for (name, inner) in pairs(schema, "properties") {
-        structural(inner, Place::Field, &path.child("properties").key(name), errors);
+}
+
+/// Fields that selectors may name, of one version.
+const MAX_SELECTABLE: usize = 8;
+
+fn selectable(version: &Value, path: &Path, errors: &mut ErrorList) {
+    let fields = list(version, "selectableFields");
+    let path = path.child("selectableFields");
+    if fields.len() > MAX_SELECTABLE {
+        errors.too_many(&path, fields.len(), MAX_SELECTABLE);
+        return;
     }
-    if let Some(inner) = schema.get("additionalProperties").filter(|inner| inner.is_object()) {
-        structural(inner, Place::Field, &path.child("additionalProperties"), errors);
-    }
-    if let Some(inner) = schema.get("items").filter(|inner| inner.is_object()) {
-        structural(inner, Place::Item, &path.child("items"), errors);
+    let compiled = version.pointer("/schema/openAPIV3Schema").map(Schema::compile).unwrap_or_default();
+    let mut seen = HashSet::new();
+    for (at, field) in fields.iter().enumerate() {
+        let path = path.index(at).child("jsonPath");
+        let given = text(field, "jsonPath");
+        if given.is_empty() {
+            errors.required(&path, "");
+            continue;
+        }
+        if !seen.insert(given) {
+            errors.duplicate(&path, &json!(given));
+            continue;
+        }
+        let steps = given.strip_prefix('.').unwrap_or("").split('.');
+        if !is_simple_path(given) {
+            errors.invalid(&path, &json!(given), "must be a simple json path");
+        } else if steps.clone().next() == Some("metadata") {
+            errors.invalid(&path, &json!(given), "must not point to fields in metadata");
+        } else {
+            match compiled.at(steps).map(|s| s.kind) {
+                None => errors.invalid(&path, &json!(given), "does not refer to a valid field"),
+                Some(Some(Type::String | Type::Boolean | Type::Integer)) => {}
+                Some(_) => {
+                    let text = "must point to a field of type string, boolean or integer. Enum string fields and \
+                                strings with formats are allowed.";
+                    errors.invalid(&path, &json!(given), text);
+                }
+            }
+        }
     }
 }
 
