@@ -11,21 +11,20 @@ use crate::resources::Resources;
 
 /// Between two looks at the store.
 const EVERY: Duration = Duration::from_secs(1);
-/// Time for the store to answer (upstream's `--etcd-healthcheck-timeout`).
-const DEADLINE: Duration = Duration::from_secs(2);
 
 /// What the store answered last.
 #[derive(Clone)]
 pub(crate) struct StoreHealth(Arc<Mutex<Result<(), String>>>);
 
 impl StoreHealth {
-    /// Asks the store again and again until `stop`. It counts as healthy until it was asked: it has just been opened.
-    pub(crate) fn follow(store: &Arc<dyn Store>, stop: &CancellationToken) -> Self {
+    /// Asks the store again and again until `stop`; it has `deadline` to answer. It counts as healthy until it was
+    /// asked: it has just been opened.
+    pub(crate) fn follow(store: &Arc<dyn Store>, deadline: Duration, stop: &CancellationToken) -> Self {
         let health = Self(Arc::new(Mutex::new(Ok(()))));
         let (told, store, stop) = (health.clone(), Arc::clone(store), stop.clone());
         tokio::spawn(stop.run_until_cancelled_owned(async move {
             loop {
-                let answer = tokio::time::timeout(DEADLINE, store.ping()).await;
+                let answer = tokio::time::timeout(deadline, store.ping()).await;
                 *told.0.lock() = match answer {
                     Ok(answer) => answer.map_err(|error| error.to_string()),
                     Err(_) => Err("context deadline exceeded".into()),
@@ -42,12 +41,24 @@ impl StoreHealth {
     }
 }
 
-/// The checks of `/healthz`, `/livez` and `/readyz`, in upstream's order.
-pub(crate) fn checks(resources: &Arc<Resources>, store: StoreHealth, stop: &CancellationToken) -> HealthChecks {
-    let health = HealthChecks::new();
+/// How the store is doing, for each of the checks.
+pub(crate) struct StoreChecks {
+    /// For `etcd`.
+    pub(crate) health: StoreHealth,
+    /// For `etcd-readiness`.
+    pub(crate) readiness: StoreHealth,
+}
+
+/// Adds the checks of `/healthz`, `/livez` and `/readyz`, in upstream's order.
+pub(crate) fn add_checks(
+    health: &HealthChecks,
+    resources: &Arc<Resources>,
+    store: &StoreChecks,
+    stop: &CancellationToken,
+) {
     health.add_to(Scope::ALL, "log", || Ok(()));
-    health.add_to(Scope::ALL, "etcd", store.check());
-    health.add_to(Scope::READY, "etcd-readiness", store.check());
+    health.add_to(Scope::ALL, "etcd", store.health.check());
+    health.add_to(Scope::READY, "etcd-readiness", store.readiness.check());
     let caches = Arc::clone(resources);
     health.add_to(Scope::READY, "informer-sync", move || match caches.ready() {
         true => Ok(()),
@@ -59,5 +70,4 @@ pub(crate) fn checks(resources: &Arc<Resources>, store: StoreHealth, stop: &Canc
         true => Err("process is shutting down".into()),
         false => Ok(()),
     });
-    health
 }

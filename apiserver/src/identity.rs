@@ -1,10 +1,6 @@
 //! Certificates, keys and who is trusted with which.
 
-use std::{
-    net::IpAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{net::IpAddr, sync::Arc};
 
 use generic::authn::{
     Authenticator, TokenAuthenticator,
@@ -16,34 +12,27 @@ use generic::authn::{
     x509::X509,
 };
 use rcgen::KeyPair;
-use runtime::tls::{self, ServingCertificate};
+use runtime::{serving::SecureServing, tasks::TaskGroup, tls};
 
 use crate::{StartError, options::Options, resources::Resources};
 
-/// What the server proves itself with, and whom it trusts.
+/// Names of the `kubernetes` Service.
+const NAMES: [&str; 4] =
+    ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"];
+
+/// Keys of ServiceAccount tokens, and who signs client certificates.
 pub(crate) struct Identity {
-    pub(crate) serving: Arc<ServingCertificate>,
     pub(crate) signing_key: Arc<SigningKey>,
     pub(crate) keys_pem: Vec<Vec<u8>>,
     pub(crate) client_ca: Option<Vec<u8>>,
 }
 
-fn pair(directory: &Path, name: &str) -> (PathBuf, PathBuf) {
-    (directory.join(format!("{name}.crt")), directory.join(format!("{name}.key")))
-}
-
 /// Loads what the flags name, and makes what they leave out.
-pub(crate) fn load(options: &Options, address: IpAddr, service_ip: IpAddr) -> Result<Identity, StartError> {
-    let (certificate, key) = match (&options.tls_cert_file, &options.tls_private_key_file) {
-        (Some(certificate), Some(key)) => (certificate.clone(), key.clone()),
-        (None, None) => generated(options, address, service_ip)?,
-        _ => return Err(StartError::Flags("--tls-cert-file and --tls-private-key-file go together".into())),
-    };
-    let serving = Arc::new(ServingCertificate::new(&tls::read(&certificate)?, &tls::read(&key)?)?);
+pub(crate) fn load(options: &Options) -> Result<Identity, StartError> {
     let signing_file = match &options.service_account_signing_key_file {
         Some(file) => file.clone(),
         None => {
-            let file = options.cert_dir.join("service-account.key");
+            let file = options.serving.cert_dir.join("service-account.key");
             if !file.exists() {
                 let key = KeyPair::generate().map_err(|e| StartError::Flags(e.to_string()))?;
                 tls::write_private(&file, key.serialize_pem().as_bytes())?;
@@ -57,23 +46,20 @@ pub(crate) fn load(options: &Options, address: IpAddr, service_ip: IpAddr) -> Re
         keys_pem.push(tls::read(file)?);
     }
     let client_ca = options.client_ca_file.as_deref().map(tls::read).transpose()?;
-    Ok(Identity { serving, signing_key: Arc::new(SigningKey::from_pem(&signing_pem)?), keys_pem, client_ca })
+    Ok(Identity { signing_key: Arc::new(SigningKey::from_pem(&signing_pem)?), keys_pem, client_ca })
 }
 
-fn generated(options: &Options, address: IpAddr, service_ip: IpAddr) -> Result<(PathBuf, PathBuf), StartError> {
-    let (certificate, key) = pair(&options.cert_dir, "apiserver");
-    if !certificate.exists() || !key.exists() {
-        let names: Vec<String> = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
-            .iter()
-            .map(|n| (*n).to_owned())
-            .chain(["kubernetes.default.svc.cluster.local".to_owned()])
-            .collect();
-        let local = IpAddr::from([127, 0, 0, 1]);
-        let (cert_pem, key_pem) = tls::self_signed("kube-apiserver", &names, &[address, service_ip, local])?;
-        tls::write_private(&key, key_pem.as_bytes())?;
-        tls::write_private(&certificate, cert_pem.as_bytes())?;
-    }
-    Ok((certificate, key))
+/// Binds the secure port. A certificate that is made here is for the names of the `kubernetes` Service and for the
+/// addresses that the server is reached at.
+pub(crate) fn bind(
+    options: &Options,
+    advertise: IpAddr,
+    service_ip: IpAddr,
+    tasks: &TaskGroup,
+) -> Result<SecureServing, StartError> {
+    let names = NAMES.map(str::to_owned);
+    let addresses = [advertise, service_ip, IpAddr::from([127, 0, 0, 1])];
+    Ok(SecureServing::bind_to(&options.serving, options.listen(), "apiserver", &names, &addresses, tasks)?)
 }
 
 /// Who finds out who asks.
@@ -92,12 +78,13 @@ pub(crate) fn authentication(
     identity: &Identity,
     resources: &Resources,
     audiences: &[String],
+    tasks: &TaskGroup,
 ) -> Result<Authentication, StartError> {
     let mut all: Vec<Arc<dyn Authenticator>> = Vec::new();
     if let Some(file) = &options.requestheader_client_ca_file {
         let lower = |names: &[String]| names.iter().map(|n| n.to_lowercase()).collect::<Vec<_>>();
         all.push(Arc::new(FrontProxy {
-            authorities: Arc::new(tls::Authorities::new(tls::certificates(&tls::read(file)?)?)?),
+            authorities: tls::watch_bundle(file, tasks)?,
             allowed_names: options.requestheader_allowed_names.clone(),
             username_headers: lower(&options.requestheader_username_headers),
             uid_headers: lower(&options.requestheader_uid_headers),
@@ -105,8 +92,8 @@ pub(crate) fn authentication(
             extra_prefixes: lower(&options.requestheader_extra_headers_prefix),
         }));
     }
-    if let Some(pem) = &identity.client_ca {
-        all.push(Arc::new(X509 { authorities: Arc::new(tls::Authorities::new(tls::certificates(pem)?)?) }));
+    if let Some(file) = &options.client_ca_file {
+        all.push(Arc::new(X509 { authorities: tls::watch_bundle(file, tasks)? }));
     }
     let mut tokens: Vec<Arc<dyn TokenAuthenticator>> = Vec::new();
     if let Some(file) = &options.token_auth_file {

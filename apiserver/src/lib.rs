@@ -23,26 +23,30 @@ use generic::{
     metrics::Metrics,
     projection::Projection,
     published::Published,
-    server::{Limits, Server},
+    server::{Limits, Server, Times},
 };
 use machinery::ApiError;
 use registry::{
     endpoints::StorageSettings,
-    services::{Addresses, NodePorts, Repair, ServiceHooks},
+    services::{Addresses, NodePorts, Repair, ServiceHooks, first_address},
 };
-use runtime::{serving, tls};
+use runtime::{
+    Runtime,
+    features::FeatureGates,
+    serving::{Connection, SecureServing, ServingError},
+    tls,
+};
 use storage::{
     cache::CacheMetrics,
     contract::{Store, StoreError},
     embedded::{EmbeddedOptions, EmbeddedStore},
     etcd::{EtcdOptions, EtcdStore},
 };
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     bootstrap::KubernetesService,
-    health::StoreHealth,
+    health::{StoreChecks, StoreHealth},
     options::Options,
     resources::{HandlerSettings, Resources},
 };
@@ -71,14 +75,9 @@ pub enum StartError {
     /// The bootstrap objects cannot be written.
     #[error("bootstrap: {0}")]
     Api(#[from] ApiError),
-    /// The address cannot be listened on.
-    #[error("listen on {address}: {source}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// Why.
-        source: std::io::Error,
-    },
+    /// The secure port cannot be had.
+    #[error(transparent)]
+    Serving(#[from] ServingError),
     /// A metric name is taken.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -108,11 +107,15 @@ async fn open_store(options: &Options, stop: &CancellationToken) -> Result<Arc<d
     etcd.cert_file.clone_from(&options.etcd_certfile);
     etcd.key_file.clone_from(&options.etcd_keyfile);
     let store = Arc::new(EtcdStore::connect(etcd).await?);
+    let interval = options.etcd_compaction_interval;
+    if interval.is_zero() {
+        return Ok(store);
+    }
     let (compacting, stop) = (Arc::clone(&store), stop.clone());
     tokio::spawn(async move {
         tokio::select! {
             () = stop.cancelled() => {}
-            () = async { compacting.keep_compacting(Duration::from_secs(300)).await; } => {}
+            () = async { compacting.keep_compacting(interval).await; } => {}
         }
     });
     Ok(store)
@@ -128,7 +131,7 @@ fn default_address() -> IpAddr {
 }
 
 fn advertise_address(options: &Options) -> IpAddr {
-    options.advertise_address.unwrap_or_else(|| match options.bind_address {
+    options.advertise_address.unwrap_or_else(|| match options.serving.bind_address {
         address if address.is_unspecified() => default_address(),
         address => address,
     })
@@ -201,26 +204,36 @@ async fn authorizers(
     Ok((Arc::new(authz::Chain(chain)), found))
 }
 
-/// Runs the server until `stop`.
-pub async fn run(options: Options, stop: CancellationToken) -> Result<(), StartError> {
-    let address = advertise_address(&options);
-    let listen = SocketAddr::new(options.bind_address, options.secure_port);
-    let listener = TcpListener::bind(listen).await.map_err(|source| StartError::Listen { address: listen, source })?;
-    let port = listener.local_addr().map_or(options.secure_port, |a| a.port());
-    serve(options, listener, address, port, stop).await
+/// Runs the component until it is told to stop.
+pub async fn run(mut options: Options, runtime: Runtime) -> Result<(), StartError> {
+    options.complete();
+    let mut problems = options.validate();
+    let gates = options.gates().unwrap_or_else(|more| {
+        problems.extend(more);
+        FeatureGates::default()
+    });
+    match problems.as_slice() {
+        [] => {}
+        [one] => return Err(StartError::Flags(one.clone())),
+        all => return Err(StartError::Flags(format!("[{}]", all.join(", ")))),
+    }
+    runtime::metrics::feature_gates(&runtime.registry, &gates)?;
+    let advertise = advertise_address(&options);
+    let service_ip = first_address(options.service_cluster_ip_range);
+    let serving = identity::bind(&options, advertise, service_ip.into(), &runtime.tasks)?;
+    serve(options, serving, advertise, runtime).await
 }
 
 async fn serve(
     options: Options,
-    listener: TcpListener,
+    serving: SecureServing,
     advertise: IpAddr,
-    port: u16,
-    stop: CancellationToken,
+    runtime: Runtime,
 ) -> Result<(), StartError> {
     // Background work goes on until requests have ended.
     let finished = CancellationToken::new();
     let _finish = finished.clone().drop_guard();
-    let registry = runtime::metrics::registry()?;
+    let (registry, stop, port) = (runtime.registry.clone(), runtime.shutdown.clone(), serving.address.port());
     let store = open_store(&options, &finished).await?;
     let settings = StorageSettings {
         store: Arc::clone(&store),
@@ -240,14 +253,14 @@ async fn serve(
         store: Arc::clone(&store),
         key: format!("{}/ranges/servicenodeports", settings.prefix),
     });
-    let identity = identity::load(&options, advertise, addresses.first().into())?;
+    let identity = identity::load(&options)?;
     let audiences = if options.api_audiences.is_empty() {
         options.service_account_issuer.clone()
     } else {
         options.api_audiences.clone()
     };
     let identity::Authentication { authenticators, bearer, keys } =
-        identity::authentication(&options, &identity, &resources, &audiences)?;
+        identity::authentication(&options, &identity, &resources, &audiences, &runtime.tasks)?;
     let (authorizer, rbac) = authorizers(&options, &resources, &finished).await?;
     bootstrap::basics(&resources).await?;
     bootstrap::policy(&resources).await?;
@@ -284,6 +297,11 @@ async fn serve(
         disable: &options.disable_admission_plugins,
         allow_privileged: options.allow_privileged,
     };
+    let checks = StoreChecks {
+        health: StoreHealth::follow(&store, options.etcd_healthcheck_timeout, &finished),
+        readiness: StoreHealth::follow(&store, options.etcd_readycheck_timeout, &finished),
+    };
+    health::add_checks(&runtime.health, &resources, &checks, &stop);
     let published = Arc::new(Published::with_built_in(SocketAddr::new(advertise, port).to_string()));
     let anonymous: &[&str] = if options.anonymous_auth { &ANONYMOUS_PATHS } else { &[] };
     let server = Arc::new(Server {
@@ -295,8 +313,8 @@ async fn serve(
         store: Arc::clone(&store),
         stopping: stop.clone(),
         nonresource: routes::router(routes::Routes {
-            health: health::checks(&resources, StoreHealth::follow(&store, &finished), &stop),
-            registry: registry.clone(),
+            profiling: options.profiling.profiling,
+            runtime: runtime.clone(),
             published,
             address: SocketAddr::new(advertise, port).to_string(),
             issuer: options.service_account_issuer.first().cloned().unwrap_or_default(),
@@ -304,6 +322,10 @@ async fn serve(
         }),
         metrics: Metrics::new(&registry)?,
         limits: Limits::new(options.max_requests_inflight, options.max_mutating_requests_inflight),
+        times: Times {
+            request: options.request_timeout,
+            shortest_watch: Duration::from_secs(options.min_request_timeout),
+        },
     });
     let repair = Repair { addresses: Arc::clone(&addresses), ports, services: resources.get("", "services")? };
     tokio::spawn(repair.run(finished.clone()));
@@ -317,22 +339,16 @@ async fn serve(
         port,
     };
     tokio::spawn(service.run(finished.clone()));
-    listen(server, &identity, listener, options.shutdown_delay_duration, stop).await
+    listen(server, serving, options.shutdown_delay_duration, stop).await;
+    Ok(())
 }
 
-async fn listen(
-    server: Arc<Server>,
-    identity: &identity::Identity,
-    listener: TcpListener,
-    delay: Duration,
-    stop: CancellationToken,
-) -> Result<(), StartError> {
-    let config = tls::server_config(Arc::clone(&identity.serving))?;
+async fn listen(server: Arc<Server>, serving: SecureServing, delay: Duration, stop: CancellationToken) {
     let handler = move |request: http::Request<axum::body::Body>| {
         let server = Arc::clone(&server);
         let peer = request
             .extensions()
-            .get::<serving::Connection>()
+            .get::<Connection>()
             .map(|c| Peer { address: Some(c.peer), certificates: Arc::clone(&c.certificates) })
             .unwrap_or_default();
         chain::serve(server, request, peer)
@@ -344,7 +360,5 @@ async fn listen(
         tokio::time::sleep(delay).await;
         ending.cancel();
     });
-    tracing::info!(address = ?listener.local_addr().ok(), "serving");
-    serving::serve(listener, Some(config), handler, end, SHUTDOWN_GRACE).await;
-    Ok(())
+    serving.serve_handler(handler, end, SHUTDOWN_GRACE).await;
 }

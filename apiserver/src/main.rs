@@ -2,11 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use kube_apiserver::options::Options;
-
 fn main() -> ExitCode {
-    let options = Options::parse();
-    let logging = options.logging.clone();
-    runtime::process::run(&logging, |stop| kube_apiserver::run(options, stop))
+    runtime::run(kube_apiserver::options::INFO, kube_apiserver::run)
 }

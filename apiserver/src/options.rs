@@ -1,35 +1,79 @@
 //! Flags of kube-apiserver.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
-use clap::Parser;
+use clap::Args;
 use ipnet::Ipv4Net;
-use runtime::process::LoggingArgs;
+use runtime::{
+    ComponentInfo,
+    features::{FeatureGates, Gate},
+    flags::{MetricsArgs, ProfilingArgs, SecureServingArgs, duration},
+};
 
-/// The Kubernetes API server.
-///
-/// It serves the API over etcd, or, when no etcd server is given, over an embedded store in a directory of its own.
-#[derive(Clone, Debug, Parser)]
-#[command(name = "kube-apiserver", version = runtime::version::GIT_VERSION)]
+/// The component.
+pub const INFO: ComponentInfo = ComponentInfo {
+    name: "kube-apiserver",
+    about: "The Kubernetes API server serves the API over etcd, or, when no etcd server is given, over an embedded \
+            store in a directory of its own.",
+    deprecated: &[],
+};
+
+/// Default of `--secure-port`.
+const PORT: u16 = 6443;
+/// Default of `--cert-dir`.
+const CERT_DIR: &str = "/var/run/kubernetes";
+
+/// Gates that can be named, all of them graduated.
+const GATES: &[Gate] = &[
+    Gate::locked("APIServerIdentity"),
+    Gate::locked("AnonymousAuthConfigurableEndpoints"),
+    Gate::locked("ConsistentListFromCache"),
+    Gate::locked("JobBackoffLimitPerIndex"),
+    Gate::locked("JobPodReplacementPolicy"),
+    Gate::locked("JobSuccessPolicy"),
+    Gate::locked("MultiCIDRServiceAllocator"),
+    Gate::locked("RetryGenerateName"),
+    Gate::locked("ServiceAccountTokenNodeBinding"),
+    Gate::locked("StatefulSetAutoDeletePVC"),
+];
+
+/// All flags.
+#[derive(Clone, Debug, Args)]
 pub struct Options {
+    /// Serving.
+    #[command(flatten)]
+    pub serving: SecureServingArgs,
+    /// Metrics.
+    #[command(flatten)]
+    pub metrics: MetricsArgs,
+    /// Profiling.
+    #[command(flatten)]
+    pub profiling: ProfilingArgs,
     /// Address that other members of the cluster reach this server at.
     #[arg(long)]
     pub advertise_address: Option<IpAddr>,
-    /// Address to listen on.
-    #[arg(long, default_value = "0.0.0.0")]
-    pub bind_address: IpAddr,
-    /// Port to serve HTTPS on.
-    #[arg(long, default_value_t = 6443)]
-    pub secure_port: u16,
-    /// Serving certificate, PEM. Without it one is made and kept in --cert-dir.
+    /// A set of key=value pairs that describe feature gates for alpha/experimental features.
     #[arg(long)]
-    pub tls_cert_file: Option<PathBuf>,
-    /// Key of the serving certificate, PEM.
-    #[arg(long)]
-    pub tls_private_key_file: Option<PathBuf>,
-    /// Directory of generated certificates and keys.
-    #[arg(long, default_value = "/var/run/kubernetes")]
-    pub cert_dir: PathBuf,
+    pub feature_gates: Vec<String>,
+    /// Deadline of a request that is not a watch or a stream, and that names no shorter one.
+    #[arg(long, default_value = "1m0s", value_parser = duration)]
+    pub request_timeout: Duration,
+    /// Seconds after which a watch that names no time ends at the earliest; it ends at twice that at the latest.
+    #[arg(long, default_value_t = 1800)]
+    pub min_request_timeout: u64,
+    /// Time between compactions of etcd; 0 leaves them to others.
+    #[arg(long, default_value = "5m0s", value_parser = duration)]
+    pub etcd_compaction_interval: Duration,
+    /// Time that the store has to answer the health checks.
+    #[arg(long, default_value = "2s", value_parser = duration)]
+    pub etcd_healthcheck_timeout: Duration,
+    /// Time that the store has to answer the check of readiness.
+    #[arg(long, default_value = "2s", value_parser = duration)]
+    pub etcd_readycheck_timeout: Duration,
     /// etcd servers, comma-separated URLs.
     #[arg(long, value_delimiter = ',')]
     pub etcd_servers: Vec<String>,
@@ -55,7 +99,7 @@ pub struct Options {
     #[arg(long)]
     pub token_auth_file: Option<PathBuf>,
     /// Whether Pods may ask for privileged containers.
-    #[arg(long, default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, default_value_t = false)]
     pub allow_privileged: bool,
     /// CA of the kubelets' serving certificates; without it they are not checked.
     #[arg(long)]
@@ -70,10 +114,10 @@ pub struct Options {
     #[arg(long, value_delimiter = ',', default_value = "Hostname,InternalDNS,InternalIP,ExternalDNS,ExternalIP")]
     pub kubelet_preferred_address_types: Vec<String>,
     /// Whether bootstrap tokens (Secrets in kube-system) authenticate.
-    #[arg(long, default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, default_value_t = false)]
     pub enable_bootstrap_token_auth: bool,
     /// Whether health and version may be read without credentials.
-    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, default_value_t = true)]
     pub anonymous_auth: bool,
     /// CA bundle of the front proxy's client certificate.
     #[arg(long)]
@@ -103,7 +147,7 @@ pub struct Options {
     #[arg(long)]
     pub service_account_signing_key_file: Option<PathBuf>,
     /// Whether tokens of projected volumes live longer than they say.
-    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, default_value_t = true)]
     pub service_account_extend_token_expiration: bool,
     /// Audiences of the API; the issuers by default.
     #[arg(long, value_delimiter = ',')]
@@ -125,7 +169,7 @@ pub struct Options {
     pub service_node_port_range: (u16, u16),
     /// Life of events.
     #[arg(long, default_value = "1h0m0s", value_parser = duration)]
-    pub event_ttl: std::time::Duration,
+    pub event_ttl: Duration,
     /// Reading requests at once.
     #[arg(long, default_value_t = 400)]
     pub max_requests_inflight: usize,
@@ -134,10 +178,42 @@ pub struct Options {
     pub max_mutating_requests_inflight: usize,
     /// Time between a signal and the end of serving.
     #[arg(long, default_value = "0s", value_parser = duration)]
-    pub shutdown_delay_duration: std::time::Duration,
-    /// Logs.
-    #[command(flatten)]
-    pub logging: LoggingArgs,
+    pub shutdown_delay_duration: Duration,
+}
+
+impl Options {
+    /// Where to listen.
+    pub(crate) fn listen(&self) -> SocketAddr {
+        SocketAddr::new(self.serving.bind_address, self.serving.secure_port.unwrap_or(PORT))
+    }
+
+    /// Fills in what depends on other flags.
+    pub(crate) fn complete(&mut self) {
+        if self.serving.cert_dir.as_os_str().is_empty() {
+            self.serving.cert_dir = CERT_DIR.into();
+        }
+    }
+
+    /// The gates as the flags set them.
+    pub(crate) fn gates(&self) -> Result<FeatureGates, Vec<String>> {
+        let settings = FeatureGates::parse(&self.feature_gates, true).map_err(|e| vec![e])?;
+        FeatureGates::new(GATES, &settings)
+    }
+
+    /// All that is wrong, gates aside.
+    pub(crate) fn validate(&self) -> Vec<String> {
+        let mut problems = self.metrics.validate();
+        if self.serving.secure_port == Some(0) {
+            problems.push(
+                "invalid port value 0: --secure-port 0 cannot be turned off, must be between 1 and 65535, inclusive"
+                    .into(),
+            );
+        }
+        if self.request_timeout.is_zero() {
+            problems.push("--request-timeout can not be negative value".into());
+        }
+        problems
+    }
 }
 
 fn port_range(text: &str) -> Result<(u16, u16), String> {
@@ -145,9 +221,4 @@ fn port_range(text: &str) -> Result<(u16, u16), String> {
     let (first, last) = text.split_once('-').ok_or_else(bad)?;
     let (first, last): (u16, u16) = (first.parse().map_err(|_| bad())?, last.parse().map_err(|_| bad())?);
     if first == 0 || last < first { Err(bad()) } else { Ok((first, last)) }
-}
-
-fn duration(text: &str) -> Result<std::time::Duration, String> {
-    let parsed = machinery::duration::parse(text).map_err(|e| e.to_string())?;
-    parsed.try_into().map_err(|_| format!("{text:?} is negative"))
 }

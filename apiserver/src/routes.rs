@@ -2,24 +2,18 @@
 
 use std::sync::Arc;
 
-use axum::{
-    Router,
-    response::{IntoResponse, Response},
-    routing::get,
-};
+use axum::{Router, routing::get};
 use generic::{
     authn::service_account::VerifyingKey,
     nonresource,
     published::{self, Published},
 };
 use http::header;
-use prometheus::Registry;
-use runtime::{health::HealthChecks, metrics, version};
+use runtime::{Runtime, metrics, profiling, zpages};
 use serde_json::{Value, json};
 
-fn json_answer(value: &Value) -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], format!("{value}\n")).into_response()
-}
+/// Served paths, for `/statusz`.
+const PATHS: &[&str] = &["/debug", "/flagz", "/healthz", "/livez", "/metrics", "/readyz", "/statusz", "/version"];
 
 /// Token discovery documents (OpenID Connect Discovery 1.0).
 fn token_discovery(issuer: &str, keys: &[VerifyingKey], address: &str) -> (Value, Value) {
@@ -38,8 +32,9 @@ fn token_discovery(issuer: &str, keys: &[VerifyingKey], address: &str) -> (Value
 
 /// Settings of the routes.
 pub(crate) struct Routes {
-    pub(crate) health: HealthChecks,
-    pub(crate) registry: Registry,
+    pub(crate) runtime: Runtime,
+    /// Whether `/debug/pprof` is served.
+    pub(crate) profiling: bool,
     pub(crate) published: Arc<Published>,
     /// `host:port` that clients reach the server at.
     pub(crate) address: String,
@@ -56,12 +51,16 @@ pub(crate) fn router(routes: Routes) -> Router {
             async move { ([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "public, max-age=3600")], body) }
         }
     };
-    nonresource::router()
-        .merge(routes.health.router())
-        .merge(metrics::router(routes.registry))
+    let runtime = &routes.runtime;
+    let mut router = nonresource::router()
+        .merge(runtime.health.router())
+        .merge(metrics::router(runtime.registry.clone()))
+        .merge(zpages::router(runtime, PATHS))
         .merge(published::router(routes.published))
-        .route("/version", get(|| async { json_answer(&version::info()) }))
-        .route("/version/", get(|| async { json_answer(&version::info()) }))
         .route("/.well-known/openid-configuration", get(cached(configuration, "application/json")))
-        .route("/openid/v1/jwks", get(cached(jwks, "application/jwk-set+json")))
+        .route("/openid/v1/jwks", get(cached(jwks, "application/jwk-set+json")));
+    if routes.profiling {
+        router = router.merge(profiling::router(&runtime.tasks));
+    }
+    router
 }

@@ -24,9 +24,6 @@ use crate::{
     verbs::body::BODY_LIMIT,
 };
 
-/// Deadline of requests that are not long-running.
-pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-
 static AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 static FLOW_SCHEMA: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
 static PRIORITY_LEVEL: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
@@ -59,7 +56,7 @@ async fn answer(
     query: Query,
 ) -> Response<Body> {
     let media = error_media(request.headers());
-    let deadline = match deadline(&info, &query) {
+    let deadline = match deadline(&info, &query, server.times.request) {
         Ok(deadline) => deadline,
         Err(error) => return respond::error(&error, media),
     };
@@ -81,15 +78,16 @@ fn error_media(headers: &HeaderMap) -> Media {
     }
 }
 
-fn deadline(info: &RequestInfo, query: &Query) -> ApiResult<Option<Duration>> {
+/// When a request must have ended; `longest` is the deadline of those that wish none. `None` for streams.
+fn deadline(info: &RequestInfo, query: &Query, longest: Duration) -> ApiResult<Option<Duration>> {
     if info.is_long_running() {
         return Ok(None);
     }
-    let Some(text) = query.get("timeout").filter(|t| !t.is_empty()) else { return Ok(Some(REQUEST_TIMEOUT)) };
+    let Some(text) = query.get("timeout").filter(|t| !t.is_empty()) else { return Ok(Some(longest)) };
     let parsed = machinery::duration::parse(text)
         .map_err(|e| ApiError::bad_request(format!("invalid timeout specified in the request URL - {e}")))?;
     let wanted = Duration::try_from(parsed).unwrap_or_default();
-    Ok(Some(if wanted.is_zero() { REQUEST_TIMEOUT } else { wanted.min(REQUEST_TIMEOUT) }))
+    Ok(Some(if wanted.is_zero() { longest } else { wanted.min(longest) }))
 }
 
 async fn secured(

@@ -1,6 +1,6 @@
 //! The server: its table of endpoints, and the dispatch of a request to a verb.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body};
 use http::{Method, Response};
@@ -42,6 +42,17 @@ pub struct Server {
     pub metrics: Metrics,
     /// Bounds of concurrently running requests.
     pub limits: Limits,
+    /// How long requests may take.
+    pub times: Times,
+}
+
+/// `--request-timeout` and `--min-request-timeout`.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// Deadline of requests that are not long-running; a request may ask for a shorter one.
+    pub request: Duration,
+    /// Watches without a wish end after a random time from this to twice this.
+    pub shortest_watch: Duration,
 }
 
 /// `--max-requests-inflight` and `--max-mutating-requests-inflight`.

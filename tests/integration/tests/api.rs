@@ -2,9 +2,12 @@
 //!
 //! Processes, because restarts, TLS and the wire are what is tested; rules of single kinds are unit tests.
 
+use std::process::Command;
+
 use futures::{StreamExt, TryStreamExt};
 use harness::{
     ApiServer,
+    process::{binary, free_port},
     server::{ADMIN_TOKEN, NOBODY_TOKEN, http_get},
     wait_until,
 };
@@ -266,4 +269,35 @@ async fn discovery_and_openapi_are_served() {
     let url = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().expect("a URL");
     let apps: Value = client.request(http_get(url)).await.expect("document");
     assert!(apps["components"]["schemas"]["io.k8s.api.apps.v1.Deployment"].is_object());
+}
+
+#[tokio::test]
+async fn flags_and_pages_are_those_of_every_component() {
+    let version = Command::new(binary("kube-apiserver")).arg("--version").output().expect("kube-apiserver");
+    assert!(version.status.success() && version.stdout.starts_with(b"Kubernetes v1.36."), "{version:?}");
+    for (argument, text) in [
+        ("--insecure-port=8080", "Error: unknown flag: --insecure-port\n"),
+        ("--feature-gates=NoSuch=true", "unrecognized feature gate: NoSuch"),
+        ("--authorization-mode=RBAC,RBAC", "has mode specified more than once"),
+        ("--tls-min-version=VersionTLS99", "unknown tls version \\\"VersionTLS99\\\""),
+    ] {
+        let directory = tempfile::TempDir::new().expect("temporary directory");
+        let places = ["cert-dir", "embedded-store-dir"].map(|flag| format!("--{flag}={}", directory.path().display()));
+        let port = format!("--secure-port={}", free_port());
+        let output = Command::new(binary("kube-apiserver")).args(places).args([&port, argument]).output();
+        let output = output.expect("kube-apiserver");
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), told.contains(text)), (Some(1), true), "{argument}: {told}");
+    }
+    let server = ApiServer::start_with(&["--request-timeout=30s", "-v=2"]).await;
+    let admin = server.admin().await;
+    let flags = admin.request_text(http_get("/flagz")).await.expect("flagz");
+    assert!(flags.contains("request-timeout"), "{flags}");
+    let page = admin.request_text(http_get("/statusz")).await.expect("statusz");
+    assert!(page.contains("kube-apiserver statusz"), "{page}");
+    let verbosity = http::Request::put("/debug/flags/v").body(b"4".to_vec()).expect("a request");
+    let answer = admin.request_text(verbosity).await.expect("verbosity");
+    assert_eq!(answer, "successfully set klog.logging.verbosity to 4");
+    let nobody = server.client(NOBODY_TOKEN).await.request_text(http_get("/flagz")).await.map_err(status);
+    assert_eq!(nobody.expect_err("forbidden")["code"], 403);
 }

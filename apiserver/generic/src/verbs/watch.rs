@@ -31,9 +31,6 @@ use crate::{
     selection::Selection,
 };
 
-/// Watches without a wish end after a random time from this to twice this, seconds.
-const DEFAULT_TIMEOUT: u64 = 1800;
-
 /// The last bookmark comes this long before the end.
 const LAST_BOOKMARK: Duration = Duration::from_secs(2);
 
@@ -47,9 +44,8 @@ pub async fn watch(call: &Call) -> ApiResult<Response<Body>> {
     let writer = call.writer(Target::Watch)?;
     name_to_selector(call, &mut options)?;
     let selection = Selection::parse(&options.label_selector, &options.field_selector, &call.endpoint)?;
-    let timeout = options
-        .timeout
-        .unwrap_or_else(|| Duration::from_secs(rand::rng().random_range(DEFAULT_TIMEOUT..2 * DEFAULT_TIMEOUT)));
+    let shortest = call.server.times.shortest_watch;
+    let timeout = options.timeout.unwrap_or_else(|| shortest.mul_f64(rand::rng().random_range(1.0..2.0)));
     let request = request(call, resource, &options, &selection)?;
     let source = match resource.cache().watch(request).await {
         Ok(watcher) => Source::Live(Box::pin(watcher)),

@@ -62,10 +62,15 @@ fn ranges_of(object: &Value) -> impl Iterator<Item = Ipv4Net> {
     list.into_iter().flatten().filter_map(|range| range.as_str().and_then(|range| range.parse().ok()))
 }
 
+/// The first address of a range, that of the `kubernetes` Service.
+pub fn first_address(range: Ipv4Net) -> Ipv4Addr {
+    Pool(range).at(1)
+}
+
 impl Addresses {
     /// The first address, that of the `kubernetes` Service.
     pub fn first(&self) -> Ipv4Addr {
-        Pool(self.range).at(1)
+        first_address(self.range)
     }
 
     /// The server's own range, then those of the ServiceCIDRs.

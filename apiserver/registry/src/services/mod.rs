@@ -15,7 +15,7 @@ use machinery::{
 };
 use serde_json::{Map, Value, json};
 
-pub use addresses::Addresses;
+pub use addresses::{Addresses, first_address};
 pub use ports::NodePorts;
 pub use repair::Repair;
 
