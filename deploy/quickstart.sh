@@ -15,7 +15,8 @@ prefix=/opt/timonel
 bin=$prefix/bin
 socket=/run/containerd/containerd.sock
 kubeconfig=/etc/kubernetes/admin.conf
-programs=(kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl kubeadm pod-network cluster-dns local-path pause)
+programs=(kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl kubeadm pod-network cluster-dns local-path
+    timonel-ingress pause)
 
 say() { printf '\n==> %s\n' "$*"; }
 kubectl() { "$bin/kubectl" --kubeconfig "$kubeconfig" "$@"; }

@@ -25,6 +25,8 @@ pub enum Purpose {
     Network,
     /// Volumes from directories of nodes.
     Storage,
+    /// Something that users may add to a cluster: named like its program, and left out where that is not installed.
+    Addon(&'static str),
     /// The process that holds a Pod's namespaces.
     Pause,
     /// etcd.
@@ -86,6 +88,9 @@ pub fn storage(cluster: &ClusterConfiguration) -> String {
     component(cluster, "local-path")
 }
 
+/// What users may add to a cluster, with the manifests of `deploy/addons`.
+const ADDONS: [&str; 3] = ["timonel-ingress", "timonel-dashboard", "timonel-logs"];
+
 /// Name of etcd's image.
 pub fn etcd(host: &dyn Host, cluster: &ClusterConfiguration) -> String {
     let local = cluster.local_etcd();
@@ -143,6 +148,8 @@ pub fn of_nodes(cluster: &ClusterConfiguration) -> Vec<Image> {
     if cluster.image_source() == ImageSource::Programs {
         images.push(Image { purpose: Purpose::Network, reference: network(cluster) });
         images.push(Image { purpose: Purpose::Storage, reference: storage(cluster) });
+        let addon = |name| Image { purpose: Purpose::Addon(name), reference: component(cluster, name) };
+        images.extend(ADDONS.map(addon));
     }
     images.push(Image { purpose: Purpose::Pause, reference: pause(cluster) });
     images

@@ -49,9 +49,9 @@ pub struct Recipe {
 }
 
 /// Name of the program of an image.
-fn program_of(purpose: Purpose) -> &'static str {
+pub(super) fn program_of(purpose: Purpose) -> &'static str {
     match purpose {
-        Purpose::Component(name) => name,
+        Purpose::Component(name) | Purpose::Addon(name) => name,
         Purpose::Dns => "cluster-dns",
         Purpose::Network => "pod-network",
         Purpose::Storage => "local-path",

@@ -90,6 +90,10 @@ impl Supply<'_> {
     }
 
     async fn build(&self, image: &Image) -> Result<()> {
+        let program = self.programs.join(recipe::program_of(image.purpose));
+        if matches!(image.purpose, Purpose::Addon(_)) && self.host.kind(&program).is_none() {
+            return Ok(());
+        }
         let present = self.cri.image_id(&image.reference).await?;
         let own = crate::images::tag(runtime::version::git_version());
         let versioned = !matches!(image.purpose, Purpose::Pause | Purpose::Etcd);

@@ -9,6 +9,7 @@ use harness::{Host, Kubectl, Segment, process::binary};
 
 mod administration;
 mod controllers;
+mod ingress;
 mod pods;
 mod services;
 mod storage;
@@ -116,7 +117,7 @@ impl User {
     }
 }
 
-/// Sections 2, 3, 4 and 6 of the handbooks: Pods, controllers, Services and names, administration.
+/// Sections 2 to 6 of the handbooks: Pods, controllers, Services and names, Ingress, administration.
 #[test]
 fn every_line_works_with_every_kubectl() {
     let user = User::new();
@@ -129,6 +130,7 @@ fn every_line_works_with_every_kubectl() {
         controllers::follow(&user);
         storage::follow(&user);
         services::follow(&user);
+        ingress::follow(&user);
         administration::follow(&user);
         user.says("kubectl delete namespace nohi", &["namespace \"nohi\" deleted"]);
     }
