@@ -3,6 +3,7 @@
 //! [`run`] is the wiring: options, store, resources, identity, authorizers, admission, routes, and then serving.
 
 mod admission;
+pub mod aggregation;
 mod bootstrap;
 mod health;
 mod identity;
@@ -78,6 +79,9 @@ pub enum StartError {
     /// The secure port cannot be had.
     #[error(transparent)]
     Serving(#[from] ServingError),
+    /// The identity towards other API servers cannot be used.
+    #[error(transparent)]
+    Identity(#[from] aggregator::IdentityError),
     /// A metric name is taken.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -303,6 +307,12 @@ async fn serve(
     };
     health::add_checks(&runtime.health, &resources, &checks, &stop);
     let published = Arc::new(Published::with_built_in(SocketAddr::new(advertise, port).to_string()));
+    let delegate = aggregation::start(&options.aggregation, &resources, Arc::clone(&published), &registry, &finished)?;
+    tokio::spawn(
+        finished
+            .clone()
+            .run_until_cancelled_owned(aggregation::keep_authentication(Arc::clone(&resources), options.clone())),
+    );
     let anonymous: &[&str] = if options.anonymous_auth { &ANONYMOUS_PATHS } else { &[] };
     let server = Arc::new(Server {
         endpoints: registry::endpoints::endpoints(&resources.0, &handlers, &hooks),
@@ -326,6 +336,7 @@ async fn serve(
             request: options.request_timeout,
             shortest_watch: Duration::from_secs(options.min_request_timeout),
         },
+        delegate: Some(delegate),
     });
     let repair = Repair { addresses: Arc::clone(&addresses), ports, services: resources.get("", "services")? };
     tokio::spawn(repair.run(finished.clone()));

@@ -14,6 +14,8 @@ use runtime::{
     flags::{MetricsArgs, ProfilingArgs, SecureServingArgs, duration},
 };
 
+use crate::aggregation::AggregationOptions;
+
 /// The component.
 pub const INFO: ComponentInfo = ComponentInfo {
     name: "kube-apiserver",
@@ -176,6 +178,9 @@ pub struct Options {
     /// Mutating requests at once.
     #[arg(long, default_value_t = 200)]
     pub max_mutating_requests_inflight: usize,
+    /// API aggregation.
+    #[command(flatten)]
+    pub aggregation: AggregationOptions,
     /// Time between a signal and the end of serving.
     #[arg(long, default_value = "0s", value_parser = duration)]
     pub shutdown_delay_duration: Duration,
@@ -203,6 +208,7 @@ impl Options {
     /// All that is wrong, gates aside.
     pub(crate) fn validate(&self) -> Vec<String> {
         let mut problems = self.metrics.validate();
+        problems.extend(self.aggregation.validate());
         if self.serving.secure_port == Some(0) {
             problems.push(
                 "invalid port value 0: --secure-port 0 cannot be turned off, must be between 1 and 65535, inclusive"

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use crate::{
     authn::Peer,
     authz::{Attributes, Decision, forbidden},
+    delegate,
     endpoint::{Call, Endpoint, Warnings},
     impersonate,
     negotiate::Media,
@@ -107,6 +108,12 @@ async fn secured(
         Decision::Deny(reason) | Decision::NoOpinion(reason) => return Err(forbidden(&attributes, &reason)),
     }
     let request = Request::from_parts(parts, body);
+    if let Some(delegate) = &server.delegate
+        && let Some((group, version)) = delegate::group_version(&info.path)
+        && delegate.claims(group, version)
+    {
+        return Ok(delegate.pass_on((group, version), request, &user, &peer).await);
+    }
     if !info.is_resource {
         return nonresource::serve(&server, request, &user).await;
     }

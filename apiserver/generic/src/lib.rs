@@ -8,6 +8,7 @@ pub mod authn;
 pub mod authz;
 pub mod chain;
 pub mod codec;
+pub mod delegate;
 pub mod endpoint;
 pub mod impersonate;
 pub mod metrics;

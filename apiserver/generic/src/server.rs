@@ -13,6 +13,7 @@ use crate::{
     admission::Plugins,
     authn::Authenticator,
     authz::Authorizer,
+    delegate::Delegate,
     endpoint::{Call, Endpoint, Subresource},
     metrics::Metrics,
     request::RequestInfo,
@@ -44,6 +45,8 @@ pub struct Server {
     pub limits: Limits,
     /// How long requests may take.
     pub times: Times,
+    /// Who passes on what other servers answer.
+    pub delegate: Option<Arc<dyn Delegate>>,
 }
 
 /// `--request-timeout` and `--min-request-timeout`.

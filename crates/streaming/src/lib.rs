@@ -43,7 +43,7 @@ pub enum BackendError {
 }
 
 /// Headers of one hop (RFC 9110, section 7.6.1); never forwarded.
-fn is_hop_by_hop(name: &HeaderName) -> bool {
+pub fn is_hop_by_hop(name: &HeaderName) -> bool {
     [
         header::CONNECTION,
         header::UPGRADE,

@@ -13,7 +13,7 @@ const LAYERS: [&[&str]; 7] = [
     &["timonel-semantics", "timonel-schema", "timonel-rules"],
     &["timonel-runtime", "timonel-proto"],
     &["timonel-client", "timonel-streaming"],
-    &["timonel-storage", "timonel-controller", "timonel-apiserver-generic", "timonel-apiserver-registry"],
+    &["timonel-storage", "timonel-controller", "timonel-apiserver-generic", "timonel-apiserver-registry", "timonel-apiserver-aggregator"],
     &[
         "kube-apiserver",
         "kube-scheduler",
@@ -26,6 +26,7 @@ const LAYERS: [&[&str]; 7] = [
         "timonel-cluster-dns",
         "timonel-local-path",
         "timonel-ingress",
+        "timonel-dashboard",
         "pause",
     ],
     &["timonel-harness", "timonel-integration", "timonel-bench", "timonel-xtask"],
@@ -35,7 +36,7 @@ const ASYNC: [&str; 5] = ["tokio", "hyper", "tonic", "axum", "kube"];
 /// Who may link what.
 const ONLY: [(&str, &[&str]); 2] = [
     ("etcd-client", &["timonel-storage"]),
-    ("timonel-storage", &["kube-apiserver", "timonel-apiserver-generic", "timonel-apiserver-registry"]),
+    ("timonel-storage", &["kube-apiserver", "timonel-apiserver-generic", "timonel-apiserver-registry", "timonel-apiserver-aggregator"]),
 ];
 
 fn main() -> ExitCode {

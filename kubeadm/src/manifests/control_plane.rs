@@ -87,6 +87,8 @@ impl Inputs<'_> {
             ("kubelet-client-certificate", self.pki("apiserver-kubelet-client.crt")),
             ("kubelet-client-key", self.pki("apiserver-kubelet-client.key")),
             ("kubelet-preferred-address-types", "InternalIP,ExternalIP,Hostname".into()),
+            ("proxy-client-cert-file", self.pki("front-proxy-client.crt")),
+            ("proxy-client-key-file", self.pki("front-proxy-client.key")),
             ("requestheader-allowed-names", "front-proxy-client".into()),
             ("requestheader-client-ca-file", self.pki("front-proxy-ca.crt")),
             ("requestheader-extra-headers-prefix", "X-Remote-Extra-".into()),

@@ -215,7 +215,7 @@ async fn node(kubelets: &Kubelets, id: &str) -> ApiResult<(Target, streaming::Co
 }
 
 /// Addresses that a Pod may have; others would turn the server into a way to its own networks.
-fn is_pod_address(address: IpAddr) -> bool {
+pub fn is_pod_address(address: IpAddr) -> bool {
     let link_local = match address {
         IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
         IpAddr::V6(v6) => v6.is_unicast_link_local(),
