@@ -314,8 +314,10 @@ async fn serve(
             .run_until_cancelled_owned(aggregation::keep_authentication(Arc::clone(&resources), options.clone())),
     );
     let anonymous: &[&str] = if options.anonymous_auth { &ANONYMOUS_PATHS } else { &[] };
+    let endpoints = registry::endpoints::endpoints(&resources.0, &handlers, &hooks);
+    endpoints.custom().complete();
     let server = Arc::new(Server {
-        endpoints: registry::endpoints::endpoints(&resources.0, &handlers, &hooks),
+        endpoints,
         authenticators,
         anonymous_paths: anonymous.iter().map(|p| (*p).to_owned()).collect(),
         authorizer,

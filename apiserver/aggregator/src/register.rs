@@ -128,7 +128,7 @@ impl Register {
             "spec": wanted.spec(),
         });
         self.api_services.strategy.defaults(&mut object);
-        let strategy = self.api_services.strategy;
+        let strategy = &self.api_services.strategy;
         moment.with_context(&User::server(), |context| strategy.prepare_create(&mut object, context));
         let object = Availability::local().applied(&object, &moment.text).unwrap_or(object);
         self.api_services.insert(&object).await.map(|_| ())

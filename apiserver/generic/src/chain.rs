@@ -132,10 +132,18 @@ async fn secured(
 fn find(server: &Server, info: &RequestInfo) -> ApiResult<Option<Arc<Endpoint>>> {
     match server.endpoints.get(&info.group, &info.version, &info.resource) {
         Some(endpoint) if !endpoint.namespaced && !info.namespace.is_empty() && info.resource != "namespaces" => {
-            Err(ApiError::no_resource())
+            if endpoint.custom().is_some() {
+                Ok(None)
+            } else {
+                Err(ApiError::no_resource())
+            }
         }
-        Some(endpoint) => Ok(Some(Arc::clone(endpoint))),
+        Some(endpoint) => Ok(Some(endpoint)),
         None if server.endpoints.has_version(&info.group, &info.version) => Err(ApiError::no_resource()),
+        None if !server.endpoints.is_complete() => {
+            let text = "the request has been made before all known HTTP paths have been installed, please try again";
+            Err(ApiError::unavailable(text).retry_after(5))
+        }
         None => Ok(None),
     }
 }
@@ -222,6 +230,9 @@ async fn resource(
 
 async fn with_warnings(call: &Call) -> ApiResult<Response<Body>> {
     if let Some(text) = rules::strategy::deprecation(&call.endpoint.gvk, &call.info.verb) {
+        call.warnings.add(text);
+    }
+    if let Some(text) = call.endpoint.custom().and_then(|c| c.deprecation()) {
         call.warnings.add(text);
     }
     let outcome = server::dispatch(call).await;

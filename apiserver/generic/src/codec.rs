@@ -8,10 +8,13 @@
 use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
-use rules::strategy::{SelectableField, Strategy};
+use machinery::meta;
+use rules::strategy::SelectableField;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 use storage::cache::{CachedObject, Codec, CodecError, IndexRecord};
+
+use crate::resource::StrategyRef;
 
 /// Codec of one stored kind.
 pub struct KindCodec {
@@ -21,17 +24,17 @@ pub struct KindCodec {
     prefix: String,
     fields: &'static [SelectableField],
     paths: Node,
-    strategy: &'static dyn Strategy,
+    strategy: StrategyRef,
 }
 
 impl KindCodec {
     /// Codec of a kind with its selectable fields.
-    pub fn new(api_version: &str, kind: &str, strategy: &'static dyn Strategy) -> Self {
+    pub fn new(api_version: &str, kind: &str, strategy: StrategyRef) -> Self {
         let fields = strategy.selectable_fields();
         Self {
             api_version: api_version.to_owned(),
             kind: kind.to_owned(),
-            prefix: format!("{{\"apiVersion\":\"{api_version}\",\"kind\":\"{kind}\",\"metadata\":{{"),
+            prefix: prefix(api_version, kind),
             fields,
             paths: Node::of(fields),
             strategy,
@@ -45,8 +48,12 @@ impl KindCodec {
 
     /// The stored form of an object.
     pub fn encode(&self, object: &Value) -> Result<Vec<u8>, serde_json::Error> {
+        self.encode_as(&self.prefix, object)
+    }
+
+    fn encode_as(&self, prefix: &str, object: &Value) -> Result<Vec<u8>, serde_json::Error> {
         let mut out = Vec::with_capacity(4096);
-        out.extend_from_slice(&self.prefix.as_bytes()[..self.prefix.len() - 1]);
+        out.extend_from_slice(&prefix.as_bytes()[..prefix.len() - 1]);
         let empty = Map::new();
         let metadata = object.get("metadata").and_then(Value::as_object).unwrap_or(&empty);
         write_members(&mut out, metadata, &["resourceVersion", "selfLink"])?;
@@ -63,11 +70,15 @@ impl KindCodec {
 
     /// Stored bytes with the resourceVersion in place, or `None` if they are not in the stored form.
     pub fn with_revision(&self, stored: &[u8], revision: i64) -> Option<Bytes> {
-        let tail = stored.strip_prefix(self.prefix.as_bytes())?;
+        Self::splice(&self.prefix, stored, revision)
+    }
+
+    fn splice(prefix: &str, stored: &[u8], revision: i64) -> Option<Bytes> {
+        let tail = stored.strip_prefix(prefix.as_bytes())?;
         let insert =
             format!("\"resourceVersion\":\"{revision}\"{}", if tail.first() == Some(&b'}') { "" } else { "," });
         let mut out = Vec::with_capacity(stored.len() + insert.len());
-        out.extend_from_slice(self.prefix.as_bytes());
+        out.extend_from_slice(prefix.as_bytes());
         out.extend_from_slice(insert.as_bytes());
         out.extend_from_slice(tail);
         Some(Bytes::from(out))
@@ -76,11 +87,29 @@ impl KindCodec {
     /// Decodes a value that somebody else wrote, and gives it our stored form.
     fn adopt(&self, value: &[u8]) -> Result<Vec<u8>, CodecError> {
         let mut object: Value = serde_json::from_slice(value).map_err(|e| CodecError(e.to_string()))?;
+        meta::metadata_mut(&mut object);
         if object.get("kind").and_then(Value::as_str) != Some(self.kind.as_str()) {
             return Err(CodecError(format!("not a {}", self.kind)));
         }
         self.strategy.defaults(&mut object);
         self.encode(&object).map_err(|e| CodecError(e.to_string()))
+    }
+
+    /// An object of a custom resource. Its schema may have changed since it was stored, so it is applied again; one that
+    /// is stored in another version stays in that version.
+    fn adopt_custom(&self, value: &[u8], revision: i64) -> Result<Bytes, CodecError> {
+        let mut object: Value = serde_json::from_slice(value).map_err(|e| CodecError(e.to_string()))?;
+        let text = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or("").to_owned();
+        let (version, kind) = (text("apiVersion"), text("kind"));
+        if kind != self.kind {
+            return Err(CodecError(format!("not a {}", self.kind)));
+        }
+        if version == self.api_version {
+            self.strategy.read(&mut object);
+        }
+        let prefix = prefix(&version, &kind);
+        let encoded = self.encode_as(&prefix, &object).map_err(|e| CodecError(e.to_string()))?;
+        Self::splice(&prefix, &encoded, revision).ok_or_else(|| CodecError("re-encoding failed".into()))
     }
 
     fn index(&self, json: &[u8]) -> Result<IndexRecord, CodecError> {
@@ -118,6 +147,7 @@ impl KindCodec {
 impl Codec for KindCodec {
     fn ingest(&self, _key: &str, value: &Bytes, revision: i64) -> Result<CachedObject, CodecError> {
         let json = match self.with_revision(value, revision) {
+            _ if matches!(self.strategy, StrategyRef::Shared(_)) => self.adopt_custom(value, revision)?,
             Some(json) => json,
             None => {
                 let adopted = self.adopt(value)?;
@@ -127,6 +157,12 @@ impl Codec for KindCodec {
         let index = self.index(&json)?;
         Ok(CachedObject::new(json, revision, index))
     }
+}
+
+/// `{"apiVersion":"v1","kind":"Pod","metadata":{`
+fn prefix(api_version: &str, kind: &str) -> String {
+    let (version, kind) = (Value::from(api_version), Value::from(kind));
+    format!("{{\"apiVersion\":{version},\"kind\":{kind},\"metadata\":{{")
 }
 
 fn write_members(out: &mut Vec<u8>, map: &Map<String, Value>, skip: &[&str]) -> Result<(), serde_json::Error> {

@@ -6,8 +6,12 @@ use async_trait::async_trait;
 use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, Response};
-use machinery::{ApiError, ApiResult, GroupResource, GroupVersionKind, GroupVersionResource, schema::SchemaRef};
+use machinery::{
+    ApiError, ApiResult, GroupResource, GroupVersionKind, GroupVersionResource, decode::FieldProblems, meta,
+    schema::SchemaRef,
+};
 use parking_lot::Mutex;
+use rules::strategy::Strategy;
 use serde_json::Value;
 
 use crate::{
@@ -34,8 +38,8 @@ pub struct Endpoint {
     pub namespaced: bool,
     /// Verbs of the main resource; others answer 405.
     pub verbs: Vec<String>,
-    /// Field facts of this version.
-    pub schema: SchemaRef<'static>,
+    /// What the kind is described by.
+    pub nature: Nature,
     /// The stored resource; absent for kinds that are only posted (reviews).
     pub resource: Option<Arc<Resource>>,
     /// Between this version and the stored one; absent when they are the same.
@@ -48,6 +52,85 @@ pub struct Endpoint {
     pub subresources: BTreeMap<&'static str, Subresource>,
 }
 
+/// What a kind is described by.
+pub enum Nature {
+    /// The built-in tables: field facts of this version. The strategy is that of the stored resource, and works on the
+    /// stored version.
+    BuiltIn(SchemaRef<'static>),
+    /// A definition. Its strategy works on the served version.
+    Custom(Arc<dyn Custom>),
+}
+
+/// One served version of a custom resource.
+#[async_trait]
+pub trait Custom: Send + Sync {
+    /// Behaviour, for objects in the served version.
+    fn strategy(&self) -> &dyn Strategy;
+
+    /// Field facts of the served version.
+    fn schema(&self) -> SchemaRef<'_>;
+
+    /// Brings metadata into form and removes unknown fields.
+    fn check(&self, object: &mut Value) -> FieldProblems;
+
+    /// Whether stored objects are served as they are.
+    fn serves_stored_form(&self) -> bool;
+
+    /// Objects from the version they are stored in to the served one, schema applied.
+    async fn load(&self, objects: Vec<Value>) -> ApiResult<Vec<Value>>;
+
+    /// An object from the served version to that of storage.
+    async fn unload(&self, object: Value) -> ApiResult<Value>;
+
+    /// Fields that selectors may name, as dotted paths.
+    fn selectable(&self) -> &Arc<[String]>;
+
+    /// What everyone is told who asks for the version.
+    fn deprecation(&self) -> Option<&str>;
+
+    /// Whether new objects are refused because the definition is being deleted.
+    fn is_terminating(&self) -> bool;
+}
+
+impl Endpoint {
+    /// The definition of a custom resource.
+    pub fn custom(&self) -> Option<&Arc<dyn Custom>> {
+        match &self.nature {
+            Nature::BuiltIn(_) => None,
+            Nature::Custom(custom) => Some(custom),
+        }
+    }
+
+    /// Field facts of the served version.
+    pub fn schema(&self) -> SchemaRef<'_> {
+        match &self.nature {
+            Nature::BuiltIn(schema) => *schema,
+            Nature::Custom(custom) => custom.schema(),
+        }
+    }
+
+    /// Whether stored objects are served as they are.
+    pub fn serves_stored_form(&self) -> bool {
+        self.conversion.is_none() && self.custom().is_none_or(|c| c.serves_stored_form())
+    }
+
+    /// Stored objects in the served version.
+    pub async fn served_all(&self, objects: Vec<Value>) -> ApiResult<Vec<Value>> {
+        match (self.custom(), self.conversion) {
+            (Some(custom), _) if custom.serves_stored_form() => Ok(objects),
+            (Some(custom), _) => custom.load(objects).await,
+            (None, Some(conversion)) => Ok(objects.into_iter().map(|o| conversion.to_served(o)).collect()),
+            (None, None) => Ok(objects),
+        }
+    }
+
+    /// One stored object in the served version.
+    pub async fn served(&self, object: Value) -> ApiResult<Value> {
+        let mut all = self.served_all(vec![object]).await?;
+        all.pop().ok_or_else(|| ApiError::internal("conversion lost an object"))
+    }
+}
+
 /// How a subresource is served.
 pub enum Subresource {
     /// get, update and patch of the whole object, of which only a part may change (`status`, `approval`, ...).
@@ -58,11 +141,40 @@ pub enum Subresource {
     Handler(Arc<dyn Handler>),
 }
 
-/// Where a kind keeps what its Scale shows.
-#[derive(Clone, Copy, Debug)]
+/// Where a kind keeps what its Scale shows, as JSON pointers.
+#[derive(Clone, Debug)]
 pub struct ScalePaths {
-    /// Whether `spec.selector` is a plain map (ReplicationController) instead of a LabelSelector.
-    pub plain_selector: bool,
+    /// Wanted replicas.
+    pub spec_replicas: String,
+    /// Present replicas.
+    pub status_replicas: String,
+    /// The selector, and how it is written.
+    pub selector: Option<(String, ScaleSelector)>,
+    /// Whether a Scale without wanted replicas is an error (custom resources) rather than zero.
+    pub must_have_replicas: bool,
+}
+
+/// How a scaled kind writes its selector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScaleSelector {
+    /// A map of labels (ReplicationController).
+    Plain,
+    /// A LabelSelector.
+    Structured,
+    /// The text of a selector.
+    Text,
+}
+
+impl ScalePaths {
+    /// Those of the built-in kinds.
+    pub fn built_in(selector: ScaleSelector) -> Self {
+        Self {
+            spec_replicas: "/spec/replicas".into(),
+            status_replicas: "/status/replicas".into(),
+            selector: Some(("/spec/selector".into(), selector)),
+            must_have_replicas: false,
+        }
+    }
 }
 
 /// Conversion between two versions of one kind. Defaults of the target version are filled by the caller.
@@ -208,19 +320,63 @@ impl Call {
     }
 
     /// Field facts of an object sent to this call: the endpoint's kind, or that of a subresource.
-    pub fn schema_of(&self, gvk: &GroupVersionKind) -> SchemaRef<'static> {
+    pub fn schema_of(&self, gvk: &GroupVersionKind) -> SchemaRef<'_> {
         if *gvk == self.endpoint.gvk {
-            return self.endpoint.schema;
+            return self.endpoint.schema();
         }
-        api::api().schema(gvk).unwrap_or(self.endpoint.schema)
+        api::api().schema(gvk).unwrap_or_else(|| self.endpoint.schema())
     }
 
-    /// Field facts of the stored version.
-    pub fn stored_schema(&self) -> SchemaRef<'static> {
-        self.endpoint.resource.as_ref().map_or(self.endpoint.schema, |r| self.schema_of(&r.gvk))
+    /// Field facts of the version that writes work on.
+    pub fn working_schema(&self) -> SchemaRef<'_> {
+        match (&self.endpoint.resource, self.endpoint.custom()) {
+            (Some(resource), None) => self.schema_of(&resource.gvk),
+            _ => self.endpoint.schema(),
+        }
     }
 
-    /// The object in the served version.
+    /// The strategy that writes follow.
+    pub fn strategy<'a>(&'a self, resource: &'a Resource) -> &'a dyn Strategy {
+        self.endpoint.custom().map_or(&*resource.strategy, |c| c.strategy())
+    }
+
+    /// A stored object in the version that writes work on: the stored one of built-in kinds, the served one of others.
+    pub async fn working(&self, object: Value) -> ApiResult<Value> {
+        if self.endpoint.custom().is_some() { self.endpoint.served(object).await } else { Ok(object) }
+    }
+
+    /// Whether writes work on another version than the stored one.
+    pub fn works_elsewhere(&self) -> bool {
+        self.endpoint.custom().is_some_and(|c| !c.serves_stored_form())
+    }
+
+    /// An object in the version that writes work on, as it is to be stored.
+    pub async fn unload(&self, object: &Value) -> ApiResult<Value> {
+        match self.endpoint.custom() {
+            Some(custom) if !custom.serves_stored_form() => custom.unload(object.clone()).await,
+            _ => Ok(object.clone()),
+        }
+    }
+
+    /// What a write stored, in the version that writes work on. `object` is what was asked to be stored.
+    pub fn written(&self, mut object: Value, stored: &Bytes) -> ApiResult<Value> {
+        let stored: Value = serde_json::from_slice(stored).map_err(ApiError::internal)?;
+        if !self.works_elsewhere() {
+            return Ok(stored);
+        }
+        meta::set_text(&mut object, "resourceVersion", meta::resource_version(&stored));
+        Ok(object)
+    }
+
+    /// Applies the schema of a custom resource once more, after admission has changed the object.
+    pub fn settle(&self, object: &mut Value) {
+        if let Some(custom) = self.endpoint.custom() {
+            custom.check(object);
+            custom.strategy().defaults(object);
+        }
+    }
+
+    /// An object that writes work on in the served version.
     pub fn to_served(&self, object: Value) -> Value {
         match self.endpoint.conversion {
             Some(conversion) => conversion.to_served(object),
@@ -228,7 +384,7 @@ impl Call {
         }
     }
 
-    /// The object in the stored version.
+    /// A served object in the version that writes work on.
     pub fn to_stored(&self, object: Value) -> Value {
         match self.endpoint.conversion {
             Some(conversion) => conversion.to_stored(object),
@@ -238,7 +394,7 @@ impl Call {
 
     /// What admission is told.
     pub fn admission(&self, operation: Operation, name: &str, dry_run: bool) -> AdmissionRequest {
-        let stored = self.endpoint.resource.as_ref();
+        let stored = self.endpoint.resource.as_ref().filter(|_| self.endpoint.custom().is_none());
         AdmissionRequest {
             kind: stored.map_or_else(|| self.endpoint.gvk.clone(), |r| r.gvk.clone()),
             resource: self.endpoint.gvr.clone(),

@@ -24,6 +24,15 @@ pub trait Printer: Send + Sync {
     /// The columns, in order.
     fn columns(&self) -> &[Column];
 
+    /// The columns as `columnDefinitions`.
+    fn definitions(&self) -> Value {
+        let columns = self.columns().iter().map(|c| {
+            json!({"name": c.name, "type": c.kind, "format": c.format, "description": c.description,
+                   "priority": c.priority})
+        });
+        Value::Array(columns.collect())
+    }
+
     /// The cells of one object, one per column. Usually one row; kinds may print several.
     fn cells(&self, object: &Value, now: OffsetDateTime) -> Vec<Value>;
 }
@@ -81,15 +90,6 @@ impl IncludeObject {
             ))),
         }
     }
-}
-
-/// The `columnDefinitions` of a printer.
-pub fn column_definitions(printer: &dyn Printer) -> Value {
-    let columns = printer.columns().iter().map(|c| {
-        json!({"name": c.name, "type": c.kind, "format": c.format, "description": c.description,
-               "priority": c.priority})
-    });
-    Value::Array(columns.collect())
 }
 
 /// The row of one object.

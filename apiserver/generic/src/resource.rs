@@ -1,6 +1,7 @@
 //! One stored resource: its key layout, codec, store and watch cache, and the compare-and-swap operations on it.
 
 use std::{
+    ops::Deref,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
@@ -19,6 +20,26 @@ use storage::{
 
 use crate::{codec::KindCodec, verbs::list::HOT_FIELD};
 
+/// A strategy that lives as long as the process or as its definition.
+#[derive(Clone)]
+pub enum StrategyRef {
+    /// Of a built-in kind.
+    Static(&'static dyn Strategy),
+    /// Of a custom resource.
+    Shared(Arc<dyn Strategy>),
+}
+
+impl Deref for StrategyRef {
+    type Target = dyn Strategy;
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::Static(strategy) => *strategy,
+            Self::Shared(strategy) => &**strategy,
+        }
+    }
+}
+
 /// A stored resource, shared by all versions it is served in.
 pub struct Resource {
     /// Kind of the stored form.
@@ -28,7 +49,7 @@ pub struct Resource {
     /// Whether objects live in namespaces.
     pub namespaced: bool,
     /// Behaviour of the kind.
-    pub strategy: &'static dyn Strategy,
+    pub strategy: StrategyRef,
     /// Life of stored objects (Events), or for ever.
     pub ttl: Option<Duration>,
     prefix: String,
@@ -63,12 +84,12 @@ impl Resource {
         gvk: GroupVersionKind,
         group_resource: GroupResource,
         namespaced: bool,
-        strategy: &'static dyn Strategy,
+        strategy: StrategyRef,
         prefix: String,
         store: Arc<dyn Store>,
         metrics: &CacheMetrics,
     ) -> Self {
-        let codec = Arc::new(KindCodec::new(&gvk.api_version(), &gvk.kind, strategy));
+        let codec = Arc::new(KindCodec::new(&gvk.api_version(), &gvk.kind, strategy.clone()));
         let mut options = CacheOptions::new(&group_resource.group, &group_resource.resource, &prefix);
         if strategy.selectable_fields().iter().any(|f| f.label == HOT_FIELD) {
             options.hot_fields = &[HOT_FIELD];

@@ -58,7 +58,7 @@ impl Writer<'_> {
             Form::Table => {
                 let metadata = print::table_metadata(&object);
                 let row = print::row(self.printer, object, self.include, version, OffsetDateTime::now_utc());
-                print::table(print::column_definitions(self.printer), vec![row], metadata, version)
+                print::table(self.printer.definitions(), vec![row], metadata, version)
             }
         };
         self.value(code, &object)

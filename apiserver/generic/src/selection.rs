@@ -6,6 +6,7 @@ use machinery::{
     ApiError, ApiResult,
     selector::{FieldSelector, LabelSelector},
 };
+use serde_json::Value;
 use storage::cache::CachedObject;
 
 use crate::endpoint::Endpoint;
@@ -15,6 +16,8 @@ use crate::endpoint::Endpoint;
 pub struct Selection {
     labels: Option<LabelSelector>,
     fields: Option<FieldSelector>,
+    /// Fields of a custom resource, which are read from the object itself.
+    custom: Option<Arc<[String]>>,
 }
 
 impl Selection {
@@ -34,7 +37,8 @@ impl Selection {
                 Some(selector)
             }
         };
-        Ok(Self { labels, fields })
+        let custom = endpoint.custom().filter(|_| fields.is_some()).map(|c| Arc::clone(c.selectable()));
+        Ok(Self { labels, fields, custom })
     }
 
     /// Whether everything matches.
@@ -46,7 +50,19 @@ impl Selection {
     pub fn matches(&self, object: &CachedObject) -> bool {
         let index = &object.index;
         self.labels.as_ref().is_none_or(|s| s.matches(|key| index.label(key)))
-            && self.fields.as_ref().is_none_or(|s| s.matches(|field| field_value(object, field)))
+            && self.fields.as_ref().is_none_or(|s| self.matches_fields(s, object))
+    }
+
+    fn matches_fields(&self, selector: &FieldSelector, object: &CachedObject) -> bool {
+        let Some(own) = self.custom.as_ref().filter(|own| !own.is_empty()) else {
+            return selector.matches(|field| field_value(object, field));
+        };
+        let value: Value = serde_json::from_slice(&object.json).unwrap_or_default();
+        let texts: Vec<(&str, String)> = own.iter().map(|path| (path.as_str(), text_at(&value, path))).collect();
+        selector.matches(|field| match texts.iter().find(|(path, _)| *path == field) {
+            Some((_, text)) => text,
+            None => field_value(object, field),
+        })
     }
 
     /// As a shared predicate for watchers.
@@ -58,6 +74,15 @@ impl Selection {
     /// The value that the field selector demands of a field, if it does.
     pub fn exact_field(&self, field: &str) -> Option<&str> {
         self.fields.as_ref()?.exact(field)
+    }
+}
+
+/// The scalar at a dotted path, empty when there is none.
+fn text_at(object: &Value, path: &str) -> String {
+    match path.split('.').try_fold(object, |value, step| value.get(step)) {
+        Some(Value::String(text)) => text.clone(),
+        Some(value @ (Value::Bool(_) | Value::Number(_))) => value.to_string(),
+        _ => String::new(),
     }
 }
 
@@ -80,7 +105,9 @@ fn stored_label(field: &str) -> Cow<'_, str> {
 fn check_label(field: &str, endpoint: &Endpoint) -> ApiResult<()> {
     let own = endpoint.resource.as_ref().map_or(&[][..], |r| r.strategy.selectable_fields());
     let stored = stored_label(field);
-    let known = field == "metadata.name"
+    let custom = endpoint.custom().map(|c| c.selectable());
+    let known = custom.is_some_and(|own| own.iter().any(|path| path == field))
+        || field == "metadata.name"
         || (field == "metadata.namespace" && endpoint.namespaced)
         || own.iter().any(|f| f.label == stored);
     if known {
@@ -89,7 +116,7 @@ fn check_label(field: &str, endpoint: &Endpoint) -> ApiResult<()> {
     Err(ApiError::bad_request(match endpoint.gvk.kind.as_str() {
         "Job" => format!("field label {field:?} not supported for Job"),
         "ResourceSlice" => format!("field label not supported for resource.k8s.io/v1, Kind=ResourceSlice: {field}"),
-        _ if !own.is_empty() => format!("field label not supported: {field}"),
+        _ if custom.is_some() || !own.is_empty() => format!("field label not supported: {field}"),
         _ => format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""),
     }))
 }

@@ -1,7 +1,15 @@
 //! The server: its table of endpoints, and the dispatch of a request to a verb.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
+use arc_swap::ArcSwap;
 use axum::{Router, body::Body};
 use http::{Method, Response};
 use machinery::{ApiError, ApiResult};
@@ -110,11 +118,46 @@ impl Server {
     }
 }
 
-/// Endpoints by group, version and plural, and stored resources by group and plural.
+/// Group, version and plural.
+type Place = (String, String, String);
+
+/// Endpoints by group, version and plural, and stored resources by group and plural. Those of custom resources come and
+/// go while the server runs.
 #[derive(Default)]
 pub struct Endpoints {
-    served: HashMap<(String, String, String), Arc<Endpoint>>,
+    served: HashMap<Place, Arc<Endpoint>>,
     stored: HashMap<(String, String), Arc<Resource>>,
+    custom: Arc<CustomEndpoints>,
+}
+
+/// Endpoints of custom resources.
+#[derive(Default)]
+pub struct CustomEndpoints {
+    served: ArcSwap<imbl::HashMap<Place, Arc<Endpoint>>>,
+    is_complete: AtomicBool,
+}
+
+impl CustomEndpoints {
+    /// Replaces endpoints at once: those of `gone`, given as group, version and plural, by `new`.
+    pub fn replace(&self, gone: &[Place], new: Vec<Endpoint>) {
+        let new: Vec<Arc<Endpoint>> = new.into_iter().map(Arc::new).collect();
+        self.served.rcu(|served| {
+            let mut next = imbl::HashMap::clone(served);
+            for place in gone {
+                next.remove(place);
+            }
+            for endpoint in &new {
+                let gvr = &endpoint.gvr;
+                next.insert((gvr.group.clone(), gvr.version.clone(), gvr.resource.clone()), Arc::clone(endpoint));
+            }
+            next
+        });
+    }
+
+    /// Says that all endpoints known at the start are there, so that what is not found does not exist.
+    pub fn complete(&self) {
+        self.is_complete.store(true, Ordering::Release);
+    }
 }
 
 impl Endpoints {
@@ -130,23 +173,34 @@ impl Endpoints {
     }
 
     /// The endpoint of a group, version and plural.
-    pub fn get(&self, group: &str, version: &str, resource: &str) -> Option<&Arc<Endpoint>> {
-        self.served.get(&(group.to_owned(), version.to_owned(), resource.to_owned()))
+    pub fn get(&self, group: &str, version: &str, resource: &str) -> Option<Arc<Endpoint>> {
+        let key = (group.to_owned(), version.to_owned(), resource.to_owned());
+        self.served.get(&key).cloned().or_else(|| self.custom.served.load().get(&key).cloned())
     }
 
-    /// The stored resource of a group and plural, for lookups inside the server.
+    /// The stored resource of a built-in group and plural, for lookups inside the server.
     pub fn resource(&self, group: &str, resource: &str) -> Option<&Arc<Resource>> {
         self.stored.get(&(group.to_owned(), resource.to_owned()))
     }
 
-    /// All stored resources, each once.
+    /// All built-in stored resources, each once.
     pub fn resources(&self) -> impl Iterator<Item = &Arc<Resource>> {
         self.stored.values()
     }
 
-    /// Whether a group version is served.
+    /// The endpoints of custom resources.
+    pub fn custom(&self) -> &Arc<CustomEndpoints> {
+        &self.custom
+    }
+
+    /// Whether a built-in group version is served.
     pub fn has_version(&self, group: &str, version: &str) -> bool {
         self.served.keys().any(|(g, v, _)| g == group && v == version)
+    }
+
+    /// Whether the endpoints of custom resources known at the start are there.
+    pub fn is_complete(&self) -> bool {
+        self.custom.is_complete.load(Ordering::Acquire)
     }
 }
 
@@ -156,7 +210,7 @@ pub async fn dispatch(call: &Call) -> ApiResult<Response<Body>> {
     match call.endpoint.subresources.get(subresource) {
         Some(Subresource::Handler(handler)) => handler.handle(call).await,
         Some(Subresource::Scale(paths)) => match call.method {
-            Method::GET | Method::PUT | Method::PATCH => verbs::scale::scale(call, *paths).await,
+            Method::GET | Method::PUT | Method::PATCH => verbs::scale::scale(call, paths).await,
             _ => Err(ApiError::method_not_allowed()),
         },
         Some(Subresource::Part) => match call.method {
@@ -166,6 +220,7 @@ pub async fn dispatch(call: &Call) -> ApiResult<Response<Body>> {
             _ => Err(ApiError::method_not_allowed()),
         },
         None if subresource.is_empty() => main_resource(call).await,
+        None if call.endpoint.custom().is_some() => Err(ApiError::not_found(&call.group_resource(), &call.info.name)),
         None => Err(ApiError::no_resource()),
     }
 }

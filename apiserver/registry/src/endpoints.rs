@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use api::Kind;
 use generic::{
-    endpoint::{Endpoint, Handler, Hooks, ScalePaths, Subresource},
+    endpoint::{Endpoint, Handler, Hooks, Nature, ScalePaths, ScaleSelector, Subresource},
     print::DefaultPrinter,
-    resource::Resource,
+    resource::{Resource, StrategyRef},
     server::Endpoints,
 };
 use storage::{cache::CacheMetrics, contract::Store};
@@ -43,7 +43,15 @@ pub fn resources(settings: &StorageSettings) -> BTreeMap<(String, String), Arc<R
         let prefix = format!("{}/{}", settings.prefix, api::storage_prefix(group, &kind.plural));
         let store = Arc::clone(&settings.store);
         let metrics = &settings.metrics;
-        let mut resource = Resource::new(stored, group_resource, kind.namespaced, strategy, prefix, store, metrics);
+        let mut resource = Resource::new(
+            stored,
+            group_resource,
+            kind.namespaced,
+            StrategyRef::Static(strategy),
+            prefix,
+            store,
+            metrics,
+        );
         if kind.gvk.kind == "Event" {
             resource.ttl = Some(settings.event_ttl);
         }
@@ -87,7 +95,10 @@ fn endpoint(
         let handler = handlers.get(&(kind.gvk.group.as_str(), path.as_str()));
         let served = match (sub.name.as_str(), handler) {
             (_, Some(handler)) => Subresource::Handler(Arc::clone(handler)),
-            ("scale", None) => Subresource::Scale(ScalePaths { plain_selector: kind.gvk.group.is_empty() }),
+            ("scale", None) if kind.gvk.group.is_empty() => {
+                Subresource::Scale(ScalePaths::built_in(ScaleSelector::Plain))
+            }
+            ("scale", None) => Subresource::Scale(ScalePaths::built_in(ScaleSelector::Structured)),
             ("status" | "approval" | "finalize" | "resize" | "ephemeralcontainers", None) => Subresource::Part,
             (_, None) => continue,
         };
@@ -99,7 +110,7 @@ fn endpoint(
         list_kind: kind.list_kind(),
         namespaced: kind.namespaced,
         verbs: kind.verbs.clone(),
-        schema,
+        nature: Nature::BuiltIn(schema),
         resource,
         conversion: conversion::between(&kind.gvk, &stored),
         printer: tables::printer(&kind.gvk).unwrap_or_else(|| Box::new(DefaultPrinter)),

@@ -41,6 +41,12 @@ pub fn parse(media: Media, bytes: &[u8]) -> Result<Decoded, String> {
 /// `validation` asks. Used by create and update.
 pub fn decode_object(call: &Call, gvk: &GroupVersionKind, validation: FieldValidation) -> ApiResult<Value> {
     let media = negotiate::input(&call.headers)?;
+    if media == Media::Protobuf && call.endpoint.custom().is_some() && *gvk == call.endpoint.gvk {
+        return Err(ApiError::unsupported_media_type(
+            "the body of the request was in an unknown format - accepted media types include: application/json, \
+             application/yaml",
+        ));
+    }
     let unrecognised = |e: String| {
         let head: String = String::from_utf8_lossy(&call.body).chars().take(30).collect();
         let text = format!("the object provided is unrecognized (must be of type {}): {e} ({head})", gvk.kind);
@@ -59,13 +65,21 @@ pub fn decode_object(call: &Call, gvk: &GroupVersionKind, validation: FieldValid
         ))
     };
     let mut problems = decoded.problems;
-    problems.append(decode::check_fields(&mut decoded.object, call.schema_of(gvk)));
+    problems.append(check_fields(call, &mut decoded.object, gvk));
     if let Some(text) = problems.type_error() {
         return Err(cannot(text));
     }
     let problems = problems.in_document_order(&call.body);
     report(&problems, validation, &call.warnings, |e| cannot(&e))?;
     Ok(decoded.object)
+}
+
+/// Finds and removes what the schema of a kind does not know.
+pub fn check_fields(call: &Call, object: &mut Value, gvk: &GroupVersionKind) -> FieldProblems {
+    match call.endpoint.custom().filter(|_| *gvk == call.endpoint.gvk) {
+        Some(custom) => custom.check(object),
+        None => decode::check_fields(object, call.schema_of(gvk)),
+    }
 }
 
 /// Turns decoding problems into an error (`Strict`), warnings (`Warn`) or nothing.

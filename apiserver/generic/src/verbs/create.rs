@@ -51,7 +51,11 @@ pub async fn create_object(
     origin: managed::Origin,
 ) -> ApiResult<Value> {
     let resource = call.resource()?;
-    let strategy = resource.strategy;
+    let strategy = call.strategy(resource);
+    if call.endpoint.custom().is_some_and(|c| c.is_terminating()) {
+        let why = "create not allowed while custom resource definition is terminating";
+        return Err(ApiError::forbidden(&call.group_resource(), meta::name(&object), why));
+    }
     let moment = Moment::now();
     let mut object = call.to_stored(object);
     strategy.defaults(&mut object);
@@ -60,6 +64,7 @@ pub async fn create_object(
     }
     let mut request = call.admission(Operation::Create, meta::name(&object), options.dry_run);
     call.server.plugins.admit(&request, Some(&mut object), None).await?;
+    call.settle(&mut object);
     dedup_owners(&mut object, &call.warnings, true);
     let metadata = meta::metadata_mut(&mut object);
     metadata.insert("creationTimestamp".into(), json!(moment.text));
@@ -79,11 +84,10 @@ pub async fn create_object(
         if options.dry_run {
             return Ok(call.to_served(object));
         }
-        match resource.insert(&object).await? {
-            Swap::Done(served) => {
+        match resource.insert(&call.unload(&object).await?).await? {
+            Swap::Done(stored) => {
                 reservation.commit();
-                let object = serde_json::from_slice(&served).map_err(ApiError::internal)?;
-                return Ok(call.to_served(object));
+                return Ok(call.to_served(call.written(object, &stored)?));
             }
             Swap::Lost(_) if generated && attempt < NAME_ATTEMPTS => {}
             Swap::Lost(current) => return Err(taken(call, &object, current.map(|s| s.object), generated)),
@@ -99,7 +103,7 @@ async fn prepare(
     dry_run: bool,
     moment: &Moment,
 ) -> ApiResult<Reservation> {
-    let strategy = resource.strategy;
+    let strategy = call.strategy(resource);
     let reservation = match &call.endpoint.hooks {
         Some(hooks) => hooks.begin(object, None, dry_run).await?,
         None => Reservation::none(),

@@ -48,9 +48,9 @@ pub async fn delete(call: &Call) -> ApiResult<Response<Body>> {
         _ => StatusCode::OK,
     };
     match deleted {
-        Deleted::Marked(object) => writer.object(code, call.to_served(object)),
+        Deleted::Marked(object) => writer.object(code, call.endpoint.served(object).await?),
         Deleted::Removed(object) if resource.strategy.delete_returns_object() => {
-            writer.object(code, call.to_served(object))
+            writer.object(code, call.endpoint.served(object).await?)
         }
         Deleted::Removed(object) => {
             let mut status = Status::success(200);
@@ -77,6 +77,19 @@ fn warn_about_orphans(call: &Call, options: &DeleteOptions) {
             "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove \
              them or set propagationPolicy=Orphan to suppress this warning",
         );
+    }
+}
+
+/// Deletes a stored object on behalf of the server itself: no admission, but finalizers count. `false`: somebody else
+/// wrote it meanwhile.
+pub async fn delete_stored(resource: &Resource, stored: &Stored) -> ApiResult<bool> {
+    match marked_object(resource, &stored.object, &DeleteOptions::default()) {
+        Some(new) if new == stored.object => Ok(true),
+        Some(new) => Ok(matches!(resource.replace(&new, stored.revision).await?, Swap::Done(_))),
+        None => {
+            let (namespace, name) = (meta::namespace(&stored.object), meta::name(&stored.object));
+            Ok(resource.remove(namespace, name, stored.revision).await?.is_ok())
+        }
     }
 }
 
@@ -126,8 +139,16 @@ async fn attempt(
     let dry_run = options.is_dry_run();
     let mut request = call.admission(Operation::Delete, meta::name(old), dry_run);
     request.namespace = meta::namespace(old).to_owned();
-    call.server.plugins.admit(&request, None, Some(old)).await?;
-    call.server.plugins.validate(&request, None, Some(old)).await?;
+    let converted;
+    let shown = match call.works_elsewhere() {
+        true => {
+            converted = call.working(old.clone()).await?;
+            &converted
+        }
+        false => old,
+    };
+    call.server.plugins.admit(&request, None, Some(shown)).await?;
+    call.server.plugins.validate(&request, None, Some(shown)).await?;
 
     let marked = marked_object(resource, old, options);
     if let Some(new) = marked {
@@ -283,5 +304,5 @@ pub async fn delete_collection(call: &Call) -> ApiResult<Response<Body>> {
         }
     }
     let items = matching.iter().map(|o| resource::decode_cached(o).map(|s| s.object)).collect::<ApiResult<Vec<_>>>()?;
-    list::respond_with(call, items, snapshot.revision)
+    list::respond_with(call, items, snapshot.revision).await
 }

@@ -15,10 +15,10 @@ pub async fn get(call: &Call) -> ApiResult<Response<Body>> {
     let resource = call.resource()?;
     let writer = call.writer(Target::Item)?;
     let object = resource.get(&call.info.namespace, &call.info.name, freshness(call)?).await?;
-    if call.endpoint.conversion.is_none() {
+    if call.endpoint.serves_stored_form() {
         return writer.json_object(StatusCode::OK, object.json.clone());
     }
-    writer.object(StatusCode::OK, call.to_served(decode_cached(&object)?.object))
+    writer.object(StatusCode::OK, call.endpoint.served(decode_cached(&object)?.object).await?)
 }
 
 /// The freshness that `resourceVersion` asks for.

@@ -49,15 +49,11 @@ pub async fn list(call: &Call) -> ApiResult<Response<Body>> {
     let selection = Selection::parse(&options.label_selector, &options.field_selector, &call.endpoint)?;
     let page = page(call, resource, &options, &selection).await?;
     let metadata = metadata(page.revision, page.next, page.remaining);
-    if writer.output == Output::JSON && call.endpoint.conversion.is_none() {
+    if writer.output == Output::JSON && call.endpoint.serves_stored_form() {
         return Ok(stream_json(call, resource, page.items, &metadata, writer.gzip));
     }
-    let objects = page
-        .items
-        .iter()
-        .map(|o| decode_cached(o).map(|s| call.to_served(s.object)))
-        .collect::<ApiResult<Vec<Value>>>()?;
-    respond(call, objects, metadata)
+    let objects = page.items.iter().map(|o| decode_cached(o).map(|s| s.object)).collect::<ApiResult<Vec<Value>>>()?;
+    respond(call, call.endpoint.served_all(objects).await?, metadata)
 }
 
 fn metadata(revision: i64, next: Option<String>, remaining: Option<usize>) -> Map<String, Value> {
@@ -73,9 +69,8 @@ fn metadata(revision: i64, next: Option<String>, remaining: Option<usize>) -> Ma
 }
 
 /// Answers objects in the stored version as a list at a revision.
-pub fn respond_with(call: &Call, items: Vec<Value>, revision: i64) -> ApiResult<Response<Body>> {
-    let served = items.into_iter().map(|o| call.to_served(o)).collect();
-    respond(call, served, metadata(revision, None, None))
+pub async fn respond_with(call: &Call, items: Vec<Value>, revision: i64) -> ApiResult<Response<Body>> {
+    respond(call, call.endpoint.served_all(items).await?, metadata(revision, None, None))
 }
 
 /// Answers objects in the served version as a list.
@@ -87,12 +82,15 @@ pub fn respond(call: &Call, objects: Vec<Value>, metadata: Map<String, Value>) -
             "kind": call.endpoint.list_kind,
             "apiVersion": call.endpoint.gvk.api_version(),
             "metadata": metadata,
-            "items": objects.into_iter().map(without_kind).collect::<Vec<_>>(),
+            "items": match call.endpoint.custom() {
+                Some(_) => objects,
+                None => objects.into_iter().map(without_kind).collect(),
+            },
         }),
         Form::Table => {
             let now = OffsetDateTime::now_utc();
             let rows = objects.into_iter().map(|o| print::row(writer.printer, o, writer.include, version, now));
-            print::table(print::column_definitions(writer.printer), rows.collect(), metadata, version)
+            print::table(writer.printer.definitions(), rows.collect(), metadata, version)
         }
         Form::PartialMetadata | Form::PartialMetadataList => json!({
             "kind": "PartialObjectMetadataList",
@@ -232,7 +230,8 @@ fn stream_json(
         call.endpoint.gvk.api_version(),
         Value::Object(metadata.clone()),
     );
-    let offset = resource.codec().item_offset();
+    // Items of custom resources say what they are.
+    let offset = if call.endpoint.custom().is_some() { 1 } else { resource.codec().item_offset() };
     let size: usize = items.iter().map(|o| o.json.len() - offset + 2).sum();
     let mut response = Response::new(Body::empty());
     let headers = response.headers_mut();

@@ -22,7 +22,7 @@ fn writer<'a>(call: &'a Call, manager: &'a str, api_version: &'a str, moment: &'
 /// Records the creator as owner of all fields. The object is in the stored version.
 pub fn track_create(call: &Call, object: &mut Value, manager: &str, moment: &Moment) -> ApiResult<()> {
     let version = call.endpoint.gvk.api_version();
-    managed::update(None, object, &writer(call, manager, &version, moment), call.stored_schema())
+    managed::update(None, object, &writer(call, manager, &version, moment), call.working_schema())
 }
 
 /// Records the writer as owner of what changed.
@@ -31,7 +31,7 @@ pub fn track_update(call: &Call, new: &mut Value, old: &Value, manager: &str, mo
         keep_entries(new, old);
     }
     let version = call.endpoint.gvk.api_version();
-    managed::update(Some(old), new, &writer(call, manager, &version, moment), call.stored_schema())
+    managed::update(Some(old), new, &writer(call, manager, &version, moment), call.working_schema())
 }
 
 /// Applies a configuration. All objects are in the served version.
@@ -47,7 +47,7 @@ pub fn apply(
     let mut config = config.clone();
     let has_status = call.endpoint.subresources.contains_key("status");
     managed::reset_fields(&mut config, has_status, &call.info.subresource);
-    managed::apply(live, &config, &writer, options.force, call.endpoint.schema)
+    managed::apply(live, &config, &writer, options.force, call.endpoint.schema())
 }
 
 /// Undoes changes of `managedFields` that are mere time stamps, so that an idle write stays idle.

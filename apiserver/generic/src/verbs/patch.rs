@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use http::{Response, StatusCode, header};
-use machinery::{ApiError, ApiResult, Reason, StatusCause, StatusDetails, decode, meta, patch};
+use machinery::{ApiError, ApiResult, Reason, StatusCause, StatusDetails, meta, patch};
 use serde_json::{Value, json};
 
 use super::{
@@ -30,16 +30,19 @@ enum Kind {
 
 const ACCEPTED: &str = "application/json-patch+json, application/merge-patch+json, \
                         application/strategic-merge-patch+json, application/apply-patch+yaml";
+const ACCEPTED_OF_CUSTOM: &str =
+    "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
 
 fn kind(call: &Call) -> ApiResult<Kind> {
     let content_type = call.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
     match content_type.split(';').next().unwrap_or("").trim() {
         "application/json-patch+json" => Ok(Kind::Json),
         "application/merge-patch+json" => Ok(Kind::Merge),
-        "application/strategic-merge-patch+json" => Ok(Kind::Strategic),
+        "application/strategic-merge-patch+json" if call.endpoint.custom().is_none() => Ok(Kind::Strategic),
         "application/apply-patch+yaml" => Ok(Kind::Apply),
         _ => Err(ApiError::unsupported_media_type(format!(
-            "the body of the request was in an unknown format - accepted media types include: {ACCEPTED}"
+            "the body of the request was in an unknown format - accepted media types include: {}",
+            if call.endpoint.custom().is_some() { ACCEPTED_OF_CUSTOM } else { ACCEPTED }
         ))),
     }
 }
@@ -72,7 +75,7 @@ async fn modify(call: &Call, kind: Kind, options: &WriteOptions) -> ApiResult<Va
         let patched = apply_patch(call, kind, &current, &patch)?;
         let patched = check(call, patched, options.field_validation)?;
         let mut patched = call.to_stored(patched);
-        resource.strategy.defaults(&mut patched);
+        call.strategy(resource).defaults(&mut patched);
         Ok(patched)
     };
     cas.run(compute, Origin::Update).await.map(|(object, _)| object)
@@ -88,7 +91,7 @@ fn apply_patch(call: &Call, kind: Kind, current: &Value, body: &Value) -> ApiRes
     match kind {
         Kind::Json => patch::json::apply(current, body),
         Kind::Merge => patch::merge::apply(current, body),
-        Kind::Strategic | Kind::Apply => patch::strategic::apply(current, body, call.endpoint.schema),
+        Kind::Strategic | Kind::Apply => patch::strategic::apply(current, body, call.endpoint.schema()),
     }
 }
 
@@ -97,7 +100,7 @@ fn check(call: &Call, mut object: Value, validation: FieldValidation) -> ApiResu
     if !object.is_object() {
         return Err(unacceptable(&object.to_string(), "json: cannot unmarshal into an object"));
     }
-    let problems = decode::check_fields(&mut object, call.endpoint.schema);
+    let problems = body::check_fields(call, &mut object, &call.endpoint.gvk);
     if let Some(text) = problems.type_error() {
         return Err(unacceptable(&object.to_string(), text));
     }
@@ -142,7 +145,7 @@ async fn apply(call: &Call, options: &WriteOptions) -> ApiResult<(Value, bool)> 
         }
         let applied = managed::apply(call, Some(&live), &config, options, &Moment::now())?;
         let mut applied = call.to_stored(applied);
-        resource.strategy.defaults(&mut applied);
+        call.strategy(resource).defaults(&mut applied);
         Ok(applied)
     };
     let (object, _) = cas.run(compute, Origin::Apply).await?;

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::{body, get, managed::Origin, update::Loop, validate};
 use crate::{
-    endpoint::{Call, ScalePaths},
+    endpoint::{Call, ScalePaths, ScaleSelector},
     negotiate::{Media, Target},
     options::WriteOptions,
     resource::{Stored, decode_cached},
@@ -23,20 +23,20 @@ fn scale_kind() -> GroupVersionKind {
 }
 
 /// Serves get, update and patch on `scale`.
-pub async fn scale(call: &Call, paths: ScalePaths) -> ApiResult<Response<Body>> {
+pub async fn scale(call: &Call, paths: &ScalePaths) -> ApiResult<Response<Body>> {
     let resource = call.resource()?;
     let writer = call.writer(Target::Plain)?;
     let parent = match call.method {
         Method::GET => {
             let found = resource.get(&call.info.namespace, &call.info.name, get::freshness(call)?).await?;
-            decode_cached(&found)?.object
+            call.working(decode_cached(&found)?.object).await?
         }
         _ => write(call, paths).await?,
     };
-    writer.object(StatusCode::OK, of_parent(&parent, paths))
+    writer.object(StatusCode::OK, of_parent(&parent, paths)?)
 }
 
-async fn write(call: &Call, paths: ScalePaths) -> ApiResult<Value> {
+async fn write(call: &Call, paths: &ScalePaths) -> ApiResult<Value> {
     let kind = if call.method == Method::PUT { "UpdateOptions" } else { "PatchOptions" };
     let options = WriteOptions::parse(kind, &call.query, &call.headers, false)?;
     let resource = call.resource()?;
@@ -52,12 +52,12 @@ async fn write(call: &Call, paths: ScalePaths) -> ApiResult<Value> {
     };
     let cas = Loop { call, resource, options: &options, starting, fresh: false };
     let compute = |stored: &Stored| {
-        let current = of_parent(&stored.object, paths);
+        let current = of_parent(&stored.object, paths)?;
         let wanted = match &sent {
             Some(sent) => sent.clone(),
             None => patched(call, &current)?,
         };
-        onto_parent(call, &stored.object, &wanted)
+        onto_parent(call, &stored.object, &wanted, paths)
     };
     cas.run(compute, Origin::Update).await.map(|(object, _)| object)
 }
@@ -74,7 +74,7 @@ fn patched(call: &Call, current: &Value) -> ApiResult<Value> {
 }
 
 /// The parent with the Scale's replicas.
-fn onto_parent(call: &Call, parent: &Value, scale: &Value) -> ApiResult<Value> {
+fn onto_parent(call: &Call, parent: &Value, scale: &Value, paths: &ScalePaths) -> ApiResult<Value> {
     let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
     if replicas < 0 {
         let mut errors = ErrorList::default();
@@ -87,12 +87,15 @@ fn onto_parent(call: &Call, parent: &Value, scale: &Value) -> ApiResult<Value> {
         return Err(ApiError::stale(&call.group_resource(), &call.info.name));
     }
     let mut new = parent.clone();
-    let spec = meta::object_mut(meta::object_mut(&mut new).entry("spec").or_insert_with(|| json!({})));
-    spec.insert("replicas".into(), json!(replicas));
+    let mut at = &mut new;
+    for step in paths.spec_replicas.split('/').skip(1) {
+        at = meta::object_mut(at).entry(step).or_insert(Value::Null);
+    }
+    *at = json!(replicas);
     Ok(new)
 }
 
-fn of_parent(parent: &Value, paths: ScalePaths) -> Value {
+fn of_parent(parent: &Value, paths: &ScalePaths) -> ApiResult<Value> {
     let mut metadata = Map::new();
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         if let Some(value) = parent.pointer(&format!("/metadata/{field}")) {
@@ -101,24 +104,35 @@ fn of_parent(parent: &Value, paths: ScalePaths) -> Value {
     }
     let number = |path: &str| parent.pointer(path).and_then(Value::as_i64).unwrap_or(0);
     let mut spec = Map::new();
-    if number("/spec/replicas") != 0 {
-        spec.insert("replicas".into(), json!(number("/spec/replicas")));
+    if paths.must_have_replicas && parent.pointer(&paths.spec_replicas).is_none_or(Value::is_null) {
+        let path = paths.spec_replicas.replace('/', ".");
+        return Err(ApiError::internal(format!("the spec replicas field {path:?} does not exist")));
+    }
+    if number(&paths.spec_replicas) != 0 {
+        spec.insert("replicas".into(), json!(number(&paths.spec_replicas)));
     }
     let mut status = Map::new();
-    status.insert("replicas".into(), json!(number("/status/replicas")));
+    status.insert("replicas".into(), json!(number(&paths.status_replicas)));
     let selector = selector_text(parent, paths);
     if !selector.is_empty() {
         status.insert("selector".into(), json!(selector));
     }
-    json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status})
+    let kind = scale_kind();
+    Ok(json!({
+        "kind": kind.kind, "apiVersion": kind.api_version(), "metadata": metadata, "spec": spec, "status": status
+    }))
 }
 
-fn selector_text(parent: &Value, paths: ScalePaths) -> String {
-    let Some(selector) = parent.pointer("/spec/selector") else { return String::new() };
-    if paths.plain_selector {
-        let labels = selector.as_object().into_iter().flatten();
-        let terms: Vec<String> = labels.map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or(""))).collect();
-        return terms.join(",");
+fn selector_text(parent: &Value, paths: &ScalePaths) -> String {
+    let Some((path, form)) = &paths.selector else { return String::new() };
+    let Some(selector) = parent.pointer(path) else { return String::new() };
+    match form {
+        ScaleSelector::Plain => {
+            let labels = selector.as_object().into_iter().flatten();
+            let terms: Vec<String> = labels.map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or(""))).collect();
+            terms.join(",")
+        }
+        ScaleSelector::Structured => LabelSelector::from_object(selector).map(|s| s.to_string()).unwrap_or_default(),
+        ScaleSelector::Text => selector.as_str().unwrap_or("").to_owned(),
     }
-    LabelSelector::from_object(selector).map(|s| s.to_string()).unwrap_or_default()
 }

@@ -37,7 +37,7 @@ pub async fn update(call: &Call) -> ApiResult<Response<Body>> {
     dedup_owners(&mut sent, &call.warnings, false);
     let mut sent = call.to_stored(sent);
     let resource = call.resource()?;
-    resource.strategy.defaults(&mut sent);
+    call.strategy(resource).defaults(&mut sent);
 
     let starting = resource.starting_point(&call.info.namespace, &call.info.name).await?;
     let (starting, freshly_read) = match starting {
@@ -97,8 +97,8 @@ pub struct Loop<'a> {
 }
 
 impl Loop<'_> {
-    /// Computes the new object from the present one until it can be stored. `compute` answers the wanted object in the
-    /// stored version, defaulted. Answers the object as served (with whether anything was written).
+    /// Computes the new object from the present one until it can be stored. `compute` takes the present object and
+    /// answers the wanted one, defaulted, both in the version that writes work on. Answers the object as served (with whether anything was written).
     ///
     /// Errors computed from a cached state are not trusted: the state is read from the store and tried again.
     pub async fn run(
@@ -140,10 +140,20 @@ impl Loop<'_> {
         compute: &mut impl FnMut(&Stored) -> ApiResult<Value>,
         origin: Origin,
     ) -> ApiResult<Attempt> {
-        let (call, resource, strategy) = (self.call, self.resource, self.resource.strategy);
-        let old = &self.starting.object;
+        let (call, resource) = (self.call, self.resource);
+        let strategy = call.strategy(resource);
+        let converted;
+        let present = match call.works_elsewhere() {
+            true => {
+                let object = call.working(self.starting.object.clone()).await?;
+                converted = Stored { object, revision: self.starting.revision };
+                &converted
+            }
+            false => &self.starting,
+        };
+        let old = &present.object;
         let moment = Moment::now();
-        let mut new = compute(&self.starting)?;
+        let mut new = compute(present)?;
         self.check_version(&new)?;
         let subresource = call.info.subresource.as_str();
         if origin == Origin::Update {
@@ -153,6 +163,7 @@ impl Loop<'_> {
         }
         let request = call.admission(Operation::Update, &call.info.name, self.options.dry_run);
         call.server.plugins.admit(&request, Some(&mut new), Some(old)).await?;
+        call.settle(&mut new);
         dedup_owners(&mut new, &call.warnings, true);
         let reservation = match (&call.endpoint.hooks, subresource) {
             (Some(hooks), "") => hooks.begin(&mut new, Some(old), self.options.dry_run).await?,
@@ -166,14 +177,14 @@ impl Loop<'_> {
         call.warnings.extend(strategy.warnings(&new, Some(old)));
         managed::drop_idle_timestamps(&mut new, old);
         call.server.plugins.validate(&request, Some(&new), Some(old)).await?;
-        self.store(new, reservation).await
+        self.store(new, old, reservation).await
     }
 
     /// resourceVersion rules of a PUT or patched object.
     fn check_version(&self, new: &Value) -> ApiResult<()> {
         let sent = meta::resource_version(new);
         if sent.is_empty() || sent == "0" {
-            if self.resource.strategy.unconditional_update() {
+            if self.call.strategy(self.resource).unconditional_update() {
                 return Ok(());
             }
             let mut errors = ErrorList::default();
@@ -194,9 +205,9 @@ impl Loop<'_> {
         Err(ApiError::stale(&self.call.group_resource(), &self.call.info.name))
     }
 
-    async fn store(&self, mut new: Value, reservation: Reservation) -> ApiResult<Attempt> {
+    /// Stores the new object, or removes it with its last finalizer, or finds that nothing changed.
+    async fn store(&self, mut new: Value, old: &Value, reservation: Reservation) -> ApiResult<Attempt> {
         let (call, resource) = (self.call, self.resource);
-        let old = &self.starting.object;
         meta::set_text(&mut new, "resourceVersion", meta::resource_version(old));
         if gone_with_last_finalizer(resource, &new) {
             if self.options.dry_run {
@@ -215,7 +226,10 @@ impl Loop<'_> {
                 Err(current) => Attempt::Lost(current),
             });
         }
-        if new == *old {
+        // An object that is stored in another version is written anew in that of storage.
+        let outdated = call.works_elsewhere()
+            && self.starting.object.get("apiVersion").and_then(Value::as_str) != Some(resource.codec().api_version());
+        if new == *old && !outdated {
             if !self.fresh {
                 // Nothing to write, but the cached state must still be the present one.
                 let current = resource.current(meta::namespace(old), meta::name(old)).await?;
@@ -228,10 +242,10 @@ impl Loop<'_> {
         if self.options.dry_run {
             return Ok(Attempt::Done(new, false));
         }
-        match resource.replace(&new, self.starting.revision).await? {
-            Swap::Done(served) => {
+        match resource.replace(&call.unload(&new).await?, self.starting.revision).await? {
+            Swap::Done(stored) => {
                 reservation.commit();
-                Ok(Attempt::Done(serde_json::from_slice(&served).map_err(ApiError::internal)?, true))
+                Ok(Attempt::Done(call.written(new, &stored)?, true))
             }
             Swap::Lost(current) => Ok(Attempt::Lost(current)),
         }

@@ -3,7 +3,7 @@
 use std::{
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -15,7 +15,7 @@ use machinery::{ApiError, ApiResult, Reason, meta};
 use rand::Rng;
 use serde_json::{Value, json};
 use storage::{
-    cache::{Freshness, Scope, WatchEvent, WatchItem, WatchRequest, WatchStart, Watcher},
+    cache::{EventKind, Freshness, Scope, WatchEvent, WatchItem, WatchRequest, WatchStart, Watcher},
     contract::StoreError,
 };
 use time::OffsetDateTime;
@@ -59,7 +59,7 @@ pub async fn watch(call: &Call) -> ApiResult<Response<Body>> {
         output: writer.output,
         include: writer.include,
         columns_sent: false,
-        raw: writer.output.form == Form::Object && call.endpoint.conversion.is_none(),
+        raw: writer.output.form == Form::Object && call.endpoint.serves_stored_form(),
     };
     let last_bookmark = options.allow_bookmarks.then(|| {
         let early = timeout.saturating_sub(LAST_BOOKMARK);
@@ -68,6 +68,7 @@ pub async fn watch(call: &Call) -> ApiResult<Response<Body>> {
     let frames = Frames {
         source,
         transform,
+        converting: None,
         last_bookmark,
         deadline: Box::pin(tokio::time::sleep_until(Instant::now() + timeout)),
         stopping: Box::pin(call.server.watches_end()),
@@ -134,16 +135,25 @@ struct Transform {
 }
 
 impl Transform {
-    fn frame(&mut self, event: &WatchEvent) -> ApiResult<Bytes> {
+    fn frame(&mut self, event: &WatchEvent) -> ApiResult<Frame> {
         if self.raw {
-            return Ok(event.frame());
+            return Ok(Frame::Ready(event.frame()));
         }
         let mut value: Value = serde_json::from_slice(&event.object.json).map_err(ApiError::internal)?;
+        let kind = event.kind;
+        if let Some(custom) = self.endpoint.custom().filter(|c| !c.serves_stored_form()) {
+            let custom = Arc::clone(custom);
+            return Ok(Frame::Converting(Box::pin(async move {
+                let mut converted = custom.load(vec![value]).await?;
+                let value = converted.pop().ok_or_else(|| ApiError::internal("conversion lost an object"))?;
+                Ok((kind, value))
+            })));
+        }
         if let Some(conversion) = self.endpoint.conversion {
             value = conversion.to_served(value);
         }
         let object = self.shape(value);
-        Ok(line(event.kind.as_str(), &object))
+        Ok(Frame::Ready(line(kind.as_str(), &object)))
     }
 
     fn shape(&mut self, value: Value) -> Value {
@@ -153,11 +163,8 @@ impl Transform {
             Form::PartialMetadata | Form::PartialMetadataList => print::partial(value, version),
             Form::Table => {
                 let printer = &*self.endpoint.printer;
-                let columns = if std::mem::replace(&mut self.columns_sent, true) {
-                    Value::Null
-                } else {
-                    print::column_definitions(printer)
-                };
+                let columns =
+                    if std::mem::replace(&mut self.columns_sent, true) { Value::Null } else { printer.definitions() };
                 let metadata = print::table_metadata(&value);
                 let row = print::row(printer, value, self.include, version, OffsetDateTime::now_utc());
                 print::table(columns, vec![row], metadata, version)
@@ -196,6 +203,15 @@ fn line(kind: &str, object: &Value) -> Bytes {
     Bytes::from(frame)
 }
 
+/// A conversion under way: the kind of event and the object in the served version.
+type Converting = Pin<Box<dyn Future<Output = ApiResult<(EventKind, Value)>> + Send>>;
+
+/// The frame of an event, at once or after its object is converted.
+enum Frame {
+    Ready(Bytes),
+    Converting(Converting),
+}
+
 /// Where frames come from.
 enum Source {
     Live(Pin<Box<Watcher>>),
@@ -207,37 +223,59 @@ enum Source {
 struct Frames {
     source: Source,
     transform: Transform,
+    converting: Option<Converting>,
     last_bookmark: Option<Pin<Box<Sleep>>>,
     deadline: Pin<Box<Sleep>>,
     stopping: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 impl Frames {
-    /// The next frame of the watcher.
+    /// The next frame of the watcher, or the frame of the error that ends the watch.
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        let watcher = match &mut self.source {
-            Source::Live(watcher) => watcher,
-            Source::Refused(error) => return Poll::Ready(error.take().map(|e| error_frame(&e))),
-        };
-        let frame = match watcher.as_mut().poll_next(cx) {
-            Poll::Ready(None) => return Poll::Ready(None),
-            Poll::Ready(Some(WatchItem::Bookmark { revision, initial_events_end })) => {
-                Ok(self.transform.bookmark(revision, initial_events_end))
+        let frame = ready!(self.poll_outcome(cx));
+        Poll::Ready(frame.map(|frame| {
+            frame.unwrap_or_else(|error| {
+                self.source = Source::Refused(None);
+                error_frame(&error)
+            })
+        }))
+    }
+
+    fn poll_outcome(&mut self, cx: &mut Context<'_>) -> Poll<Option<ApiResult<Bytes>>> {
+        loop {
+            if let Some(converting) = &mut self.converting {
+                let converted = ready!(converting.as_mut().poll(cx));
+                self.converting = None;
+                return Poll::Ready(Some(converted.map(|(kind, value)| {
+                    let object = self.transform.shape(value);
+                    line(kind.as_str(), &object)
+                })));
             }
-            Poll::Ready(Some(WatchItem::Event(event))) => self.transform.frame(&event),
-            Poll::Pending => {
-                let due = self.last_bookmark.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready());
-                if !due {
-                    return Poll::Pending;
+            let watcher = match &mut self.source {
+                Source::Live(watcher) => watcher,
+                Source::Refused(error) => return Poll::Ready(error.take().map(|e| Ok(error_frame(&e)))),
+            };
+            match watcher.as_mut().poll_next(cx) {
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Ready(Some(WatchItem::Bookmark { revision, initial_events_end })) => {
+                    return Poll::Ready(Some(Ok(self.transform.bookmark(revision, initial_events_end))));
                 }
-                self.last_bookmark = None;
-                Ok(self.transform.bookmark(watcher.bookmark_revision(), false))
+                Poll::Ready(Some(WatchItem::Event(event))) => match self.transform.frame(&event) {
+                    Ok(Frame::Ready(bytes)) => return Poll::Ready(Some(Ok(bytes))),
+                    Ok(Frame::Converting(converting)) => self.converting = Some(converting),
+                    Err(error) => return Poll::Ready(Some(Err(error))),
+                },
+                Poll::Pending => {
+                    let due = self.last_bookmark.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready());
+                    if !due {
+                        return Poll::Pending;
+                    }
+                    self.last_bookmark = None;
+                    let revision = watcher.bookmark_revision();
+                    return Poll::Ready(Some(Ok(self.transform.bookmark(revision, false))));
+                }
             }
-        };
-        Poll::Ready(Some(frame.unwrap_or_else(|error| {
-            self.source = Source::Refused(None);
-            error_frame(&error)
-        })))
+        }
     }
 
     /// What follows `first` without waiting, in the same piece as long as it is small.

@@ -49,6 +49,11 @@ pub trait Strategy: Send + Sync {
     /// Fills defaults in place. Runs whenever an object is decoded, also from storage.
     fn defaults(&self, _object: &mut Value) {}
 
+    /// Brings a stored object in the storage version into the form in which it is served.
+    fn read(&self, object: &mut Value) {
+        self.defaults(object);
+    }
+
     /// Prepares a new object: resets what the client may not set (status and so on), sets `metadata.generation`.
     fn prepare_create(&self, _object: &mut Value, _context: &Context<'_>) {}
 

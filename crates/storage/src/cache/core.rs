@@ -352,6 +352,12 @@ impl Core {
     }
 
     /// Ends all watches; the cache is not fed any more.
+    pub(super) fn close_watches(&self) {
+        let mut wake = Vec::new();
+        self.state.write().watchers.finish_all(&mut wake);
+        wake.into_iter().for_each(Waker::wake);
+    }
+
     pub(super) fn close(&self) {
         let mut wake = Vec::new();
         let mut state = self.state.write();

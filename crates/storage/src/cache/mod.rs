@@ -258,6 +258,12 @@ impl Cache {
         Watcher::start(Arc::clone(&self.handle.core), request)
     }
 
+    /// Ends all watches once they have shown what happened so far, because what they show is no longer served. Objects
+    /// can still be read.
+    pub fn close_watches(&self) {
+        self.core().close_watches();
+    }
+
     /// Waits until the cache shows `revision`: for a writer that wants to see its own write.
     pub async fn observe_hint(&self, revision: i64) -> Result<(), StoreError> {
         self.wait_ready().await?;

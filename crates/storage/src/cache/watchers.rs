@@ -41,6 +41,8 @@ pub(super) struct Queue {
 struct QueueState {
     changes: VecDeque<Arc<Change>>,
     closed: bool,
+    /// Nothing more will come.
+    finished: bool,
     waker: Option<Waker>,
 }
 
@@ -76,6 +78,13 @@ impl Queue {
         drop(dropped);
     }
 
+    /// Ends the watch once what waits is taken.
+    fn finish(&self, wake: &mut Vec<Waker>) {
+        let mut state = self.state.lock();
+        state.finished = true;
+        wake.extend(state.waker.take());
+    }
+
     fn is_behind(&self, floor: i64) -> bool {
         self.front_revision().is_some_and(|oldest| oldest <= floor)
     }
@@ -89,6 +98,9 @@ impl Queue {
     pub(super) fn drain(&self, into: &mut VecDeque<Arc<Change>>, limit: usize, waker: &Waker) -> Drained {
         let mut state = self.state.lock();
         if state.closed {
+            return Drained::Closed;
+        }
+        if state.changes.is_empty() && state.finished {
             return Drained::Closed;
         }
         if state.changes.is_empty() {
@@ -236,10 +248,19 @@ impl Watchers {
 
     /// Closes all.
     pub(super) fn close_all(&mut self, wake: &mut Vec<Waker>) -> usize {
+        self.end_all(|queue| queue.close(wake))
+    }
+
+    /// Ends all watches once they have taken what waits for them.
+    pub(super) fn finish_all(&mut self, wake: &mut Vec<Waker>) -> usize {
+        self.end_all(|queue| queue.finish(wake))
+    }
+
+    fn end_all(&mut self, mut end: impl FnMut(&Queue)) -> usize {
         let mut closed = 0;
         for bucket in self.buckets() {
             for (_, queue) in bucket.drain(..) {
-                queue.close(wake);
+                end(&queue);
                 closed += 1;
             }
         }
