@@ -1,25 +1,23 @@
-//! Applying rule sets: iptables of the host, or a recorder for tests.
+//! What every mode does: bring the kernel to the model, look whether it still is there, and leave no trace.
 
-use std::{collections::BTreeSet, process::Stdio, time::Duration};
+use std::{process::Stdio, time::Duration};
 
 use async_trait::async_trait;
 use tokio::{io::AsyncWriteExt, process::Command};
 
-use crate::rules::{RuleSet, SERVICE_CHAINS, jumps};
+use crate::model::{Changed, Model};
 
 /// Longest time one program may take.
-const DEADLINE: Duration = Duration::from_secs(60);
-/// Seconds to wait for the xtables lock.
-const LOCK_WAIT: &str = "5";
+const DEADLINE: Duration = Duration::from_secs(120);
 
 /// A rule set that cannot be applied.
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
-    /// The program does not start.
+    /// The program does not start, or cannot be talked to.
     #[error("{program}: {source}")]
     Start {
         /// The program.
-        program: &'static str,
+        program: String,
         /// Why.
         source: std::io::Error,
     },
@@ -27,35 +25,80 @@ pub enum BackendError {
     #[error("{program} failed: {stderr}")]
     Failed {
         /// The program.
-        program: &'static str,
+        program: String,
         /// What it said.
         stderr: String,
     },
     /// The program did not end in time.
     #[error("{0} did not end in time")]
-    Deadline(&'static str),
+    Deadline(String),
+    /// The kernel refused a request.
+    #[error("{what}")]
+    Netlink {
+        /// What was asked for.
+        what: &'static str,
+        /// Why not.
+        #[source]
+        source: crate::netlink::NetlinkError,
+    },
+    /// The machine cannot do this mode.
+    #[error("{0}")]
+    Unsupported(String),
+    /// A task ended early.
+    #[error("a task was cancelled")]
+    Cancelled,
 }
 
-/// Where rules go.
+/// What one synchronization is about.
+#[derive(Debug)]
+pub struct Work<'a> {
+    /// All that is wanted.
+    pub model: &'a Model,
+    /// What is not as it was at the last successful synchronization. All Services at the first.
+    pub changed: &'a [Changed],
+    /// Whether nothing that is remembered of the kernel's state is to be relied on.
+    pub full: bool,
+}
+
+/// What a synchronization did.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Applied {
+    /// Time that programs and the kernel took.
+    pub outside: Duration,
+}
+
+/// Where rules of one family go.
 #[async_trait]
-pub trait Backend: Send + Sync {
-    /// Makes the jumps from the built-in chains.
-    async fn prepare(&self) -> Result<(), BackendError>;
-    /// Chains of single Services that exist.
-    async fn chains(&self) -> Result<BTreeSet<String>, BackendError>;
-    /// Applies a rule set as one transaction.
-    async fn apply(&self, rules: &RuleSet) -> Result<(), BackendError>;
-    /// Forgets UDP flows to a service address whose endpoint is gone.
-    async fn forget_udp(&self, address: &str, port: u16, endpoint: &str) -> Result<(), BackendError>;
-    /// Removes everything that `prepare` and `apply` made.
-    async fn cleanup(&self) -> Result<(), BackendError>;
+pub trait Backend: Send {
+    /// Brings the kernel to the model.
+    async fn sync(&mut self, work: &Work<'_>) -> Result<Applied, BackendError>;
+
+    /// Whether the rules seem to be there still. Asked every sync period.
+    async fn intact(&mut self) -> bool {
+        true
+    }
+
+    /// How often everything is written again unasked.
+    fn full_period(&self) -> Duration;
+
+    /// Whether something remains to be done later, such as the deletion of what was in use a moment ago.
+    fn unfinished(&self) -> Option<Duration> {
+        None
+    }
 }
 
-/// iptables of the host.
-pub struct Iptables;
+/// Runs a program with `input`, and gives what it printed.
+pub(crate) async fn run(program: &str, arguments: &[&str], input: &[u8]) -> Result<String, BackendError> {
+    run_with(program, arguments, std::iter::once(input.to_vec())).await
+}
 
-async fn run(program: &'static str, arguments: &[&str], input: &str) -> Result<String, BackendError> {
-    let start = |source| BackendError::Start { program, source };
+/// [`run`] with an input that is made while it is written: it may be large.
+pub(crate) async fn run_with(
+    program: &str,
+    arguments: &[&str],
+    input: impl Iterator<Item = Vec<u8>> + Send,
+) -> Result<String, BackendError> {
+    let start = |source| BackendError::Start { program: program.to_owned(), source };
     let mut child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::piped())
@@ -64,99 +107,32 @@ async fn run(program: &'static str, arguments: &[&str], input: &str) -> Result<S
         .kill_on_drop(true)
         .spawn()
         .map_err(start)?;
-    let mut stdin = child.stdin.take();
-    let work = async {
-        if let Some(pipe) = stdin.as_mut() {
-            pipe.write_all(input.as_bytes()).await.map_err(start)?;
+    let stdin = child.stdin.take();
+    let write = async move {
+        if let Some(mut pipe) = stdin {
+            for piece in input {
+                pipe.write_all(&piece).await?;
+            }
+            pipe.shutdown().await?;
         }
-        drop(stdin);
-        child.wait_with_output().await.map_err(start)
+        Ok(())
     };
-    let output = tokio::time::timeout(DEADLINE, work).await.map_err(|_| BackendError::Deadline(program))??;
+    let both = async { tokio::join!(write, child.wait_with_output()) };
+    let (written, output) =
+        tokio::time::timeout(DEADLINE, both).await.map_err(|_| BackendError::Deadline(program.to_owned()))?;
+    let output = output.map_err(start)?;
     if output.status.success() {
+        written.map_err(start)?;
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    Err(BackendError::Failed { program, stderr: String::from_utf8_lossy(&output.stderr).trim().to_owned() })
+    // A program that fails closes its input early; what it says matters more than that.
+    let stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(BackendError::Failed { program: program.to_owned(), stderr })
 }
 
-impl Iptables {
-    /// Whether a rule exists.
-    async fn has(table: &str, chain: &str, rule: &[&str]) -> bool {
-        let mut arguments = vec!["-w", LOCK_WAIT, "-t", table, "-C", chain];
-        arguments.extend(rule);
-        run("iptables", &arguments, "").await.is_ok()
-    }
-}
-
-#[async_trait]
-impl Backend for Iptables {
-    async fn prepare(&self) -> Result<(), BackendError> {
-        // Chains must exist before rules can point at them.
-        let mut input = String::new();
-        for table in ["filter", "nat"] {
-            let targets: BTreeSet<&str> =
-                jumps().iter().filter(|(t, ..)| *t == table).filter_map(|(_, _, rule)| rule.last().copied()).collect();
-            let chains: String = targets.iter().map(|c| format!(":{c} - [0:0]\n")).collect();
-            input.push_str(&format!("*{table}\n{chains}COMMIT\n"));
-        }
-        let present = run("iptables-save", &["-t", "nat"], "").await?;
-        if !present.lines().any(|l| l.starts_with(":KUBE-SERVICES ")) {
-            run("iptables-restore", &["-w", LOCK_WAIT, "--noflush"], &input).await?;
-        }
-        for (table, chain, rule) in jumps() {
-            if !Self::has(table, chain, &rule).await {
-                let mut arguments = vec!["-w", LOCK_WAIT, "-t", table, "-I", chain];
-                arguments.extend(&rule);
-                run("iptables", &arguments, "").await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn chains(&self) -> Result<BTreeSet<String>, BackendError> {
-        let saved = run("iptables-save", &["-t", "nat"], "").await?;
-        let names = saved.lines().filter_map(|l| l.strip_prefix(':')).filter_map(|l| l.split(' ').next());
-        Ok(names.filter(|n| SERVICE_CHAINS.iter().any(|p| n.starts_with(p))).map(str::to_owned).collect())
-    }
-
-    async fn apply(&self, rules: &RuleSet) -> Result<(), BackendError> {
-        run("iptables-restore", &["-w", LOCK_WAIT, "--noflush", "--counters"], &rules.text).await.map(drop)
-    }
-
-    async fn forget_udp(&self, address: &str, port: u16, endpoint: &str) -> Result<(), BackendError> {
-        let port = port.to_string();
-        let arguments = ["-D", "-p", "udp", "--orig-dst", address, "--dport", &port, "--dst-nat", endpoint];
-        match run("conntrack", &arguments, "").await {
-            // The program fails when there was nothing to delete.
-            Err(BackendError::Failed { stderr, .. }) if stderr.contains("0 flow entries") => Ok(()),
-            other => other.map(drop),
-        }
-    }
-
-    async fn cleanup(&self) -> Result<(), BackendError> {
-        for (table, chain, rule) in jumps().into_iter().filter(|(.., rule)| rule.last() != Some(&"KUBE-FIREWALL")) {
-            if Self::has(table, chain, &rule).await {
-                let mut arguments = vec!["-w", LOCK_WAIT, "-t", table, "-D", chain];
-                arguments.extend(&rule);
-                run("iptables", &arguments, "").await?;
-            }
-        }
-        for table in ["nat", "filter"] {
-            let saved = run("iptables-save", &["-t", table], "").await?;
-            let names = saved.lines().filter_map(|l| l.strip_prefix(':')).filter_map(|l| l.split(' ').next());
-            let ours: Vec<&str> = names
-                .filter(|n| *n != "KUBE-FIREWALL")
-                .filter(|n| {
-                    SERVICE_CHAINS.iter().any(|p| n.starts_with(p))
-                        || jumps().iter().any(|(t, _, rule)| *t == table && rule.last() == Some(n))
-                        || matches!(*n, "KUBE-MARK-MASQ" | "KUBE-NODEPORTS")
-                })
-                .collect();
-            let flush: String = ours.iter().map(|c| format!(":{c} - [0:0]\n")).collect();
-            let delete: String = ours.iter().map(|c| format!("-X {c}\n")).collect();
-            let input = format!("*{table}\n{flush}{delete}COMMIT\n");
-            run("iptables-restore", &["-w", LOCK_WAIT, "--noflush"], &input).await?;
-        }
-        Ok(())
-    }
+/// Writes a kernel setting below `/proc/sys` unless it has the value already.
+pub(crate) fn sysctl(name: &str, value: u32) -> std::io::Result<()> {
+    let path = std::path::Path::new("/proc/sys").join(name);
+    let present = std::fs::read_to_string(&path)?;
+    if present.trim() == value.to_string() { Ok(()) } else { std::fs::write(path, value.to_string()) }
 }

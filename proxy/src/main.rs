@@ -7,7 +7,7 @@ use runtime::ComponentInfo;
 const INFO: ComponentInfo = ComponentInfo {
     name: "kube-proxy",
     about: "The Kubernetes network proxy runs on each node and forwards the traffic of Services to their endpoints.",
-    deprecated: &[],
+    deprecated: kube_proxy::DEPRECATED,
 };
 
 fn main() -> ExitCode {

@@ -1,154 +1,210 @@
-//! The loop that keeps the rules equal to the watched state.
+//! The loop that keeps the rules of one family equal to the watched state.
 
 use std::{
-    collections::BTreeSet,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    sync::Arc,
+    time::{Duration, SystemTime},
 };
 
-use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, Registry};
+use controller::{Informer, ObjectKey};
+use runtime::clock::Clock;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    backend::{Backend, BackendError},
-    model::{ServicePort, service_ports},
-    rules::{Settings, render},
-    watch::States,
+    backend::{Applied, Backend, BackendError, Work},
+    conntrack,
+    family::Family,
+    health::Health,
+    healthcheck::HealthPorts,
+    metrics::FamilyMetrics,
+    model::{Changed, Model, Topology},
+    node::{IPVS_INTERFACE, NodePorts, NodeView, local_addresses},
+    track::{Pending, Tracker, Watched, since},
+    view::Policy,
 };
 
 /// How often rules are written.
 #[derive(Clone, Copy)]
 pub(crate) struct Periods {
-    /// Time after which a failed sync is tried again, and rules are looked after unasked.
-    pub(crate) full: Duration,
-    /// Least time between the starts of two syncs.
+    /// Time after which a failed sync is tried again, and rules are looked after.
+    pub(crate) sync: Duration,
+    /// Least time between the end of a sync and the next one.
     pub(crate) least: Duration,
 }
 
-/// When rules were last asked for and written, Unix seconds.
-#[derive(Clone)]
-pub(crate) struct Progress {
-    queued: Arc<AtomicU64>,
-    synced: Arc<AtomicU64>,
-    duration: Histogram,
-    last: Gauge,
-    failures: IntCounter,
-    period: Duration,
+/// All that keeps one family's rules.
+pub(crate) struct Proxier {
+    pub(crate) family: Family,
+    pub(crate) backend: Box<dyn Backend>,
+    pub(crate) tracker: Tracker,
+    pub(crate) watched: Watched,
+    pub(crate) nodes: Informer<NodeView>,
+    pub(crate) node: ObjectKey,
+    pub(crate) node_ports: NodePorts,
+    pub(crate) health_ports: HealthPorts,
+    pub(crate) periods: Periods,
+    pub(crate) metrics: FamilyMetrics,
+    pub(crate) health: Health,
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+/// What a run leaves for the next.
+struct Course {
+    model: Model,
+    topology: Topology,
+    /// Nothing is known of the kernel's state.
+    full: bool,
+    /// A change of UDP endpoints whose flows are not cleaned up.
+    udp: bool,
+    next_full: Instant,
+    next_look: Instant,
+    retry: Option<Instant>,
 }
 
-impl Progress {
-    pub(crate) fn new(registry: &Registry, period: Duration) -> Result<Self, prometheus::Error> {
-        let duration = Histogram::with_opts(HistogramOpts::new(
-            "kubeproxy_sync_proxy_rules_duration_seconds",
-            "SyncProxyRules latency in seconds",
-        ))?;
-        let last = Gauge::new(
-            "kubeproxy_sync_proxy_rules_last_timestamp_seconds",
-            "The last time proxy rules were successfully synced",
-        )?;
-        let failures = IntCounter::new(
-            "kubeproxy_sync_proxy_rules_iptables_restore_failures_total",
-            "Cumulative proxy iptables restore failures",
-        )?;
-        registry.register(Box::new(duration.clone()))?;
-        registry.register(Box::new(last.clone()))?;
-        registry.register(Box::new(failures.clone()))?;
-        Ok(Self { queued: Arc::default(), synced: Arc::default(), duration, last, failures, period })
+impl Proxier {
+    /// Writes rules whenever the state changes, until `stop`. The rules stay when it ends.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let synced = self.watched.services.wait_synced(&stop).await && self.watched.slices.wait_synced(&stop).await;
+        if !synced {
+            return;
+        }
+        let now = Instant::now();
+        let mut course = Course {
+            model: Model::default(),
+            topology: Topology::default(),
+            full: true,
+            udp: true,
+            next_full: now + self.backend.full_period(),
+            next_look: now + self.periods.sync,
+            retry: None,
+        };
+        loop {
+            self.step(&mut course).await;
+            if stop.run_until_cancelled(tokio::time::sleep(self.periods.least)).await.is_none() {
+                return;
+            }
+            let mut until = course.next_look.min(course.next_full);
+            if let Some(retry) = course.retry {
+                until = until.min(retry);
+            }
+            if let Some(later) = self.backend.unfinished() {
+                until = until.min(Instant::now() + later);
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.tracker.changed() => {}
+                () = tokio::time::sleep_until(until) => {}
+            }
+        }
     }
 
-    /// Unhealthy when a change has waited for twice the sync period.
-    pub(crate) fn is_healthy(&self) -> bool {
-        let (queued, synced) = (self.queued.load(Ordering::Relaxed), self.synced.load(Ordering::Relaxed));
-        synced >= queued || now().saturating_sub(queued) < 2 * self.period.as_secs()
-    }
-
-    /// When rules were last written, Unix seconds.
-    pub(crate) fn last_synced(&self) -> u64 {
-        self.synced.load(Ordering::Relaxed)
-    }
-
-    fn asked(&self) {
-        self.queued.store(now(), Ordering::Relaxed);
-    }
-
-    fn done(&self, took: Duration) {
-        self.synced.store(now(), Ordering::Relaxed);
-        self.duration.observe(took.as_secs_f64());
-        #[allow(clippy::cast_precision_loss)]
-        self.last.set(now() as f64);
-    }
-}
-
-/// Writes rules whenever the state changes, until `stop`. The rules stay when it ends.
-pub(crate) async fn run(
-    backend: &dyn Backend,
-    settings: &Settings,
-    periods: Periods,
-    mut states: States,
-    progress: &Progress,
-    stop: CancellationToken,
-) {
-    let mut before: Vec<ServicePort> = Vec::new();
-    loop {
+    async fn step(&mut self, course: &mut Course) {
+        let now = Instant::now();
+        if now >= course.next_look {
+            course.next_look = now + self.periods.sync;
+            if !self.backend.intact().await {
+                tracing::warn!(family = %self.family, "rules were removed by somebody; writing all of them again");
+                course.full = true;
+            }
+        }
+        if now >= course.next_full {
+            course.full = true;
+        }
+        let taken = self.clock.now();
         let started = Instant::now();
-        let state = states.borrow_and_update().clone();
-        if let Some(state) = state {
-            progress.asked();
-            let ports = service_ports(&state.0, &state.1);
-            match sync(backend, settings, &ports).await {
-                Ok(()) => {
-                    forget_stale_flows(backend, &before, &ports).await;
-                    before = ports;
-                    progress.done(started.elapsed());
+        let mut pending = self.tracker.take();
+        let zone = self.nodes.get(&self.node).map(|node| node.zone.clone()).unwrap_or_default();
+        if zone != course.topology.zone {
+            course.topology = Topology { zone };
+            pending.all = true;
+        }
+        pending.all |= course.full;
+        let changed = self.watched.fold(&mut course.model, &mut pending, self.family, &course.topology);
+        course.udp |= pending.udp;
+        self.note(&pending);
+        let idle = changed.is_empty() && self.backend.unfinished().is_none();
+        if idle && !course.full {
+            self.health.updated(self.family, taken, self.clock.now());
+            return;
+        }
+        self.health.queued(self.family, taken);
+        let full = course.full;
+        let work = Work { model: &course.model, changed: &changed, full };
+        match self.backend.sync(&work).await {
+            Ok(applied) => {
+                course.full = false;
+                course.retry = None;
+                if full {
+                    course.next_full = Instant::now() + self.backend.full_period();
                 }
+                self.done(course, &pending, (taken, started), applied, full).await;
+            }
+            Err(error) => self.failed(course, &error, &changed),
+        }
+    }
+
+    /// Counts changes.
+    fn note(&self, pending: &Pending) {
+        self.metrics.service_changes.inc_by(pending.service_changes);
+        self.metrics.endpoint_changes.inc_by(pending.endpoint_changes);
+        self.metrics.service_pending.set(0);
+        self.metrics.endpoint_pending.set(0);
+    }
+
+    fn failed(&self, course: &mut Course, error: &BackendError, changed: &[Changed]) {
+        // All rules are written next time: which of these changes took effect is not known.
+        course.full = true;
+        course.retry = Some(Instant::now() + self.periods.sync);
+        tracing::error!(error = util::chain(error), family = %self.family, services = changed.len(), "Failed to sync rules");
+    }
+
+    async fn done(
+        &mut self,
+        course: &mut Course,
+        pending: &Pending,
+        (taken, started): (SystemTime, Instant),
+        applied: Applied,
+        full: bool,
+    ) {
+        let took = started.elapsed();
+        self.metrics.sync.observe(took.as_secs_f64());
+        self.metrics.outside.observe(applied.outside.as_secs_f64());
+        if full { &self.metrics.full } else { &self.metrics.partial }.observe(took.as_secs_f64());
+        let now = self.clock.now();
+        for trigger in &pending.triggers {
+            self.metrics.programming.observe(since(*trigger, now).as_secs_f64());
+        }
+        self.metrics.last.set(seconds(now));
+        self.count_localless(&course.model);
+        self.health.updated(self.family, taken, now);
+        let addresses = if self.node_ports.all() { Default::default() } else { local_addresses(IPVS_INTERFACE) };
+        self.health_ports.update(&course.model.health_ports(), &self.node_ports.listening(&addresses));
+        if course.udp {
+            course.udp = false;
+            let began = Instant::now();
+            match conntrack::forget_stale(&course.model, self.family).await {
+                Ok(deleted) => self.metrics.conntrack_deleted.inc_by(deleted),
                 Err(error) => {
-                    progress.failures.inc();
-                    tracing::error!(%error, "rules are not synced");
+                    course.udp = true;
+                    tracing::error!(error = util::chain(&error), "stale UDP flows stay");
                 }
             }
+            self.metrics.conntrack_duration.observe(began.elapsed().as_secs_f64());
         }
-        let rest = periods.least.saturating_sub(started.elapsed());
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(rest) => {}
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            changed = states.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-            }
-            () = tokio::time::sleep(periods.full) => {}
-        }
+        tracing::info!(v = 2, family = %self.family, seconds = took.as_secs_f64(), full, "SyncProxyRules complete");
+    }
+
+    /// Counts service ports whose traffic has to stay here but has no endpoint here.
+    fn count_localless(&self, model: &Model) {
+        let without = || model.ports().filter(|p| p.uses_local() && p.has_endpoints && p.local_endpoints.is_empty());
+        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        self.metrics.no_local_internal.set(count(without().filter(|p| p.internal == Policy::Local).count()));
+        let external = without().filter(|p| p.external == Policy::Local && p.is_external()).count();
+        self.metrics.no_local_external.set(count(external));
     }
 }
 
-async fn sync(backend: &dyn Backend, settings: &Settings, ports: &[ServicePort]) -> Result<(), BackendError> {
-    backend.prepare().await?;
-    let stale: BTreeSet<String> = backend.chains().await?;
-    backend.apply(&render(ports, settings, &stale)).await
-}
-
-/// Ends UDP flows to endpoints that no longer serve, else they would be sent there for ever.
-async fn forget_stale_flows(backend: &dyn Backend, before: &[ServicePort], after: &[ServicePort]) {
-    for old in before.iter().filter(|p| p.protocol == "udp") {
-        let new = after.iter().find(|p| p.name == old.name && p.protocol == old.protocol);
-        let stays = |ip: &str| new.is_some_and(|n| n.cluster_endpoints.iter().any(|e| e.ip == ip));
-        for endpoint in old.cluster_endpoints.iter().filter(|e| !stays(&e.ip)) {
-            let addresses = std::iter::once(&old.cluster_ip).chain(&old.external_ips).chain(&old.balancer_ips);
-            for address in addresses {
-                if let Err(error) = backend.forget_udp(address, old.port, &endpoint.ip).await {
-                    tracing::warn!(%error, service = old.name, "stale UDP flows stay");
-                }
-            }
-        }
-    }
+/// Seconds since 1970.
+pub(crate) fn seconds(at: SystemTime) -> f64 {
+    at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }

@@ -10,6 +10,11 @@ use harness::{
 
 const OBJECTS: &str = "
 apiVersion: v1
+kind: Node
+metadata: {name: node}
+status: {addresses: [{type: InternalIP, address: 10.50.0.1}]}
+---
+apiVersion: v1
 kind: Service
 metadata: {name: web}
 spec:

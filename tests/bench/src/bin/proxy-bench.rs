@@ -27,6 +27,9 @@ struct Options {
     /// Endpoints of each.
     #[arg(long, default_value_t = 5)]
     endpoints: usize,
+    /// Mode of kube-proxy.
+    #[arg(long, default_value = "iptables")]
+    mode: String,
     /// Set by the program itself once it is in its own network namespace.
     #[arg(long, hide = true)]
     isolated: bool,
@@ -36,11 +39,19 @@ struct Options {
 const WIDTH: usize = 16;
 
 /// Whether a rule with this destination is there.
-fn has_rule(destination: &str) -> bool {
-    let rules = Command::new("iptables-save").args(["-t", "nat"]).output().expect("iptables-save");
-    let needle = format!("--to-destination {destination}");
+fn has_rule(mode: &str, address: &str) -> bool {
+    let (program, arguments, needle) = match mode {
+        "nftables" => ("nft", &["list", "table", "ip", "kube-proxy"][..], format!("{address} . 8080")),
+        "ipvs" => ("ipvsadm", &["-Ln"][..], format!("{address}:8080")),
+        _ => ("iptables-save", &["-t", "nat"][..], format!("--to-destination {address}:8080")),
+    };
+    let rules = Command::new(program).args(arguments).output().expect(program);
     String::from_utf8_lossy(&rules.stdout).contains(&needle)
 }
+
+const SYNCS: &str = "kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"}";
+const SPENT: &str = "kubeproxy_sync_proxy_rules_duration_seconds_sum{ip_family=\"IPv4\"}";
+const OUTSIDE: &str = "kubeproxy_sync_proxy_rules_outside_duration_seconds_sum{ip_family=\"IPv4\"}";
 
 /// A counter or gauge of kube-proxy, 0 before it exists.
 fn metric(name: &str) -> f64 {
@@ -86,37 +97,42 @@ async fn run(options: &Options) {
         send(to, "POST", slices, &slice(n, &endpoints)).await;
     })
     .await;
+    let node = json!({"metadata": {"name": "bench"}, "spec": {}});
+    send(to, "POST", "/api/v1/nodes", &node).await;
+    let status = json!({"metadata": {"name": "bench"},
+        "status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.1"}]}});
+    send(to, "PUT", "/api/v1/nodes/bench/status", &status).await;
     let kubeconfig = server.kubeconfig_file(ADMIN_TOKEN);
+    let mode = options.mode.as_str();
     let arguments = [
         format!("--kubeconfig={}", kubeconfig.display()),
         "--hostname-override=bench".to_owned(),
-        "--proxy-mode=iptables".to_owned(),
+        format!("--proxy-mode={mode}"),
     ];
     let start = Instant::now();
     let mut proxy = Process::start(&binary("kube-proxy"), &arguments, server.path().join("proxy.log"));
     let total = options.services * each;
-    let last = address(total - 1);
-    while metric("kubeproxy_sync_proxy_rules_duration_seconds_count") < 1.0 || !has_rule(&format!("{last}:8080")) {
+    while metric(SYNCS) < 1.0 {
         assert_eq!(proxy.ended(), None, "{}", proxy.output());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let what = format!("kube-proxy: start to {} Services x {each} in the kernel", options.services);
+    let what = format!("kube-proxy {mode}: start to {} Services x {each} in the kernel", options.services);
     figure(&what, start.elapsed().as_secs_f64(), "s");
-    figure("kube-proxy: of that, its syncs", metric("kubeproxy_sync_proxy_rules_duration_seconds_sum"), "s");
-    figure("kube-proxy: CPU of its own", Usage::of(proxy.id()).cpu, "s");
-    let (syncs, spent) = (
-        metric("kubeproxy_sync_proxy_rules_duration_seconds_count"),
-        metric("kubeproxy_sync_proxy_rules_duration_seconds_sum"),
-    );
+    figure(&format!("kube-proxy {mode}: full sync"), metric(SPENT), "s");
+    figure(&format!("kube-proxy {mode}: of that, outside of it"), metric(OUTSIDE), "s");
+    figure(&format!("kube-proxy {mode}: CPU of its own"), Usage::of(proxy.id()).cpu, "s");
+    assert!(has_rule(mode, &address(total - 1)), "{}", proxy.output());
+    figure(&format!("kube-proxy {mode}: memory after the first sync"), Usage::of(proxy.id()).memory, "MB");
+    let (syncs, spent, outside) = (metric(SYNCS), metric(SPENT), metric(OUTSIDE));
     let mut endpoints: Vec<usize> = (0..each).collect();
     endpoints.push(total);
     send(&client, "PUT", &format!("{slices}/service-0-abcde"), &slice(0, &endpoints)).await;
-    while metric("kubeproxy_sync_proxy_rules_duration_seconds_count") <= syncs
-        || !has_rule(&format!("{}:8080", address(total)))
-    {
+    while metric(SYNCS) <= syncs {
+        assert_eq!(proxy.ended(), None, "{}", proxy.output());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let added = metric("kubeproxy_sync_proxy_rules_duration_seconds_sum") - spent;
-    figure("kube-proxy: add one endpoint", added * 1e3, "ms");
-    figure("kube-proxy: memory", Usage::of(proxy.id()).memory, "MB");
+    figure(&format!("kube-proxy {mode}: add one endpoint"), (metric(SPENT) - spent) * 1e3, "ms");
+    figure(&format!("kube-proxy {mode}: of that, outside of it"), (metric(OUTSIDE) - outside) * 1e3, "ms");
+    assert!(has_rule(mode, &address(total)), "{}", proxy.output());
+    figure(&format!("kube-proxy {mode}: memory"), Usage::of(proxy.id()).memory, "MB");
 }

@@ -2,14 +2,10 @@
 
 use std::{fs, io, path::Path};
 
-use crate::config::Conntrack;
+use crate::config::{Conntrack, GoTime};
 
-const MAX_PER_CORE: u64 = 32_768;
-const MIN: u64 = 131_072;
 /// No limit above this is written.
 const CEILING: u64 = 1_048_576;
-const TCP_ESTABLISHED: u64 = 24 * 3600;
-const TCP_CLOSE_WAIT: u64 = 3600;
 const HASH_SIZE: &str = "sys/module/nf_conntrack/parameters/hashsize";
 
 /// Kernel settings (path below `/proc/sys/net/netfilter`, value) that a configuration asks for.
@@ -18,21 +14,22 @@ fn wanted(config: &Conntrack, cores: u64) -> Vec<(&'static str, u64)> {
     if let Some(max) = limit(config, cores) {
         all.push(("nf_conntrack_max", max));
     }
-    let seconds = |time: Option<std::time::Duration>, default| time.map_or(default, |time| time.as_secs());
+    let seconds = |time: Option<GoTime>| time.map_or(0, |time| time.0.as_secs());
     let timeouts = [
-        ("nf_conntrack_tcp_timeout_established", seconds(config.tcp_established_timeout, TCP_ESTABLISHED)),
-        ("nf_conntrack_tcp_timeout_close_wait", seconds(config.tcp_close_wait_timeout, TCP_CLOSE_WAIT)),
+        ("nf_conntrack_tcp_timeout_established", seconds(config.tcp_established_timeout)),
+        ("nf_conntrack_tcp_timeout_close_wait", seconds(config.tcp_close_wait_timeout)),
         ("nf_conntrack_tcp_be_liberal", u64::from(config.tcp_be_liberal)),
-        ("nf_conntrack_udp_timeout", config.udp_timeout.as_secs()),
-        ("nf_conntrack_udp_timeout_stream", config.udp_stream_timeout.as_secs()),
+        ("nf_conntrack_udp_timeout", config.udp_timeout.0.as_secs()),
+        ("nf_conntrack_udp_timeout_stream", config.udp_stream_timeout.0.as_secs()),
     ];
     all.extend(timeouts.into_iter().filter(|(_, value)| *value > 0));
     all
 }
 
 fn limit(config: &Conntrack, cores: u64) -> Option<u64> {
-    let per_core = config.max_per_core.unwrap_or(MAX_PER_CORE);
-    let max = (per_core * cores).max(config.min.unwrap_or(MIN)).min(CEILING);
+    let positive = |value: Option<i32>| value.and_then(|value| u64::try_from(value).ok()).unwrap_or(0);
+    let per_core = positive(config.max_per_core);
+    let max = (per_core * cores).max(positive(config.min)).min(CEILING);
     (per_core > 0).then_some(max)
 }
 
@@ -68,12 +65,16 @@ pub(crate) fn apply(root: &Path, config: &Conntrack) {
 mod tests {
     use super::*;
 
+    fn defaults() -> Conntrack {
+        crate::config::Configuration::default().complete().conntrack
+    }
+
     #[test]
     fn limits_grow_with_cores() {
-        let config = Conntrack::default();
+        let config = defaults();
         assert_eq!(
             [limit(&config, 1), limit(&config, 8), limit(&config, 128)],
-            [Some(MIN), Some(262_144), Some(CEILING)]
+            [Some(131_072), Some(262_144), Some(CEILING)]
         );
         assert_eq!(limit(&Conntrack { max_per_core: Some(0), ..config }, 8), None);
     }
@@ -85,7 +86,7 @@ mod tests {
         fs::create_dir_all(&directory).unwrap();
         let established = directory.join("nf_conntrack_tcp_timeout_established");
         fs::write(&established, "86400\n").unwrap();
-        apply(root.path(), &Conntrack { tcp_be_liberal: true, ..Conntrack::default() });
+        apply(root.path(), &Conntrack { tcp_be_liberal: true, ..defaults() });
         assert_eq!(fs::read_to_string(&established).unwrap(), "86400\n", "it had the value");
         assert_eq!(fs::read_to_string(directory.join("nf_conntrack_tcp_be_liberal")).unwrap(), "1");
         assert!(!directory.join("nf_conntrack_udp_timeout").exists());
