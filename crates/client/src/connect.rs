@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use kube::{
     Client, Config,
     client::ClientBuilder,
-    config::{KubeConfigOptions, Kubeconfig},
+    config::{AuthInfo, KubeConfigOptions, Kubeconfig},
 };
 use runtime::flags::ClientArgs;
 
@@ -81,6 +81,13 @@ pub async fn connect_with_token(
     let mut config = load(args.kubeconfig.as_deref(), args.master.as_deref()).await?;
     // A token alone always decodes.
     config.auth_info = serde_json::from_value(serde_json::json!({"token": token})).unwrap_or_default();
+    connect_with(config, connection)
+}
+
+/// [`connect`], but without any credentials: each request brings its own.
+pub async fn connect_without_credentials(args: &ClientArgs, connection: &Connection) -> Result<Client, ClientError> {
+    let mut config = load(args.kubeconfig.as_deref(), args.master.as_deref()).await?;
+    config.auth_info = AuthInfo::default();
     connect_with(config, connection)
 }
 

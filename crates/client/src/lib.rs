@@ -13,7 +13,9 @@ mod reload;
 mod transport;
 mod write;
 
-pub use connect::{ClientError, Connection, connect, connect_to, connect_with, connect_with_token};
+pub use connect::{
+    ClientError, Connection, connect, connect_to, connect_with, connect_with_token, connect_without_credentials,
+};
 pub use delegated::{DelegatedAuth, DelegatedError};
 pub use discovery::{DiscoveredResource, Discovery, Snapshot};
 pub use dynamic::{api_for, api_resource, typed_api};
