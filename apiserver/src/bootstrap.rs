@@ -23,7 +23,7 @@ const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kub
 const SERVICE: &str = "kubernetes";
 
 /// Creates an object unless it exists; answers the present one.
-async fn ensure(resource: &Resource, mut object: Value) -> ApiResult<Option<Stored>> {
+pub(crate) async fn ensure(resource: &Resource, mut object: Value) -> ApiResult<Option<Stored>> {
     let moment = Moment::now();
     let metadata = meta::metadata_mut(&mut object);
     metadata.insert("uid".into(), json!(uuid::Uuid::new_v4().to_string()));

@@ -294,6 +294,7 @@ async fn serve(
         quotas: resources.get("", "resourcequotas")?,
         pods: resources.get("", "pods")?,
         nodes: resources.get("", "nodes")?,
+        runtime_classes: resources.get("node.k8s.io", "runtimeclasses")?,
         authorizer: Arc::clone(&authorizer),
     };
     let choice = admission::Choice {

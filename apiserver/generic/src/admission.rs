@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use machinery::{ApiResult, GroupVersionKind, GroupVersionResource};
 use serde_json::Value;
 
-use crate::user::User;
+use crate::{endpoint::Warnings, user::User};
 
 /// What is being done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +37,8 @@ pub struct AdmissionRequest {
     pub user: User,
     /// Whether nothing will be stored.
     pub dry_run: bool,
+    /// What the client is warned of.
+    pub warnings: Warnings,
 }
 
 impl AdmissionRequest {

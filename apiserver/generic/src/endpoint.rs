@@ -265,9 +265,9 @@ pub struct Call {
     pub warnings: Warnings,
 }
 
-/// Collected `Warning` texts.
-#[derive(Default)]
-pub struct Warnings(Mutex<Vec<String>>);
+/// Collected `Warning` texts. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Warnings(Arc<Mutex<Vec<String>>>);
 
 impl Warnings {
     /// Adds a text once.
@@ -404,6 +404,7 @@ impl Call {
             operation,
             user: self.user.clone(),
             dry_run,
+            warnings: self.warnings.clone(),
         }
     }
 }

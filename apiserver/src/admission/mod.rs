@@ -1,14 +1,20 @@
 //! The built-in admission plugins, in upstream's order.
 
+mod certificates;
 mod defaults;
 mod limit_ranger;
 mod namespaced;
 mod namespaces;
 mod node_restriction;
+mod nodes;
+mod opt_in;
+mod pod_security;
 mod priority;
 mod privileged;
 mod quota;
+mod runtime_class;
 mod service_account;
+mod storage;
 
 use std::sync::Arc;
 
@@ -29,21 +35,39 @@ pub(crate) struct Lookups {
     pub(crate) quotas: Arc<Resource>,
     pub(crate) pods: Arc<Resource>,
     pub(crate) nodes: Arc<Resource>,
+    pub(crate) runtime_classes: Arc<Resource>,
     pub(crate) authorizer: Arc<dyn Authorizer>,
 }
 
 /// Names of all plugins, in order, with whether they are on by default.
-const ORDER: [(&str, bool); 10] = [
+const ORDER: [(&str, bool); 27] = [
+    ("AlwaysAdmit", false),
+    ("NamespaceAutoProvision", false),
     ("NamespaceLifecycle", true),
+    ("NamespaceExists", false),
+    ("LimitPodHardAntiAffinityTopology", false),
     ("LimitRanger", true),
     ("ServiceAccount", true),
     ("NodeRestriction", true),
     ("TaintNodesByCondition", true),
+    ("AlwaysPullImages", false),
+    ("PodSecurity", true),
     ("Priority", true),
     ("DefaultTolerationSeconds", true),
+    ("ExtendedResourceToleration", false),
     ("DefaultStorageClass", true),
+    ("StorageObjectInUseProtection", true),
+    ("PersistentVolumeClaimResize", true),
+    ("RuntimeClass", true),
+    ("CertificateApproval", true),
+    ("CertificateSigning", true),
+    ("CertificateSubjectRestriction", true),
     ("DefaultIngressClass", true),
+    ("DenyServiceExternalIPs", false),
+    ("PodTopologyLabels", true),
+    ("PodResizeValidator", true),
     ("ResourceQuota", true),
+    ("AlwaysDeny", false),
 ];
 
 /// A name that is no plugin.
@@ -99,6 +123,34 @@ fn make(name: &str, lookups: &Lookups) -> Option<Arc<dyn Plugin>> {
         "DefaultIngressClass" => {
             Arc::new(defaults::DefaultIngressClass { classes: Arc::clone(&lookups.ingress_classes) })
         }
+        "AlwaysAdmit" => Arc::new(opt_in::AlwaysAdmit),
+        "AlwaysDeny" => Arc::new(opt_in::AlwaysDeny),
+        "AlwaysPullImages" => Arc::new(opt_in::AlwaysPullImages),
+        "DenyServiceExternalIPs" => Arc::new(opt_in::DenyServiceExternalIps),
+        "ExtendedResourceToleration" => Arc::new(opt_in::ExtendedResourceToleration),
+        "LimitPodHardAntiAffinityTopology" => Arc::new(opt_in::LimitPodHardAntiAffinityTopology),
+        "NamespaceAutoProvision" => {
+            Arc::new(opt_in::NamespaceAutoProvision { namespaces: Arc::clone(&lookups.namespaces) })
+        }
+        "NamespaceExists" => Arc::new(opt_in::NamespaceExists { namespaces: Arc::clone(&lookups.namespaces) }),
+        "PodSecurity" => Arc::new(pod_security::PodSecurity {
+            namespaces: Arc::clone(&lookups.namespaces),
+            pods: Arc::clone(&lookups.pods),
+        }),
+        "StorageObjectInUseProtection" => Arc::new(storage::StorageObjectInUseProtection),
+        "PersistentVolumeClaimResize" => {
+            Arc::new(storage::PersistentVolumeClaimResize { classes: Arc::clone(&lookups.storage_classes) })
+        }
+        "RuntimeClass" => Arc::new(runtime_class::RuntimeClasses { classes: Arc::clone(&lookups.runtime_classes) }),
+        "CertificateApproval" => {
+            Arc::new(certificates::CertificateApproval { authorizer: Arc::clone(&lookups.authorizer) })
+        }
+        "CertificateSigning" => {
+            Arc::new(certificates::CertificateSigning { authorizer: Arc::clone(&lookups.authorizer) })
+        }
+        "CertificateSubjectRestriction" => Arc::new(certificates::CertificateSubjectRestriction),
+        "PodTopologyLabels" => Arc::new(nodes::PodTopologyLabels { nodes: Arc::clone(&lookups.nodes) }),
+        "PodResizeValidator" => Arc::new(nodes::PodResizeValidator { nodes: Arc::clone(&lookups.nodes) }),
         _ => return None,
     })
 }

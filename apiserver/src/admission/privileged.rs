@@ -12,7 +12,7 @@ use serde_json::Value;
 pub(super) struct NoPrivileged;
 
 /// Where a kind keeps a Pod spec.
-fn place(group: &str, resource: &str) -> Option<&'static [&'static str]> {
+pub(super) fn pod_spec_place(group: &str, resource: &str) -> Option<&'static [&'static str]> {
     Some(match (group, resource) {
         ("", "pods") => &["spec"],
         ("", "podtemplates") => &["template", "spec"],
@@ -32,7 +32,7 @@ impl Plugin for NoPrivileged {
 
     fn handles(&self, request: &AdmissionRequest) -> bool {
         matches!(request.operation, Operation::Create | Operation::Update)
-            && place(&request.resource.group, &request.resource.resource).is_some()
+            && pod_spec_place(&request.resource.group, &request.resource.resource).is_some()
     }
 
     async fn validate(
@@ -41,7 +41,7 @@ impl Plugin for NoPrivileged {
         object: Option<&Value>,
         _old: Option<&Value>,
     ) -> ApiResult<()> {
-        let place = place(&request.resource.group, &request.resource.resource);
+        let place = pod_spec_place(&request.resource.group, &request.resource.resource);
         let (Some(object), Some(place)) = (object, place) else { return Ok(()) };
         let errors = check(object, place);
         if errors.is_empty() {
@@ -79,7 +79,7 @@ mod tests {
     fn templates_are_looked_into() {
         let deployment = json!({"spec": {"template": {"spec": {"containers": [
             {"name": "a"}, {"name": "b", "securityContext": {"privileged": true}}]}}}});
-        let errors = check(&deployment, place("apps", "deployments").unwrap()).into_causes();
+        let errors = check(&deployment, pod_spec_place("apps", "deployments").unwrap()).into_causes();
         assert_eq!(errors.len(), 1);
         assert_eq!(errors[0].field, "spec.template.spec.containers[1].securityContext.privileged");
         assert_eq!(errors[0].message, "Forbidden: disallowed by cluster policy");

@@ -382,7 +382,7 @@ pub(super) fn is_native(name: &str) -> bool {
 }
 
 /// Whether the name is one of an extended resource.
-pub(super) fn is_extended(name: &str) -> bool {
+pub fn is_extended(name: &str) -> bool {
     !is_native(name) && !name.starts_with("requests.") && names::qualified_name(&format!("requests.{name}")).is_empty()
 }
 

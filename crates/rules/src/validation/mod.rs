@@ -26,6 +26,7 @@ mod storage;
 mod tests;
 mod workloads;
 
+pub use checks::is_extended;
 use machinery::{
     GroupVersionKind,
     field::{ErrorList, Path},

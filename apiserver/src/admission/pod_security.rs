@@ -1,0 +1,209 @@
+//! PodSecurity: Pods keep to the standards that their namespace asks for.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use generic::{
+    admission::{AdmissionRequest, Operation, Plugin},
+    resource::{Resource, decode_cached},
+};
+use machinery::{ApiError, ApiResult, meta};
+use rules::pod_security::{Policy, Standard, describe, evaluate};
+use serde_json::Value;
+use storage::cache::Freshness;
+
+use super::privileged::pod_spec_place;
+
+/// Existing Pods that are checked when a namespace raises its standard, and the time for that.
+const EXISTING: usize = 3000;
+const EXISTING_TIME: Duration = Duration::from_secs(1);
+
+/// The plugin.
+pub(super) struct PodSecurity {
+    pub(super) namespaces: Arc<Resource>,
+    pub(super) pods: Arc<Resource>,
+}
+
+#[async_trait]
+impl Plugin for PodSecurity {
+    fn name(&self) -> &'static str {
+        "PodSecurity"
+    }
+
+    fn handles(&self, request: &AdmissionRequest) -> bool {
+        let writes = matches!(request.operation, Operation::Create | Operation::Update);
+        let part = request.subresource.as_str();
+        writes
+            && match (request.resource.group.as_str(), request.resource.resource.as_str()) {
+                ("", "namespaces") => part.is_empty(),
+                ("", "pods") => matches!(part, "" | "ephemeralcontainers" | "resize"),
+                (group, resource) => part.is_empty() && pod_spec_place(group, resource).is_some(),
+            }
+    }
+
+    async fn validate(&self, request: &AdmissionRequest, object: Option<&Value>, old: Option<&Value>) -> ApiResult<()> {
+        let Some(object) = object else { return Ok(()) };
+        if request.is("", "namespaces") {
+            return self.namespace(request, object, old).await;
+        }
+        let pods = request.is("", "pods");
+        if pods && old.is_some_and(|old| !is_significant(old, object)) {
+            return Ok(());
+        }
+        let namespace = self.namespaces.get_settled("", &request.namespace).await?;
+        let namespace = decode_cached(&namespace)?.object;
+        let (policy, _) = Policy::of(&namespace);
+        let Some((metadata, spec)) = template(request, object) else { return Ok(()) };
+        let violations = |standard: Standard| describe(&evaluate(standard, metadata, spec));
+        if pods {
+            let enforced = violations(policy.enforce);
+            if !enforced.is_empty() {
+                let why = format!("violates PodSecurity \"{}\": {enforced}", policy.enforce);
+                return Err(request.reject(Some(object), &why));
+            }
+        }
+        let warned = violations(policy.warn);
+        if !warned.is_empty() {
+            request.warnings.add(format!("would violate PodSecurity \"{}\": {warned}", policy.warn));
+        }
+        Ok(())
+    }
+}
+
+/// Metadata and spec of the Pod, or of the template of one.
+fn template<'a>(request: &AdmissionRequest, object: &'a Value) -> Option<(&'a Value, &'a Value)> {
+    if request.is("", "pods") {
+        return Some((&object["metadata"], &object["spec"]));
+    }
+    let place = pod_spec_place(&request.resource.group, &request.resource.resource)?;
+    let template = place[..place.len() - 1].iter().fold(object, |value, step| &value[*step]);
+    Some((&template["metadata"], &template["spec"])).filter(|(_, spec)| spec.is_object())
+}
+
+/// Whether an update of a Pod may have brought a violation: another image, or another number of containers.
+fn is_significant(old: &Value, new: &Value) -> bool {
+    ["initContainers", "containers", "ephemeralContainers"].iter().any(|list| {
+        let images = |pod: &Value| -> Vec<Value> {
+            pod["spec"][*list].as_array().into_iter().flatten().map(|c| c["image"].clone()).collect()
+        };
+        images(old) != images(new)
+    })
+}
+
+impl PodSecurity {
+    async fn namespace(&self, request: &AdmissionRequest, new: &Value, old: Option<&Value>) -> ApiResult<()> {
+        let (policy, errors) = Policy::of(new);
+        let before = old.map(Policy::of);
+        if !errors.is_empty() && before.as_ref().is_none_or(|(_, errors)| errors.is_empty()) {
+            return Err(ApiError::invalid(&request.kind.group_kind(), meta::name(new), errors.into_causes()));
+        }
+        let Some((before, _)) = before else { return Ok(()) };
+        let (enforce, before) = (policy.enforce, before.enforce);
+        let relaxed = enforce.version == before.version && enforce.level <= before.level;
+        if enforce == before || enforce.is_privileged() || relaxed {
+            return Ok(());
+        }
+        let warnings = self.existing(meta::name(new), enforce).await?;
+        request.warnings.extend(warnings);
+        Ok(())
+    }
+
+    /// Warnings of the Pods that a namespace has already and that violate its new standard.
+    async fn existing(&self, namespace: &str, standard: Standard) -> ApiResult<Vec<String>> {
+        let prefix = self.pods.key_prefix(namespace)?;
+        let snapshot = self.pods.cache().list(&prefix, Freshness::Any).await;
+        let snapshot = snapshot.map_err(|error| self.pods.store_error(error))?;
+        let end = Instant::now() + EXISTING_TIME;
+        let (mut total, mut checked) = (0, 0);
+        let mut found: BTreeMap<String, (String, usize)> = BTreeMap::new();
+        for (_, cached) in snapshot.range(None) {
+            total += 1;
+            if checked >= EXISTING || Instant::now() > end {
+                continue;
+            }
+            checked += 1;
+            let pod = decode_cached(cached)?.object;
+            let violations = evaluate(standard, &pod["metadata"], &pod["spec"]);
+            if violations.is_empty() {
+                continue;
+            }
+            let reasons: Vec<String> = violations.into_iter().map(|v| v.reason).collect();
+            let entry = found.entry(reasons.join(", ")).or_insert_with(|| (meta::name(&pod).to_owned(), 0));
+            entry.1 += 1;
+        }
+        Ok(warnings(namespace, standard, &found, checked, total))
+    }
+}
+
+fn warnings(
+    namespace: &str,
+    standard: Standard,
+    found: &BTreeMap<String, (String, usize)>,
+    checked: usize,
+    total: usize,
+) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if checked < total {
+        warnings.push(format!(
+            "new PodSecurity enforce level only checked against the first {checked} of {total} existing pods"
+        ));
+    }
+    if found.is_empty() {
+        return warnings;
+    }
+    warnings.push(format!(
+        "existing pods in namespace \"{namespace}\" violate the new PodSecurity enforce level \"{standard}\""
+    ));
+    let mut pods: Vec<String> = found
+        .iter()
+        .map(|(reasons, (pod, count))| match count {
+            1 => format!("{pod}: {reasons}"),
+            2 => format!("{pod} (and 1 other pod): {reasons}"),
+            n => format!("{pod} (and {} other pods): {reasons}", n - 1),
+        })
+        .collect();
+    pods.sort();
+    warnings.extend(pods);
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_images_and_containers_matter_on_update() {
+        let pod = json!({"spec": {"containers": [{"name": "a", "image": "x"}]}});
+        assert!(!is_significant(&pod, &json!({"metadata": {"labels": {"a": "b"}}, "spec": pod["spec"]})));
+        assert!(is_significant(&pod, &json!({"spec": {"containers": [{"name": "a", "image": "y"}]}})));
+        let debugged =
+            json!({"spec": {"containers": pod["spec"]["containers"], "ephemeralContainers": [{"image": "d"}]}});
+        assert!(is_significant(&pod, &debugged));
+    }
+
+    #[test]
+    fn existing_pods_are_grouped_by_what_is_wrong() {
+        let standard = Standard { level: rules::pod_security::Level::Baseline, ..Standard::DEFAULT };
+        let found = BTreeMap::from([
+            ("privileged".to_owned(), ("b".to_owned(), 3)),
+            ("hostPort".to_owned(), ("a".to_owned(), 2)),
+            ("host namespaces".to_owned(), ("c".to_owned(), 1)),
+        ]);
+        assert_eq!(
+            warnings("n", standard, &found, 3000, 3001),
+            [
+                "new PodSecurity enforce level only checked against the first 3000 of 3001 existing pods",
+                "existing pods in namespace \"n\" violate the new PodSecurity enforce level \"baseline:latest\"",
+                "a (and 1 other pod): hostPort",
+                "b (and 2 other pods): privileged",
+                "c: host namespaces",
+            ]
+        );
+    }
+}
