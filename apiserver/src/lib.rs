@@ -316,7 +316,15 @@ async fn serve(
     );
     let anonymous: &[&str] = if options.anonymous_auth { &ANONYMOUS_PATHS } else { &[] };
     let endpoints = registry::endpoints::endpoints(&resources.0, &handlers, &hooks);
-    endpoints.custom().complete();
+    let definitions = apiextensions::Definitions::new(apiextensions::Settings {
+        definitions: resources.get("apiextensions.k8s.io", "customresourcedefinitions")?,
+        store: Arc::clone(&store),
+        prefix: settings.prefix.clone(),
+        metrics: settings.metrics.clone(),
+        endpoints: Arc::clone(endpoints.custom()),
+        published: Arc::clone(&published),
+    });
+    tokio::spawn(definitions.run(finished.clone()));
     let server = Arc::new(Server {
         endpoints,
         authenticators,

@@ -97,6 +97,11 @@ impl ErrorList {
         self.add(path, "FieldValueDuplicate", with_detail(format!("Duplicate value: {}", show(value)), detail));
     }
 
+    /// Adds an error as it is.
+    pub fn push(&mut self, error: StatusCause) {
+        self.0.push(error);
+    }
+
     /// Keeps the errors that `keep` wants.
     pub fn retain(&mut self, keep: impl FnMut(&StatusCause) -> bool) {
         self.0.retain(keep);

@@ -7,6 +7,7 @@ pub mod duration;
 pub mod field;
 pub mod gvk;
 pub mod intstr;
+pub mod jsonpath;
 pub mod list;
 pub mod managed;
 pub mod meta;

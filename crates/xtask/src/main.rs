@@ -13,7 +13,14 @@ const LAYERS: [&[&str]; 7] = [
     &["timonel-semantics", "timonel-schema", "timonel-rules"],
     &["timonel-runtime", "timonel-proto"],
     &["timonel-client", "timonel-streaming"],
-    &["timonel-storage", "timonel-controller", "timonel-apiserver-generic", "timonel-apiserver-registry", "timonel-apiserver-aggregator"],
+    &[
+        "timonel-storage",
+        "timonel-controller",
+        "timonel-apiserver-generic",
+        "timonel-apiserver-registry",
+        "timonel-apiserver-apiextensions",
+        "timonel-apiserver-aggregator",
+    ],
     &[
         "kube-apiserver",
         "kube-scheduler",
@@ -36,7 +43,16 @@ const ASYNC: [&str; 5] = ["tokio", "hyper", "tonic", "axum", "kube"];
 /// Who may link what.
 const ONLY: [(&str, &[&str]); 2] = [
     ("etcd-client", &["timonel-storage"]),
-    ("timonel-storage", &["kube-apiserver", "timonel-apiserver-generic", "timonel-apiserver-registry", "timonel-apiserver-aggregator"]),
+    (
+        "timonel-storage",
+        &[
+            "kube-apiserver",
+            "timonel-apiserver-generic",
+            "timonel-apiserver-registry",
+            "timonel-apiserver-apiextensions",
+            "timonel-apiserver-aggregator",
+        ],
+    ),
 ];
 
 fn main() -> ExitCode {

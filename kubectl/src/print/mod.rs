@@ -4,7 +4,7 @@ pub mod columns;
 pub mod debug;
 pub mod declared;
 pub mod json;
-pub mod jsonpath;
+pub use machinery::jsonpath;
 pub mod kyaml;
 pub mod table;
 pub mod template;
