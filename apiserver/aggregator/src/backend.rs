@@ -27,6 +27,8 @@ const MOST_IDLE: usize = 16;
 /// Why another server cannot be spoken to.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BackendError {
+    #[error("tls: failed to verify certificate: x509: certificate signed by unknown authority")]
+    NoAuthority,
     #[error("unable to load root certificates: {0}")]
     Bundle(base64::DecodeError),
     #[error(transparent)]
@@ -54,7 +56,8 @@ impl Backend {
         let config = if spec.insecure {
             tls::unverified_client_config(pair)?
         } else {
-            let bundle = spec.ca_bundle.as_deref().unwrap_or_default();
+            let bundle =
+                spec.ca_bundle.as_deref().filter(|bundle| !bundle.is_empty()).ok_or(BackendError::NoAuthority)?;
             tls::client_config(&BASE64_STANDARD.decode(bundle).map_err(BackendError::Bundle)?, pair)?
         };
         let name = ServerName::try_from(host.to_owned()).map_err(|_| BackendError::Name(host.to_owned()))?;
