@@ -3,6 +3,7 @@
 //! - [`dial`]: connections to kubelets, Pods and Services.
 //! - [`kubelet`]: where a node's kubelet is, and how it is spoken to.
 //! - [`logs`], [`streams`]: what kubelets serve.
+//! - [`webhook`]: calls of the server itself.
 //! - [`proxy`]: plain and upgraded requests to nodes, Pods and Services.
 
 pub mod dial;
@@ -11,6 +12,7 @@ pub mod logs;
 mod place;
 pub mod proxy;
 pub mod streams;
+pub mod webhook;
 
 use machinery::{ApiError, Reason, StatusDetails};
 use streaming::upgrade::Refusal;
