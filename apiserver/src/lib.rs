@@ -28,6 +28,7 @@ use generic::{
 };
 use machinery::ApiError;
 use registry::{
+    connect::webhook::Caller,
     endpoints::StorageSettings,
     services::{Addresses, NodePorts, Repair, ServiceHooks, first_address},
 };
@@ -323,6 +324,7 @@ async fn serve(
         metrics: settings.metrics.clone(),
         endpoints: Arc::clone(endpoints.custom()),
         published: Arc::clone(&published),
+        webhooks: Arc::new(Caller::new(resources.get("", "services")?)),
     });
     tokio::spawn(definitions.run(finished.clone()));
     let server = Arc::new(Server {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use machinery::{ApiResult, GroupVersion};
+use machinery::{ApiError, ApiResult, GroupVersion, Reason};
 use serde_json::{Value, json};
 
 /// Converts objects by asking somebody else.
@@ -20,6 +20,8 @@ pub(crate) enum Converter {
     Rename,
     /// A webhook is asked.
     Webhook(Arc<dyn ConvertElsewhere>),
+    /// There is a webhook that cannot be called.
+    Impossible(Arc<str>),
 }
 
 impl Converter {
@@ -33,6 +35,11 @@ impl Converter {
                     object["apiVersion"] = json!(api_version);
                 }
             }
+            Self::Impossible(why) if objects.iter().any(differs) => {
+                let text = format!("conversion webhook failed: {why}");
+                return Err(ApiError::new(500, Reason::Unknown, text));
+            }
+            Self::Impossible(_) => {}
             Self::Webhook(webhook) => {
                 let places: Vec<usize> = (0..objects.len()).filter(|at| differs(&objects[*at])).collect();
                 if places.is_empty() {
@@ -45,5 +52,37 @@ impl Converter {
             }
         }
         Ok(objects)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Marks;
+
+    #[async_trait]
+    impl ConvertElsewhere for Marks {
+        async fn convert(&self, mut objects: Vec<Value>, to: &GroupVersion) -> ApiResult<Vec<Value>> {
+            for object in &mut objects {
+                object["apiVersion"] = json!(to.to_string());
+                object["converted"] = json!(true);
+            }
+            Ok(objects)
+        }
+    }
+
+    #[tokio::test]
+    async fn only_objects_in_another_version_are_converted() {
+        let objects = ["g.io/v1", "g.io/v2", "g.io/v1"].map(|v| json!({"apiVersion": v}));
+        let to = GroupVersion::new("g.io", "v2");
+        let webhook = Converter::Webhook(Arc::new(Marks));
+        let converted = webhook.convert(objects.to_vec(), &to).await.expect("converted");
+        let marked: Vec<bool> = converted.iter().map(|o| o.get("converted").is_some()).collect();
+        assert_eq!(marked, [true, false, true]);
+        assert!(converted.iter().all(|o| o["apiVersion"] == "g.io/v2"));
+        let renamed = Converter::Rename.convert(objects.to_vec(), &to).await.expect("converted");
+        assert!(renamed.iter().all(|o| *o == json!({"apiVersion": "g.io/v2"})));
+        assert!(Converter::Impossible("x".into()).convert(objects.to_vec(), &to).await.is_err());
     }
 }

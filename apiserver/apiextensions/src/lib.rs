@@ -21,5 +21,6 @@ mod serving;
 mod status;
 mod strategy;
 mod version;
+mod webhook;
 
 pub use serving::{Definitions, Settings};

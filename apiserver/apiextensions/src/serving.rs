@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use generic::{published::Published, resource::Resource, server::CustomEndpoints};
 use machinery::ApiResult;
+use registry::connect::webhook::Caller;
 use storage::{
     cache::{CacheMetrics, EventKind, Freshness, Scope, WatchItem, WatchRequest, WatchStart, Watcher},
     contract::Store,
@@ -45,6 +46,8 @@ pub struct Settings {
     pub endpoints: Arc<CustomEndpoints>,
     /// Where discovery and OpenAPI are told.
     pub published: Arc<Published>,
+    /// Calls conversion webhooks.
+    pub webhooks: Arc<Caller>,
 }
 
 /// A definition as it is known, and what is served of it.

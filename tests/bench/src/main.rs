@@ -14,7 +14,7 @@ use futures::{StreamExt, TryStreamExt};
 use harness::{ApiServer, server::http_get};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client, api::WatchParams};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{sync::Semaphore, task::JoinSet};
 
 /// Settings of a run.
@@ -128,6 +128,11 @@ async fn watchers(server: &ApiServer, client: &Client, count: usize, writers: us
     );
 }
 
+fn is_established(definition: &Value) -> bool {
+    let conditions = definition["status"]["conditions"].as_array().into_iter().flatten();
+    conditions.into_iter().any(|c| c["type"] == "Established" && c["status"] == "True")
+}
+
 async fn definitions(server: &ApiServer, client: &Client, count: usize) {
     let before = Usage::of(server.id()).memory;
     all(count, 1, |n| async move {
@@ -138,9 +143,20 @@ async fn definitions(server: &ApiServer, client: &Client, count: usize) {
             "group": "example.com", "scope": "Namespaced",
             "names": {"plural": plural, "singular": kind.to_lowercase(), "kind": kind, "listKind": format!("{kind}List")},
             "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}]}});
-        send(client, "POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", &definition).await;
+        let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+        send(client, "POST", path, &definition).await;
+        // Created is not served yet.
+        let path = format!("{path}/{plural}.example.com");
+        while !is_established(&client.request(http_get(&path)).await.expect("the definition")) {}
+        let path = format!("/apis/example.com/v1/namespaces/default/{plural}");
+        let kind = json!({"apiVersion": "example.com/v1", "kind": kind, "metadata": {"name": "one"}});
+        send(client, "POST", &path, &kind).await;
     })
     .await;
+    let (start, began) = (Instant::now(), Usage::of(server.id()).cpu);
+    client.request::<Value>(http_get("/openapi/v3")).await.expect("OpenAPI");
+    figure("OpenAPI v3 of all of them: CPU", Usage::of(server.id()).cpu - began, "s");
+    figure("OpenAPI v3 of all of them: time", start.elapsed().as_secs_f64(), "s");
     #[allow(clippy::cast_precision_loss)]
     let each = (Usage::of(server.id()).memory - before) / count.max(1) as f64;
     figure("memory per CustomResourceDefinition", each, "MB");

@@ -12,6 +12,7 @@ use crate::{
     conversion::Converter,
     definition::{Definition, LazySchema, Names, Source, Spec, schemas},
     publish, version,
+    webhook::Webhook,
 };
 
 /// Time for a new watch cache to be filled.
@@ -131,6 +132,18 @@ async fn fresh(
     Ok(install(settings, definition, key, source, resource, former))
 }
 
+/// How objects of a definition are converted. A webhook that cannot be called fails when it is needed.
+fn converter(settings: &Settings, definition: &Definition) -> Converter {
+    let conversion = &definition.spec.conversion;
+    if conversion.strategy != "Webhook" {
+        return Converter::Rename;
+    }
+    match Webhook::new(&settings.webhooks, &conversion.webhook) {
+        Ok(webhook) => Converter::Webhook(Arc::new(webhook)),
+        Err(why) => Converter::Impossible(why.into()),
+    }
+}
+
 /// Puts endpoints for all served versions in place of the former ones.
 fn install(
     settings: &Settings,
@@ -141,7 +154,7 @@ fn install(
     former: &[(String, String, String)],
 ) -> Served {
     let spec = &definition.spec;
-    let converter = Converter::Rename;
+    let converter = converter(settings, definition);
     let mut endpoints = Vec::new();
     for one in spec.versions.iter().filter(|v| v.served) {
         let strategy = version::strategy(definition, one, LazySchema::new(&source, &one.name));
