@@ -6,11 +6,16 @@
 use std::{process::Command, sync::Arc, time::Duration};
 
 use axum::{body::Body, http::Request, response::Response};
-use harness::{ApiServer, server::http_get, wait_until};
+use harness::{
+    ApiServer,
+    server::{ADMIN_TOKEN, NOBODY_TOKEN, http_get},
+    wait_until,
+};
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::{
-    Api, Client,
+    Api, Client, Config,
     api::{DeleteParams, Patch, PatchParams},
+    config::KubeConfigOptions,
 };
 use rcgen::{CertificateParams, KeyPair};
 use runtime::{serving, tls};
@@ -78,6 +83,15 @@ async fn other_server(stop: &CancellationToken) -> (u16, String) {
     (port, certificate)
 }
 
+/// A client that takes an error for an answer.
+async fn client_of(server: &ApiServer, token: &str) -> Client {
+    let options = KubeConfigOptions::default();
+    let config = Config::from_custom_kubeconfig(server.kubeconfig(token), &options).await;
+    let mut config = config.expect("configuration");
+    config.default_retry = false;
+    Client::try_from(config).expect("client")
+}
+
 async fn apply(client: &Client, path: &str, object: Value) {
     let name = object["metadata"]["name"].as_str().expect("a name");
     let request = http::Request::patch(format!("{path}/{name}?fieldManager=test&force=true"))
@@ -128,7 +142,7 @@ fn another_server_answers_for_a_group() {
             &format!("--proxy-client-key-file={}", pem.display()),
         ])
         .await;
-        let client = server.admin().await;
+        let client = client_of(&server, ADMIN_TOKEN).await;
         let name = "v1.things.example.com";
         let bundle = {
             use std::fmt::Write;
@@ -184,7 +198,7 @@ fn another_server_answers_for_a_group() {
         assert_eq!(own.expect("the group")["preferredVersion"]["version"], "v1");
         let document = raw(&client, "/openapi/v3/apis/things.example.com/v1").await.expect("OpenAPI");
         assert_eq!(document["info"]["title"], "things");
-        let nobody = server.client(harness::server::NOBODY_TOKEN).await;
+        let nobody = client_of(&server, NOBODY_TOKEN).await;
         assert!(raw(&nobody, path).await.unwrap_err().contains("forbidden"), "authorized before it is passed on");
 
         let services: Api<APIService> = Api::all(client.clone());
@@ -203,7 +217,7 @@ fn another_server_answers_for_a_group() {
 #[tokio::test]
 async fn local_services_come_back() {
     let server = ApiServer::start().await;
-    let client = server.admin().await;
+    let client = client_of(&server, ADMIN_TOKEN).await;
     wait_available(&client, "v1.apps", "True Local").await;
     let services: Api<APIService> = Api::all(client.clone());
     services.delete("v1.apps", &DeleteParams::default()).await.expect("deleted");
