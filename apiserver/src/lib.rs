@@ -285,19 +285,7 @@ async fn serve(
         },
     )?;
     let hooks = Arc::new(ServiceHooks { addresses: Arc::clone(&addresses), ports: Arc::clone(&ports) });
-    let lookups = admission::Lookups {
-        namespaces: resources.get("", "namespaces")?,
-        service_accounts: resources.get("", "serviceaccounts")?,
-        priority_classes: resources.get("scheduling.k8s.io", "priorityclasses")?,
-        storage_classes: resources.get("storage.k8s.io", "storageclasses")?,
-        ingress_classes: resources.get("networking.k8s.io", "ingressclasses")?,
-        limit_ranges: resources.get("", "limitranges")?,
-        quotas: resources.get("", "resourcequotas")?,
-        pods: resources.get("", "pods")?,
-        nodes: resources.get("", "nodes")?,
-        runtime_classes: resources.get("node.k8s.io", "runtimeclasses")?,
-        authorizer: Arc::clone(&authorizer),
-    };
+    let lookups = admission::Lookups::new(&resources, &authorizer, &finished)?;
     let choice = admission::Choice {
         enable: &options.enable_admission_plugins,
         disable: &options.disable_admission_plugins,

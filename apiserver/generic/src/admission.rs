@@ -1,12 +1,17 @@
 //! Admission: what plugins see, and the order in which they are asked.
 
-use std::sync::Arc;
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use async_trait::async_trait;
 use machinery::{ApiResult, GroupVersionKind, GroupVersionResource};
 use serde_json::Value;
 
-use crate::{endpoint::Warnings, user::User};
+use crate::{
+    endpoint::{Endpoint, Warnings},
+    server::Server,
+    user::User,
+};
+use parking_lot::Mutex;
 
 /// What is being done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,8 +23,21 @@ pub enum Operation {
     Connect,
 }
 
-/// One operation under admission. Objects are value trees in the storage version.
-#[derive(Clone, Debug)]
+impl Operation {
+    /// As rules and reviews write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "CREATE",
+            Self::Update => "UPDATE",
+            Self::Delete => "DELETE",
+            Self::Connect => "CONNECT",
+        }
+    }
+}
+
+/// One operation under admission. Objects are value trees in the storage version, those of custom resources in the
+/// served one.
+#[derive(Clone)]
 pub struct AdmissionRequest {
     /// Kind of the object.
     pub kind: GroupVersionKind,
@@ -39,6 +57,66 @@ pub struct AdmissionRequest {
     pub dry_run: bool,
     /// What the client is warned of.
     pub warnings: Warnings,
+    /// Options of the request (`CreateOptions`...), as it named them.
+    pub options: Value,
+    /// The version that was asked for.
+    pub endpoint: Arc<Endpoint>,
+    /// The server.
+    pub server: Arc<Server>,
+    /// Whether mutating plugins are asked again.
+    pub reinvocation: Reinvocation,
+}
+
+impl fmt::Debug for AdmissionRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AdmissionRequest")
+            .field("kind", &self.kind)
+            .field("resource", &self.resource)
+            .field("subresource", &self.subresource)
+            .field("name", &self.name)
+            .field("namespace", &self.namespace)
+            .field("operation", &self.operation)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Mutating plugins are asked a second time when something outside the server has changed the object: the built-in ones
+/// always, a webhook if it wants to and if the object is no longer as it left it.
+#[derive(Clone, Debug, Default)]
+pub struct Reinvocation(Arc<Mutex<Rounds>>);
+
+#[derive(Debug, Default)]
+struct Rounds {
+    is_second: bool,
+    changed: bool,
+    /// How those that want to be asked again left the object, by name.
+    left: HashMap<String, Value>,
+}
+
+impl Reinvocation {
+    /// Notes that the object was changed from outside.
+    pub fn changed(&self) {
+        self.0.lock().changed = true;
+    }
+
+    /// Notes how `name`, who wants to be asked again, left the object.
+    pub fn left(&self, name: &str, object: &Value) {
+        self.0.lock().left.insert(name.to_owned(), object.clone());
+    }
+
+    /// Whether `name` is to be asked in this round.
+    pub fn asks(&self, name: &str, object: &Value) -> bool {
+        let rounds = self.0.lock();
+        !rounds.is_second || rounds.left.get(name).is_some_and(|left| left != object)
+    }
+
+    /// Begins the second round, if there is one.
+    fn again(&self) -> bool {
+        let mut rounds = self.0.lock();
+        let again = rounds.changed && !rounds.is_second;
+        rounds.is_second = true;
+        again
+    }
 }
 
 impl AdmissionRequest {
@@ -101,10 +179,14 @@ impl Plugins {
         mut object: Option<&mut Value>,
         old: Option<&Value>,
     ) -> ApiResult<()> {
-        for plugin in self.0.iter().filter(|p| p.handles(request)) {
-            plugin.admit(request, object.as_deref_mut(), old).await?;
+        loop {
+            for plugin in self.0.iter().filter(|p| p.handles(request)) {
+                plugin.admit(request, object.as_deref_mut(), old).await?;
+            }
+            if !request.reinvocation.again() {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     /// Runs the validating halves.

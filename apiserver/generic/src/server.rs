@@ -193,6 +193,18 @@ impl Endpoints {
         &self.custom
     }
 
+    /// The other versions in which the objects of an endpoint are served.
+    pub fn siblings(&self, endpoint: &Endpoint) -> Vec<Arc<Endpoint>> {
+        let Some(resource) = &endpoint.resource else { return Vec::new() };
+        let custom = self.custom.served.load();
+        let same = |other: &&Arc<Endpoint>| {
+            other.gvr != endpoint.gvr && other.resource.as_ref().is_some_and(|r| Arc::ptr_eq(r, resource))
+        };
+        let mut found: Vec<_> = self.served.values().chain(custom.values()).filter(same).cloned().collect();
+        found.sort_by(|a, b| (&a.gvr.group, &a.gvr.version).cmp(&(&b.gvr.group, &b.gvr.version)));
+        found
+    }
+
     /// Whether a built-in group version is served.
     pub fn has_version(&self, group: &str, version: &str) -> bool {
         self.served.keys().any(|(g, v, _)| g == group && v == version)

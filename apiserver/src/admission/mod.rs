@@ -15,14 +15,23 @@ mod quota;
 mod runtime_class;
 mod service_account;
 mod storage;
+mod webhooks;
 
 use std::sync::Arc;
 
 use generic::{
     admission::{Plugin, Plugins},
     authz::Authorizer,
+    projection::Projection,
     resource::Resource,
 };
+use registry::connect::webhook::Caller;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use webhooks::Configuration;
+use webhooks::{MutatingWebhooks, ValidatingWebhooks, Webhooks};
+
+use crate::{StartError, resources::Resources};
 
 /// What the plugins look things up in.
 pub(crate) struct Lookups {
@@ -37,10 +46,53 @@ pub(crate) struct Lookups {
     pub(crate) nodes: Arc<Resource>,
     pub(crate) runtime_classes: Arc<Resource>,
     pub(crate) authorizer: Arc<dyn Authorizer>,
+    /// `MutatingWebhookConfiguration`s.
+    pub(crate) mutating: Arc<Projection<Configuration>>,
+    /// `ValidatingWebhookConfiguration`s.
+    pub(crate) validating: Arc<Projection<Configuration>>,
+    /// How webhooks are called.
+    pub(crate) caller: Arc<Caller>,
+}
+
+impl Lookups {
+    /// Webhook configurations are followed until `stop`.
+    pub(crate) fn new(
+        resources: &Resources,
+        authorizer: &Arc<dyn Authorizer>,
+        stop: &CancellationToken,
+    ) -> Result<Self, StartError> {
+        let configurations = |plural| -> Result<_, StartError> {
+            Ok(Projection::follow(&resources.get("admissionregistration.k8s.io", plural)?, stop))
+        };
+        Ok(Self {
+            namespaces: resources.get("", "namespaces")?,
+            service_accounts: resources.get("", "serviceaccounts")?,
+            priority_classes: resources.get("scheduling.k8s.io", "priorityclasses")?,
+            storage_classes: resources.get("storage.k8s.io", "storageclasses")?,
+            ingress_classes: resources.get("networking.k8s.io", "ingressclasses")?,
+            limit_ranges: resources.get("", "limitranges")?,
+            quotas: resources.get("", "resourcequotas")?,
+            pods: resources.get("", "pods")?,
+            nodes: resources.get("", "nodes")?,
+            runtime_classes: resources.get("node.k8s.io", "runtimeclasses")?,
+            authorizer: Arc::clone(authorizer),
+            mutating: configurations("mutatingwebhookconfigurations")?,
+            validating: configurations("validatingwebhookconfigurations")?,
+            caller: Arc::new(Caller::new(resources.get("", "services")?)),
+        })
+    }
+
+    fn webhooks(&self, configurations: &Arc<Projection<Configuration>>) -> Webhooks {
+        Webhooks {
+            configurations: Arc::clone(configurations),
+            namespaces: Arc::clone(&self.namespaces),
+            caller: Arc::clone(&self.caller),
+        }
+    }
 }
 
 /// Names of all plugins, in order, with whether they are on by default.
-const ORDER: [(&str, bool); 27] = [
+const ORDER: [(&str, bool); 29] = [
     ("AlwaysAdmit", false),
     ("NamespaceAutoProvision", false),
     ("NamespaceLifecycle", true),
@@ -66,6 +118,8 @@ const ORDER: [(&str, bool); 27] = [
     ("DenyServiceExternalIPs", false),
     ("PodTopologyLabels", true),
     ("PodResizeValidator", true),
+    ("MutatingAdmissionWebhook", true),
+    ("ValidatingAdmissionWebhook", true),
     ("ResourceQuota", true),
     ("AlwaysDeny", false),
 ];
@@ -149,6 +203,8 @@ fn make(name: &str, lookups: &Lookups) -> Option<Arc<dyn Plugin>> {
             Arc::new(certificates::CertificateSigning { authorizer: Arc::clone(&lookups.authorizer) })
         }
         "CertificateSubjectRestriction" => Arc::new(certificates::CertificateSubjectRestriction),
+        "MutatingAdmissionWebhook" => Arc::new(MutatingWebhooks(lookups.webhooks(&lookups.mutating))),
+        "ValidatingAdmissionWebhook" => Arc::new(ValidatingWebhooks(lookups.webhooks(&lookups.validating))),
         "PodTopologyLabels" => Arc::new(nodes::PodTopologyLabels { nodes: Arc::clone(&lookups.nodes) }),
         "PodResizeValidator" => Arc::new(nodes::PodResizeValidator { nodes: Arc::clone(&lookups.nodes) }),
         _ => return None,

@@ -1,0 +1,143 @@
+//! AdmissionReview, the form of questions and answers.
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use generic::admission::AdmissionRequest;
+use machinery::{ApiError, GroupVersionKind, Status};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{config::Webhook, matching::Matched};
+
+const GROUP: &str = "admission.k8s.io";
+
+/// What a webhook answered.
+#[derive(Debug, Default)]
+pub(super) struct Verdict {
+    /// `None`: allowed.
+    pub(super) denied: Option<Denied>,
+    /// A JSON patch.
+    pub(super) patch: Option<Value>,
+    pub(super) warnings: Vec<String>,
+}
+
+/// Why a webhook said no; empty if it did not say.
+#[derive(Debug, Default)]
+pub(super) struct Denied(pub(super) Option<Status>);
+
+impl Denied {
+    /// The error that the client sees.
+    pub(super) fn error(self, webhook: &str) -> ApiError {
+        let mut status = self.0.unwrap_or_default();
+        let by = format!("admission webhook {webhook:?} denied the request");
+        status.code = status.code.max(400);
+        status.status = "Failure".into();
+        let reason = status.reason.as_str();
+        status.message = match (status.message.as_str(), reason) {
+            ("", "") => format!("{by} without explanation"),
+            ("", reason) => format!("{by}: {reason}"),
+            (message, _) => format!("{by}: {message}"),
+        };
+        ApiError::from(status)
+    }
+}
+
+/// The version in which a webhook is asked: the first of its own that is known.
+pub(super) fn version(webhook: &Webhook) -> Option<&str> {
+    webhook.admission_review_versions.iter().map(String::as_str).find(|version| matches!(*version, "v1" | "v1beta1"))
+}
+
+/// The question.
+pub(super) fn question(
+    version: &str,
+    uid: &str,
+    request: &AdmissionRequest,
+    matched: &Matched,
+    object: &Value,
+    old: &Value,
+) -> Value {
+    let kind = |gvk: &GroupVersionKind| json!({"group": gvk.group, "version": gvk.version, "kind": gvk.kind});
+    let resource = |endpoint: &generic::endpoint::Endpoint| {
+        let gvr = &endpoint.gvr;
+        json!({"group": gvr.group, "version": gvr.version, "resource": gvr.resource})
+    };
+    let asked = Matched { endpoint: std::sync::Arc::clone(&request.endpoint) };
+    let user = &request.user;
+    let mut body = json!({
+        "uid": uid,
+        "kind": kind(&matched.kind(request)),
+        "resource": resource(&matched.endpoint),
+        "requestKind": kind(&asked.kind(request)),
+        "requestResource": resource(&request.endpoint),
+        "operation": request.operation.as_str(),
+        "userInfo": {"username": user.name, "groups": user.groups},
+        "object": object,
+        "oldObject": old,
+        "dryRun": request.dry_run,
+        "options": request.options,
+    });
+    for (field, text) in [
+        ("subResource", &request.subresource),
+        ("requestSubResource", &request.subresource),
+        ("name", &request.name),
+        ("namespace", &request.namespace),
+    ] {
+        if !text.is_empty() {
+            body[field] = json!(text);
+        }
+    }
+    if !user.uid.is_empty() {
+        body["userInfo"]["uid"] = json!(user.uid);
+    }
+    if !user.extra.is_empty() {
+        body["userInfo"]["extra"] = json!(user.extra);
+    }
+    json!({"kind": "AdmissionReview", "apiVersion": format!("{GROUP}/{version}"), "request": body})
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[derive(Default)]
+struct Response {
+    uid: String,
+    allowed: bool,
+    status: Option<Value>,
+    patch: Option<String>,
+    patch_type: Option<String>,
+    warnings: Option<Vec<String>>,
+}
+
+/// Reads the answer to the question `uid`. `mutating`: whether a patch is allowed.
+pub(super) fn answer(review: &Value, version: &str, uid: &str, mutating: bool) -> Result<Verdict, String> {
+    let invalid = |why: String| format!("received invalid webhook response: {why}");
+    let api_version = format!("{GROUP}/{version}");
+    let text = |field: &str| review.get(field).and_then(Value::as_str).unwrap_or_default();
+    if version == "v1" && (text("kind"), text("apiVersion")) != ("AdmissionReview", api_version.as_str()) {
+        let got = format!("{}, Kind={}", text("apiVersion"), text("kind"));
+        return Err(invalid(format!("expected webhook response of {api_version}, Kind=AdmissionReview, got {got}")));
+    }
+    let response = review.get("response").filter(|response| !response.is_null());
+    let response = response.ok_or_else(|| invalid("response is required".into()))?;
+    let response: Response = serde_json::from_value(response.clone()).map_err(|error| invalid(error.to_string()))?;
+    if version == "v1" && response.uid != uid {
+        return Err(invalid(format!("expected response.uid={uid:?}, got {:?}", response.uid)));
+    }
+    let warnings = response.warnings.unwrap_or_default();
+    if !response.allowed {
+        let status = response.status.and_then(|status| serde_json::from_value(status).ok());
+        return Ok(Verdict { denied: Some(Denied(status)), patch: None, warnings });
+    }
+    let patch = match (response.patch.filter(|patch| !patch.is_empty()), response.patch_type.as_deref()) {
+        (None, None | Some("")) => None,
+        (Some(_), _) if !mutating => return Err(invalid("validating webhook may not patch".into())),
+        (None, Some(_)) => return Err(invalid("webhook returned response.patchType but not response.patch".into())),
+        (Some(_), None | Some("")) if version == "v1" => {
+            return Err(invalid("webhook returned response.patch but not response.patchType".into()));
+        }
+        (Some(patch), None | Some("" | "JSONPatch")) => {
+            let bytes = BASE64_STANDARD.decode(patch).map_err(|error| invalid(error.to_string()))?;
+            Some(serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?)
+        }
+        (Some(_), Some(other)) => return Err(invalid(format!("response.patchType is {other:?}, not \"JSONPatch\""))),
+    };
+    Ok(Verdict { denied: None, patch, warnings })
+}
