@@ -2,6 +2,9 @@
 //!
 //! Processes, because watches, restarts, discovery and the control loops are tested; schemas are unit tests.
 
+use std::{sync::Arc, time::Duration};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
 use futures::{StreamExt, TryStreamExt};
 use harness::{
     ApiServer,
@@ -15,7 +18,10 @@ use kube::{
     api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, WatchEvent, WatchParams},
     core::GroupVersionKind,
 };
+use runtime::{serving, tls};
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const WIDGETS: &str = "/apis/example.com/v1/namespaces/default/widgets";
@@ -388,4 +394,67 @@ async fn definitions_are_checked() {
         let refused = ask(&client, "POST", DEFINITIONS, &wrong).await.expect_err("not valid");
         assert!(refused["message"].as_str().expect("text").contains(text), "{refused}");
     }
+}
+
+/// A webhook that moves `spec.color` to `spec.colour` and back, and refuses objects named `odd`.
+async fn convert(request: axum::http::Request<axum::body::Body>) -> axum::response::Response<axum::body::Body> {
+    let body = axum::body::to_bytes(request.into_body(), 1 << 20).await.expect("a body");
+    let review: Value = serde_json::from_slice(&body).expect("JSON");
+    let wanted = &review["request"]["desiredAPIVersion"];
+    let mut objects = review["request"]["objects"].as_array().cloned().unwrap_or_default();
+    let is_odd = objects.iter().any(|o| o["metadata"]["name"] == "odd");
+    for object in &mut objects {
+        let (from, to) = if wanted == "example.com/v1" { ("colour", "color") } else { ("color", "colour") };
+        let value = object["spec"][from].take();
+        object["spec"] = json!({(to): value});
+        object["apiVersion"] = wanted.clone();
+    }
+    let result = if is_odd { json!({"status": "Failure", "message": "too odd"}) } else { json!({"status": "Success"}) };
+    let answer = json!({"kind": "ConversionReview", "apiVersion": review["apiVersion"], "response": {
+        "uid": review["request"]["uid"], "result": result, "convertedObjects": objects}});
+    axum::response::Response::builder()
+        .header("content-type", "application/json")
+        .body(axum::body::Body::from(answer.to_string()))
+        .expect("an answer")
+}
+
+#[tokio::test]
+async fn a_webhook_converts() {
+    let stop = CancellationToken::new();
+    let _end = stop.clone().drop_guard();
+    let (certificate, key) = tls::self_signed("localhost", &["localhost".to_owned()], &[]).expect("a certificate");
+    let serving = tls::ServingCertificate::new(certificate.as_bytes(), key.as_bytes()).expect("a serving certificate");
+    let config = tls::server_config(Arc::new(serving)).expect("TLS");
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    tokio::spawn(serving::serve(listener, Some(config), convert, stop, Duration::ZERO));
+
+    let server = ApiServer::start().await;
+    let client = server.admin().await;
+    let mut definition = definition();
+    definition["spec"]["conversion"] = json!({"strategy": "Webhook", "webhook": {
+        "conversionReviewVersions": ["v1"],
+        "clientConfig": {"url": format!("https://localhost:{port}/convert"), "caBundle": BASE64_STANDARD.encode(certificate)},
+    }});
+    ask(&client, "POST", DEFINITIONS, &definition).await.expect("a definition");
+    until_condition(&client, "widgets.example.com", "Established", "True").await;
+    ask(&client, "POST", WIDGETS, &widget("a", "red")).await.expect("an object");
+    let beta = "/apis/example.com/v1beta1/namespaces/default/widgets";
+    let converted = ask(&client, "GET", &format!("{beta}/a"), &Value::Null).await.expect("converted");
+    assert_eq!(converted["spec"], json!({"colour": "red"}));
+    let patched = ask(&client, "PATCH", &format!("{beta}/a"), &json!({"spec": {"colour": "blue"}})).await;
+    assert_eq!(patched.expect("patch")["spec"], json!({"colour": "blue"}));
+    let stored = ask(&client, "GET", &format!("{WIDGETS}/a"), &Value::Null).await.expect("stored");
+    assert_eq!(stored["spec"]["color"], "blue");
+    let kind = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("example.com", "v1beta1", "Widget"), "widgets");
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), "default", &kind);
+    let mut watch = api.watch(&WatchParams::default(), "0").await.expect("watch").boxed();
+    match watch.try_next().await.expect("event") {
+        Some(WatchEvent::Added(object)) => assert_eq!(object.data["spec"], json!({"colour": "blue"})),
+        other => panic!("not an addition: {other:?}"),
+    }
+    ask(&client, "POST", WIDGETS, &widget("odd", "red")).await.expect("stored as it is");
+    let refused = ask(&client, "GET", beta, &Value::Null).await.expect_err("one of them is not converted");
+    assert_eq!(refused["message"], "conversion webhook for example.com/v1, Kind=Widget failed: too odd");
+    assert_eq!(refused["code"], 500);
 }
