@@ -34,6 +34,7 @@ const LAYERS: [&[&str]; 7] = [
         "timonel-local-path",
         "timonel-ingress",
         "timonel-dashboard",
+        "timonel-logs",
         "pause",
     ],
     &["timonel-harness", "timonel-integration", "timonel-bench", "timonel-xtask"],

@@ -58,7 +58,7 @@ export async function showDetail(place, kind, namespace, name, tab, signal) {
     if (replicas !== null) attempt(() => patch({ spec: { replicas } }, "scale"), `Scaled to ${replicas}.`);
   };
   const restart = async () => {
-    if (!await ask(`Restart ${name}?`, "Its Pods are replaced, a few at a time.", "Restart")) return;
+    if (!await ask(`Restart ${name}?`, "Its Pods are replaced, a few at a time.", "Restart", () => true)) return;
     const annotations = { "kubectl.kubernetes.io/restartedAt": new Date().toISOString() };
     attempt(() => patch({ spec: { template: { metadata: { annotations } } } }), "Restarting.");
   };
@@ -67,7 +67,7 @@ export async function showDetail(place, kind, namespace, name, tab, signal) {
     attempt(() => patch({ spec: { unschedulable } }), unschedulable ? "No Pods will be placed here." : "Pods may be placed here again.");
   };
   const remove = async () => {
-    if (!await ask(`Delete ${kind.kind} ${name}?`, "This cannot be undone.", "Delete")) return;
+    if (!await ask(`Delete ${kind.kind} ${name}?`, "This cannot be undone.", "Delete", () => true)) return;
     try {
       await send(path, { method: "DELETE", body: { apiVersion: "v1", kind: "DeleteOptions", propagationPolicy: "Background" } });
       location.hash = `#/list/${kind.resource}`;
@@ -97,9 +97,22 @@ export async function showDetail(place, kind, namespace, name, tab, signal) {
     else if (tab === "exec") showExec(content, object, signal);
     else fill(content, facts(kind, object));
   };
+  // The summary is what it is now; what is being edited or read stays.
+  const refresh = async () => {
+    await load();
+    if (tab === "") draw();
+  };
+  const stay = () => follow(kind, namespace, {
+    selector: `metadata.name=${name}`,
+    signal,
+    reset: () => {},
+    change: (type) => (type === "DELETED" ? tell("bad", "It is deleted.") : refresh().catch(() => {})),
+    state: () => {},
+  });
   try {
     await load();
     draw();
+    stay();
   } catch (error) {
     if (!signal.aborted) fill(place, h("h1", {}, `${kind.title} / ${name}`), message("bad", error.message));
   }

@@ -29,13 +29,13 @@ export function message(kind, text) {
   return h("div", { class: `message ${kind}`, role: kind === "bad" ? "alert" : "status" }, text);
 }
 
-/** Asks; resolves to what `read` gives for the accepted form, or to null. */
-export function ask(title, content, accept, read = () => true) {
+/** Asks; resolves to what `read` gives for the accepted form, or to null. Without `read` there is nothing to decide. */
+export function ask(title, content, accept, read = null) {
   return new Promise((resolve) => {
     const form = h("form", { method: "dialog" },
       h("h1", {}, title), content,
       h("div", { class: "bar" },
-        h("button", { type: "button", onclick: () => done(null) }, "Cancel"),
+        read && h("button", { type: "button", onclick: () => done(null) }, "Cancel"),
         h("button", { type: "submit", class: "primary" }, accept)));
     const dialog = h("dialog", { onclose: () => done(null) }, form);
     let open = true;
@@ -47,7 +47,7 @@ export function ask(title, content, accept, read = () => true) {
     };
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      done(read(form));
+      done(read?.() ?? null);
     });
     document.body.append(dialog);
     dialog.showModal();
