@@ -14,6 +14,7 @@ mod iptables;
 mod metrics;
 pub mod model;
 mod netlink;
+mod nftables;
 mod node;
 mod servers;
 mod start;

@@ -25,6 +25,7 @@ use crate::{
     healthcheck::HealthPorts,
     iptables::{self, Iptables},
     metrics::Metrics,
+    nftables::{self, Nftables},
     node::{self, Home, NodePorts, NodeView},
     servers::Servers,
     sync::{Periods, Proxier, seconds},
@@ -40,6 +41,29 @@ fn set_up(settings: &Settings, config: &Configuration) {
         && let Err(error) = sysctl("net/ipv4/conf/all/route_localnet", 1)
     {
         tracing::warn!(%error, "route_localnet cannot be set; node ports do not answer on loopback");
+    }
+}
+
+/// Removes the rules of all modes.
+async fn cleanup() -> Result<(), BackendError> {
+    let done = [iptables::cleanup().await, nftables::cleanup().await];
+    done.into_iter().collect()
+}
+
+/// Removes what a proxy in another mode left. Rules of iptables and ipvs mode do not exclude each other.
+async fn clean_other_modes(mode: Mode, metrics: &Metrics) {
+    let done = match mode {
+        Mode::Nftables => iptables::cleanup().await,
+        Mode::Iptables | Mode::Ipvs => {
+            let done = nftables::cleanup().await;
+            if done.is_err() {
+                Family::ALL.iter().for_each(|family| metrics.of(*family).nftables_cleanup_failures.inc());
+            }
+            done
+        }
+    };
+    if let Err(error) = done {
+        tracing::error!(error = util::chain(&error), "rules of another mode stay");
     }
 }
 
@@ -69,7 +93,7 @@ async fn families(mode: Mode, primary: Family) -> Result<Vec<Family>, ProxyError
 /// Runs the proxy until it is told to stop.
 pub async fn run(options: Options, runtime: Runtime) -> Result<(), ProxyError> {
     if options.cleanup {
-        return Ok(iptables::cleanup().await?);
+        return Ok(cleanup().await?);
     }
     let (config, settings, gates) = options.configuration()?;
     runtime::metrics::feature_gates(&runtime.registry, &gates)?;
@@ -133,6 +157,7 @@ impl Start<'_> {
         }
         tracing::info!(node = name, ips = ?home.ips, primary = %home.primary, "Using node IPs");
         let metrics = Metrics::new(&runtime.registry)?;
+        clean_other_modes(settings.mode, &metrics).await;
         let families = families(settings.mode, home.primary).await?;
         let health = Health::new(&families, settings.sync_period, runtime.clock.now());
         let servers = Servers {
@@ -148,7 +173,8 @@ impl Start<'_> {
         let watched = self.watch(client.clone(), &name);
         watch_node(&nodes, &name, &health, settings, &home, ranges_changed);
         for family in families {
-            let backend = self.backend(family, &home, &metrics).await;
+            let tracker = Tracker::new(family);
+            let backend = self.backend(family, &home, &metrics, client.clone(), &tracker).await;
             let backend = match backend {
                 // One family is enough if it is the Node's own.
                 Err(error) if family != home.primary => {
@@ -157,7 +183,8 @@ impl Start<'_> {
                 }
                 other => other?,
             };
-            let proxier = self.proxier(family, backend, &watched, &nodes, &name, (&home, &metrics, &health, &events));
+            let proxier =
+                self.proxier(tracker, family, backend, &watched, &nodes, &name, (&home, &metrics, &health, &events));
             runtime.tasks.spawn(format!("proxier {family}"), proxier.run(runtime.shutdown.clone()));
         }
         events.event(&about, EventType::Normal, "Starting", "");
@@ -192,7 +219,14 @@ impl Start<'_> {
         Watched { services, slices }
     }
 
-    async fn backend(&self, family: Family, home: &Home, metrics: &Metrics) -> Result<Box<dyn Backend>, ProxyError> {
+    async fn backend(
+        &self,
+        family: Family,
+        home: &Home,
+        metrics: &Metrics,
+        client: Client,
+        tracker: &Tracker,
+    ) -> Result<Box<dyn Backend>, ProxyError> {
         let settings = self.settings;
         let detector = Detector::of(&settings.detection, &home.ranges, family);
         let node_ports = NodePorts::of(&settings.node_port_addresses, home, family);
@@ -202,12 +236,20 @@ impl Start<'_> {
                 let style = iptables::Style::of(settings, detector, node_ports, home.ip(family), family).await?;
                 Box::new(Iptables::new(style, settings.sync_period, metrics))
             }
-            mode => return Err(BackendError::Unsupported(format!("mode {} is not built in", mode.name())).into()),
+            Mode::Nftables => {
+                let ranges = nftables::ranges(client, self.runtime);
+                let wake = tracker.clone();
+                ranges.on_change(move |_| wake.all());
+                let style = nftables::Style::of(settings, detector, node_ports, home.ip(family), family)?;
+                Box::new(Nftables::new(style, ranges, metrics))
+            }
+            Mode::Ipvs => return Err(BackendError::Unsupported("mode ipvs is not built in".to_owned()).into()),
         })
     }
 
     fn proxier(
         &self,
+        tracker: Tracker,
         family: Family,
         backend: Box<dyn Backend>,
         watched: &Watched,
@@ -216,7 +258,6 @@ impl Start<'_> {
         (home, metrics, health, events): (&Home, &Metrics, &Health, &EventRecorder),
     ) -> Proxier {
         let (runtime, settings) = (self.runtime, self.settings);
-        let tracker = Tracker::new(family);
         let family_metrics = metrics.of(family);
         let told = {
             let (metrics, health, clock) = (family_metrics.clone(), health.clone(), Arc::clone(&runtime.clock));
