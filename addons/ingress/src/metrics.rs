@@ -84,7 +84,7 @@ impl IngressMetrics {
                 registry,
                 LEVEL,
                 &name("nginx_process_connections"),
-                "Current number of client connections with state {active, upgraded}",
+                "Current number of client connections with state {upgraded}",
                 &["state"],
             )?,
             certificate_expiry: metrics::gauge_vec(
