@@ -16,7 +16,7 @@ bin=$prefix/bin
 socket=/run/containerd/containerd.sock
 kubeconfig=/etc/kubernetes/admin.conf
 programs=(kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl kubeadm pod-network cluster-dns local-path
-    timonel-ingress timonel-dashboard timonel-logs pause)
+    timonel-metrics timonel-ingress timonel-dashboard timonel-logs pause)
 
 say() { printf '\n==> %s\n' "$*"; }
 kubectl() { "$bin/kubectl" --kubeconfig "$kubeconfig" "$@"; }

@@ -32,6 +32,7 @@ const LAYERS: [&[&str]; 7] = [
         "timonel-pod-network",
         "timonel-cluster-dns",
         "timonel-local-path",
+        "timonel-metrics",
         "timonel-ingress",
         "timonel-dashboard",
         "timonel-logs",

@@ -1,6 +1,7 @@
 //! Objects of the addons.
 
 pub mod dns;
+pub mod metrics;
 pub mod network;
 pub mod proxy;
 pub mod storage;

@@ -88,8 +88,8 @@ pub fn storage(cluster: &ClusterConfiguration) -> String {
     component(cluster, "local-path")
 }
 
-/// What users may add to a cluster, with the manifests of `deploy/addons`.
-const ADDONS: [&str; 3] = ["timonel-ingress", "timonel-dashboard", "timonel-logs"];
+/// The metrics API, and what users may add to a cluster with the manifests of `deploy/addons`.
+const ADDONS: [&str; 4] = ["timonel-metrics", "timonel-ingress", "timonel-dashboard", "timonel-logs"];
 
 /// Name of etcd's image.
 pub fn etcd(host: &dyn Host, cluster: &ClusterConfiguration) -> String {

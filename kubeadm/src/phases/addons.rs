@@ -4,8 +4,11 @@ use std::path::Path;
 
 use super::init::{Addons, Init};
 use crate::{
-    addons::{dns as dns_addon, network as network_addon, proxy as proxy_addon, storage as storage_addon},
-    config::{DEFAULT_POD_SUBNET, ImageSource},
+    addons::{
+        dns as dns_addon, metrics as metrics_addon, network as network_addon, proxy as proxy_addon,
+        storage as storage_addon,
+    },
+    config::{ClusterConfiguration, DEFAULT_POD_SUBNET, ImageSource},
     error::Result,
     yaml,
 };
@@ -73,10 +76,23 @@ pub(super) async fn network(init: &mut Init) -> Result<()> {
 }
 
 pub(super) async fn storage(init: &mut Init) -> Result<()> {
+    of_programs(init, "local-path", storage_addon::objects).await
+}
+
+pub(super) async fn metrics(init: &mut Init) -> Result<()> {
+    of_programs(init, "metrics", metrics_addon::objects).await
+}
+
+/// An addon that comes with the installed programs.
+async fn of_programs(
+    init: &mut Init,
+    name: &str,
+    objects: fn(&ClusterConfiguration) -> Result<Vec<serde_json::Value>>,
+) -> Result<()> {
     if init.config.cluster.image_source() != ImageSource::Programs {
         return Ok(());
     }
-    let objects = storage_addon::objects(&init.config.cluster)?;
+    let objects = objects(&init.config.cluster)?;
     if init.addons == Addons::Printed {
         return print(init, &objects);
     }
@@ -84,6 +100,6 @@ pub(super) async fn storage(init: &mut Init) -> Result<()> {
     for object in objects {
         api.create_or_update(&*init.host, &object).await?;
     }
-    init.host.line("[addons] Applied addon: local-path");
+    init.host.line(&format!("[addons] Applied addon: {name}"));
     Ok(())
 }

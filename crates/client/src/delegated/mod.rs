@@ -129,6 +129,24 @@ impl DelegatedAuth {
                 "No authorization-kubeconfig provided, so SubjectAccessReview of authorization tokens won't work."
             );
         }
+        Self::asking(args, authentication, authorization, runtime).await
+    }
+
+    /// For an addon, which asks with the client it has, whatever the kubeconfig flags say.
+    pub async fn with_client(
+        args: &DelegatedAuthArgs,
+        client: kube::Client,
+        runtime: &Runtime,
+    ) -> Result<Self, DelegatedError> {
+        Self::asking(args, Some(client.clone()), Some(client), runtime).await
+    }
+
+    async fn asking(
+        args: &DelegatedAuthArgs,
+        authentication: Option<kube::Client>,
+        authorization: Option<kube::Client>,
+        runtime: &Runtime,
+    ) -> Result<Self, DelegatedError> {
         let callers = Callers::new(args, authentication, runtime).await?;
         let reviews = match authorization {
             None => None,

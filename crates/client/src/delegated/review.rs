@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use k8s_openapi::api::authorization::v1::{NonResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use k8s_openapi::api::authorization::v1::{
+    NonResourceAttributes, ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
+};
 use kube::{Api, Client, api::PostParams};
 use runtime::{Runtime, clock::Clock, flags::DelegatedAuthArgs};
 
@@ -49,15 +51,17 @@ impl Reviews {
         if let Some(known) = self.known.get(&key, began) {
             return known;
         }
+        let resource = resource_attributes(verb, path);
+        let other = resource
+            .is_none()
+            .then(|| NonResourceAttributes { path: Some(path.to_owned()), verb: Some(verb.to_owned()) });
         let spec = SubjectAccessReviewSpec {
             user: Some(caller.name.clone()),
             uid: Some(caller.uid.clone()).filter(|u| !u.is_empty()),
             groups: Some(caller.groups.clone()),
             extra: Some(caller.extra.clone()).filter(|e| !e.is_empty()),
-            non_resource_attributes: Some(NonResourceAttributes {
-                path: Some(path.to_owned()),
-                verb: Some(verb.to_owned()),
-            }),
+            resource_attributes: resource,
+            non_resource_attributes: other,
             ..SubjectAccessReviewSpec::default()
         };
         let review = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
@@ -89,5 +93,66 @@ impl Reviews {
         };
         self.known.put(key, decision.clone(), now, ttl);
         decision
+    }
+}
+
+/// What a path below `/apis/<group>/<version>/` is about, for components that serve an API; `verb` is the method.
+fn resource_attributes(verb: &str, path: &str) -> Option<ResourceAttributes> {
+    let mut parts = path.strip_prefix("/apis/")?.split('/').filter(|part| !part.is_empty());
+    let (group, version) = (parts.next()?, parts.next()?);
+    let mut rest: Vec<&str> = parts.collect();
+    let namespace = match rest.as_slice() {
+        ["namespaces", namespace, _, ..] => Some((*namespace).to_owned()),
+        _ => None,
+    };
+    if namespace.is_some() {
+        rest.drain(..2);
+    }
+    let (resource, name, subresource) = (rest.first()?, rest.get(1), rest.get(2));
+    let verb = match (verb, name) {
+        ("get" | "head", Some(_)) => "get",
+        ("get" | "head", None) => "list",
+        ("post", _) => "create",
+        ("put", _) => "update",
+        ("delete", None) => "deletecollection",
+        (other, _) => other,
+    };
+    let text = |text: &str| Some(text.to_owned());
+    Some(ResourceAttributes {
+        group: text(group),
+        version: text(version),
+        resource: text(resource),
+        name: name.and_then(|name| text(name)),
+        subresource: subresource.and_then(|name| text(name)),
+        namespace,
+        verb: text(verb),
+        ..ResourceAttributes::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::resource_attributes;
+
+    #[test]
+    fn paths_of_resources() {
+        let shown = |verb: &str, path: &str| {
+            let of = resource_attributes(verb, path)?;
+            let parts = [of.verb, of.group, of.resource, of.namespace, of.name, of.subresource];
+            Some(parts.map(Option::unwrap_or_default).join(" "))
+        };
+        let root = "/apis/metrics.k8s.io/v1beta1";
+        for (verb, path, expected) in [
+            ("get", format!("{root}/nodes"), Some("list metrics.k8s.io nodes   ")),
+            ("get", format!("{root}/nodes/n1"), Some("get metrics.k8s.io nodes  n1 ")),
+            ("get", format!("{root}/namespaces/d/pods"), Some("list metrics.k8s.io pods d  ")),
+            ("get", format!("{root}/namespaces/d/pods/p/status"), Some("get metrics.k8s.io pods d p status")),
+            ("post", format!("{root}/namespaces/d/pods"), Some("create metrics.k8s.io pods d  ")),
+            ("get", root.to_owned(), None),
+            ("get", "/apis".to_owned(), None),
+            ("get", "/metrics".to_owned(), None),
+        ] {
+            assert_eq!(shown(verb, &path).as_deref(), expected, "{path}");
+        }
     }
 }
