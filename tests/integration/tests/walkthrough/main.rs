@@ -9,8 +9,10 @@ use harness::{Host, Kubectl, Segment, process::binary};
 
 mod administration;
 mod controllers;
+mod dashboard;
 mod ingress;
 mod pods;
+mod scaling;
 mod services;
 mod storage;
 
@@ -128,10 +130,12 @@ fn every_line_works_with_every_kubectl() {
         user.says("kubectl create namespace nohi", &["namespace/nohi created"]);
         pods::follow(&user);
         controllers::follow(&user);
+        scaling::follow(&user);
         storage::follow(&user);
         services::follow(&user);
         ingress::follow(&user);
         administration::follow(&user);
+        dashboard::follow(&user);
         user.says("kubectl delete namespace nohi", &["namespace \"nohi\" deleted"]);
     }
 }
