@@ -16,7 +16,7 @@ use crate::{
     delegate,
     endpoint::{Call, Endpoint, Warnings},
     impersonate,
-    negotiate::Media,
+    negotiate::{Media, error_media},
     nonresource,
     request::{Query, RequestInfo},
     respond,
@@ -69,14 +69,6 @@ async fn answer(
         }),
     };
     outcome.unwrap_or_else(|error| respond::error(&error, media))
-}
-
-/// Errors are answered in YAML only to clients that accept nothing else.
-fn error_media(headers: &HeaderMap) -> Media {
-    match headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()) {
-        Some("application/yaml") => Media::Yaml,
-        _ => Media::Json,
-    }
 }
 
 /// When a request must have ended; `longest` is the deadline of those that wish none. `None` for streams.

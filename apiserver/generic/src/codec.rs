@@ -86,7 +86,11 @@ impl KindCodec {
 
     /// Decodes a value that somebody else wrote, and gives it our stored form.
     fn adopt(&self, value: &[u8]) -> Result<Vec<u8>, CodecError> {
-        let mut object: Value = serde_json::from_slice(value).map_err(|e| CodecError(e.to_string()))?;
+        let mut object: Value = if value.starts_with(api::decode::MAGIC) {
+            api::decode::decode(value).map_err(|e| CodecError(e.to_string()))?.1
+        } else {
+            serde_json::from_slice(value).map_err(|e| CodecError(e.to_string()))?
+        };
         meta::metadata_mut(&mut object);
         if object.get("kind").and_then(Value::as_str) != Some(self.kind.as_str()) {
             return Err(CodecError(format!("not a {}", self.kind)));

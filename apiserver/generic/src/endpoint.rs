@@ -109,6 +109,11 @@ impl Endpoint {
         }
     }
 
+    /// Whether objects can be sent and answered as protobuf.
+    pub fn has_protobuf(&self) -> bool {
+        self.custom().is_none() && api::encode::is_registered(&self.gvk)
+    }
+
     /// Whether stored objects are served as they are.
     pub fn serves_stored_form(&self) -> bool {
         self.conversion.is_none() && self.custom().is_none_or(|c| c.serves_stored_form())
@@ -306,7 +311,7 @@ impl Call {
 
     /// How to answer for `target`.
     pub fn output(&self, target: Target) -> ApiResult<Output> {
-        negotiate::output(&self.headers, &self.query, target)
+        negotiate::output(&self.headers, &self.query, target, self.endpoint.has_protobuf())
     }
 
     /// Writer of the answer for `target`.

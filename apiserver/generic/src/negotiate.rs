@@ -11,7 +11,7 @@ use crate::request::Query;
 pub enum Media {
     Json,
     Yaml,
-    /// `application/vnd.kubernetes.protobuf`; request bodies only.
+    /// `application/vnd.kubernetes.protobuf`, of built-in kinds.
     Protobuf,
 }
 
@@ -67,11 +67,10 @@ pub enum Target {
     Plain,
 }
 
-const ACCEPTED: &str = "only the following media types are accepted: application/json, application/yaml";
-const ACCEPTED_WATCH: &str = "only the following media types are accepted: application/json;stream=watch";
+const REFUSED: &str = "only the following media types are accepted: ";
 
-/// Chooses the output from `Accept`. Errors with 406 when nothing fits.
-pub fn output(headers: &HeaderMap, query: &Query, target: Target) -> ApiResult<Output> {
+/// Chooses the output from `Accept`. `protobuf`: whether the kind has that form. Errors with 406 when nothing fits.
+pub fn output(headers: &HeaderMap, query: &Query, target: Target, protobuf: bool) -> ApiResult<Output> {
     let pretty_agent = || {
         let agent = headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("");
         ["curl", "Wget", "Mozilla/5.0"].iter().any(|p| agent.starts_with(p))
@@ -80,20 +79,39 @@ pub fn output(headers: &HeaderMap, query: &Query, target: Target) -> ApiResult<O
         Some(value) => !matches!(value, "false" | "0"),
         None => pretty_agent(),
     };
-    let accept: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).collect();
-    let accept = accept.join(",");
-    if accept.trim().is_empty() {
+    let clauses = clauses(headers);
+    if clauses.is_empty() {
         return Ok(Output { pretty, ..Output::JSON });
     }
-    let mut clauses: Vec<Clause<'_>> = accept.split(',').map(Clause::parse).collect();
-    clauses.sort_by(|a, b| b.quality.total_cmp(&a.quality));
     for clause in &clauses {
-        if let Some(mut output) = clause.accept(target) {
+        if let Some(mut output) = clause.accept(target).filter(|output| protobuf || output.media != Media::Protobuf) {
             output.pretty = pretty || clause.pretty;
             return Ok(output);
         }
     }
-    Err(ApiError::not_acceptable(if target == Target::Watch { ACCEPTED_WATCH } else { ACCEPTED }))
+    let known = [Media::Json, Media::Yaml, Media::Protobuf].into_iter();
+    let known = known.filter(|media| match media {
+        Media::Json => true,
+        Media::Yaml => target != Target::Watch,
+        Media::Protobuf => protobuf,
+    });
+    let end = if target == Target::Watch { ";stream=watch" } else { "" };
+    let known: Vec<String> = known.map(|media| format!("{}{end}", media.content_type())).collect();
+    Err(ApiError::not_acceptable(format!("{REFUSED}{}", known.join(", "))))
+}
+
+/// The encoding of errors: what the client likes best of all that can be had.
+pub fn error_media(headers: &HeaderMap) -> Media {
+    clauses(headers).iter().find_map(|clause| clause.accept(Target::Item)).map_or(Media::Json, |output| output.media)
+}
+
+/// The clauses of `Accept`, best first.
+fn clauses(headers: &HeaderMap) -> Vec<Clause<'_>> {
+    let values = headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok());
+    let parts = values.flat_map(|value| value.split(',')).filter(|clause| !clause.trim().is_empty());
+    let mut clauses: Vec<Clause<'_>> = parts.map(Clause::parse).collect();
+    clauses.sort_by(|a, b| b.quality.total_cmp(&a.quality));
+    clauses
 }
 
 struct Clause<'a> {
@@ -133,6 +151,7 @@ impl<'a> Clause<'a> {
         let media = match self.media {
             "application/json" | "*/*" | "application/*" => Media::Json,
             "application/yaml" if target != Target::Watch => Media::Yaml,
+            "application/vnd.kubernetes.protobuf" => Media::Protobuf,
             _ => return None,
         };
         if self.quality <= 0.0 {
@@ -143,7 +162,8 @@ impl<'a> Clause<'a> {
         };
         let form = match (form, target) {
             (_, Target::Plain) => return None,
-            ("Table", _) => Form::Table,
+            // Tables have no protobuf form.
+            ("Table", _) if media != Media::Protobuf => Form::Table,
             ("PartialObjectMetadata", Target::Item | Target::Watch) => Form::PartialMetadata,
             ("PartialObjectMetadataList", Target::List) => Form::PartialMetadataList,
             _ => return None,
@@ -178,7 +198,7 @@ mod tests {
     fn with_accept(accept: &str, target: Target) -> ApiResult<Output> {
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, accept.parse().expect("header"));
-        output(&headers, &Query::default(), target)
+        output(&headers, &Query::default(), target, true)
     }
 
     #[test]

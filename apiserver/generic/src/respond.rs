@@ -6,8 +6,9 @@ use axum::body::Body;
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use machinery::{ApiError, ApiResult};
+use machinery::{ApiError, ApiResult, GroupVersionKind};
 use serde_json::Value;
+use storage::cache::CachedObject;
 use time::OffsetDateTime;
 
 use crate::{
@@ -47,6 +48,14 @@ impl Writer<'_> {
             return Ok(self.bytes(code, Media::Json, json));
         }
         self.object(code, serde_json::from_slice(&json).map_err(ApiError::internal)?)
+    }
+
+    /// A cached object in the version it is stored in.
+    pub fn cached(&self, code: StatusCode, object: &CachedObject, gvk: &GroupVersionKind) -> ApiResult<Response<Body>> {
+        if (self.output.media, self.output.form) == (Media::Protobuf, Form::Object) {
+            return Ok(self.bytes(code, Media::Protobuf, enveloped(object, gvk)?));
+        }
+        self.json_object(code, object.json.clone())
     }
 
     /// An object as a value tree.
@@ -89,6 +98,26 @@ impl Writer<'_> {
     }
 }
 
+/// Name of the protobuf message among the encodings of a cached object.
+const PROTOBUF: u64 = 1;
+
+/// The protobuf message of an object in its stored version, without the envelope.
+pub fn message(object: &CachedObject, gvk: &GroupVersionKind) -> ApiResult<Bytes> {
+    object.alternate(PROTOBUF, |object| {
+        let value: Value = serde_json::from_slice(&object.json).map_err(ApiError::internal)?;
+        api::encode::encode_raw(&value, gvk).map(Bytes::from).map_err(ApiError::internal)
+    })
+}
+
+/// The protobuf form of an object in its stored version.
+pub fn enveloped(object: &CachedObject, gvk: &GroupVersionKind) -> ApiResult<Bytes> {
+    let message = message(object, gvk)?;
+    let mut out = api::encode::envelope(gvk, message.len());
+    out.extend_from_slice(&message);
+    out.extend_from_slice(api::encode::ENVELOPE_END);
+    Ok(Bytes::from(out))
+}
+
 /// Sets the headers of a gzip body.
 pub fn mark_compressed(headers: &mut HeaderMap) {
     headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
@@ -105,8 +134,9 @@ fn compress(bytes: &[u8]) -> Option<Bytes> {
 pub fn encode(value: &Value, output: Output) -> ApiResult<Bytes> {
     let mut out = match (output.media, output.pretty) {
         (Media::Yaml, _) => return Ok(Bytes::from(serde_yaml::to_string(value).map_err(ApiError::internal)?)),
-        (Media::Json | Media::Protobuf, true) => serde_json::to_vec_pretty(value).map_err(ApiError::internal)?,
-        (Media::Json | Media::Protobuf, false) => serde_json::to_vec(value).map_err(ApiError::internal)?,
+        (Media::Protobuf, _) => return Ok(Bytes::from(api::encode::encode(value).map_err(ApiError::internal)?)),
+        (Media::Json, true) => serde_json::to_vec_pretty(value).map_err(ApiError::internal)?,
+        (Media::Json, false) => serde_json::to_vec(value).map_err(ApiError::internal)?,
     };
     out.push(b'\n');
     Ok(Bytes::from(out))
@@ -117,7 +147,11 @@ pub fn error(error: &ApiError, media: Media) -> Response<Body> {
     let status = error.status();
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let body = match media {
-        Media::Json | Media::Protobuf => serde_json::to_vec(status).unwrap_or_default(),
+        Media::Json => serde_json::to_vec(status).unwrap_or_default(),
+        Media::Protobuf => {
+            let value = serde_json::to_value(status).unwrap_or_default();
+            api::encode::encode(&value).unwrap_or_default()
+        }
         Media::Yaml => serde_yaml::to_string(status).unwrap_or_default().into_bytes(),
     };
     let mut response = Response::new(Body::from(body));

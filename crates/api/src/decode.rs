@@ -11,7 +11,7 @@ use machinery::{
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 
-use crate::protobuf::{Message, MessageField, Wire, message, message_of};
+use crate::protobuf::{Message, MessageField, Wire, is_list_of_its_own, message, message_for};
 
 /// What every encoded object starts with.
 pub const MAGIC: &[u8; 4] = b"k8s\0";
@@ -189,11 +189,9 @@ pub fn decode(bytes: &[u8]) -> Outcome<(GroupVersionKind, Value)> {
     let version = GroupVersion::parse(&api_version).unwrap_or_default();
     let gvk = GroupVersionKind::new(version.group, version.version, kind);
     let unregistered = || ProtobufError::Unregistered(gvk.kind.clone());
-    let definition = crate::api().definition(&gvk).ok_or_else(unregistered)?;
-    let (message, schema) = (message_of(definition), crate::api().schema(&gvk));
-    let (Some(message), Some(schema)) = (message, schema) else { return Err(unregistered()) };
+    let message = message_for(&gvk).ok_or_else(unregistered)?;
     let mut object = Map::new();
-    fields(raw, message, Some(schema), &mut object, 0)?;
+    fields(raw, message, crate::api().schema(&gvk), &mut object, 0)?;
     object.insert("apiVersion".into(), json!(api_version));
     object.insert("kind".into(), json!(gvk.kind));
     Ok((gvk, Value::Object(object)))
@@ -344,7 +342,7 @@ fn nested(name: &str, bytes: &[u8], schema: Option<SchemaRef<'_>>, depth: usize)
             Ok(special(short, &map))
         }
         // Go slices with a message of their own.
-        _ if inner.fields.len() == 1 && inner.fields[0].name == "items" && inner.fields[0].repeated => {
+        _ if is_list_of_its_own(inner) => {
             plain(&mut map)?;
             Ok(map.remove("items").unwrap_or_else(|| json!([])))
         }

@@ -6,6 +6,7 @@
 
 pub mod decode;
 pub mod discovery;
+pub mod encode;
 pub mod protobuf;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,8 @@
 
 use std::{collections::HashMap, sync::LazyLock};
 
+use machinery::GroupVersionKind;
+
 /// Type of a field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -71,6 +73,28 @@ pub fn message_of(definition: &str) -> Option<&'static Message> {
 /// Full name of the message that an OpenAPI definition has.
 pub fn name_of(definition: &str) -> Option<String> {
     definition.strip_prefix("io.k8s.").map(|rest| format!("k8s.io.{}", rest.replace('-', "_")))
+}
+
+/// Package of the kinds that are about other kinds.
+const META: &str = "k8s.io.apimachinery.pkg.apis.meta.v1";
+
+/// The message of a kind: that of its definition, of a list of such, or of `meta.k8s.io`, whose kinds are served in every
+/// group version.
+pub fn message_for(gvk: &GroupVersionKind) -> Option<&'static Message> {
+    let definition = |kind: &str| {
+        let gvk = GroupVersionKind::new(gvk.group.clone(), gvk.version.clone(), kind);
+        crate::api().definition(&gvk).and_then(name_of)
+    };
+    if let Some(name) = definition(&gvk.kind) {
+        return message(&name);
+    }
+    let list = gvk.kind.strip_suffix("List").and_then(definition).and_then(|name| message(&format!("{name}List")));
+    list.or_else(|| message(&format!("{META}.{}", gvk.kind)))
+}
+
+/// Whether a message stands for a Go slice.
+pub(crate) fn is_list_of_its_own(message: &Message) -> bool {
+    matches!(message.fields.as_slice(), [only] if only.name == "items" && only.repeated)
 }
 
 fn load(text: &str) -> HashMap<String, Message> {

@@ -12,6 +12,7 @@ use harness::{
     wait_until,
 };
 use http::Request;
+use http_body_util::BodyExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service};
 use kube::{
     Api, Client,
@@ -300,4 +301,62 @@ async fn flags_and_pages_are_those_of_every_component() {
     assert_eq!(answer, "successfully set klog.logging.verbosity to 4");
     let nobody = server.client(NOBODY_TOKEN).await.request_text(http_get("/flagz")).await.map_err(status);
     assert_eq!(nobody.expect_err("forbidden")["code"], 403);
+}
+
+/// Asks for protobuf and nothing else.
+async fn protobuf(client: &Client, path: &str) -> Result<(String, Vec<u8>), kube::Error> {
+    let request = Request::get(path).header("accept", "application/vnd.kubernetes.protobuf");
+    let answer = client.send(request.body(kube::client::Body::empty()).expect("a request")).await?;
+    let kind = answer.headers()["content-type"].to_str().expect("a text").to_owned();
+    let mut body = answer.into_body();
+    let mut bytes = Vec::new();
+    let watch = path.contains("watch=true");
+    while let Some(frame) = body.frame().await {
+        bytes.extend_from_slice(frame.expect("a frame").data_ref().expect("data"));
+        if watch && bytes.len() > 4 {
+            break;
+        }
+    }
+    Ok((kind, bytes))
+}
+
+#[tokio::test]
+async fn protobuf_is_spoken_by_those_who_want_it() {
+    let server = ApiServer::start().await;
+    let client = server.admin().await;
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "p"}, "data": {"k": "v"}});
+    let body = api::encode::encode(&map).expect("encoded");
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let request = Request::post(maps).header("content-type", "application/vnd.kubernetes.protobuf");
+    client.request::<Value>(request.body(body).expect("a request")).await.expect("created");
+
+    let (kind, bytes) = protobuf(&client, &format!("{maps}/p")).await.expect("got");
+    assert_eq!(kind, "application/vnd.kubernetes.protobuf");
+    let (gvk, object) = api::decode::decode(&bytes).expect("an object");
+    assert_eq!((gvk.kind.as_str(), &object["data"]), ("ConfigMap", &json!({"k": "v"})));
+    let known: Value = client.request(http_get(&format!("{maps}/p"))).await.expect("got");
+    assert_eq!(object["metadata"], known["metadata"], "both forms say the same");
+
+    let (_, bytes) = protobuf(&client, maps).await.expect("listed");
+    let (gvk, list) = api::decode::decode(&bytes).expect("a list");
+    assert_eq!(gvk.kind, "ConfigMapList");
+    let items = list["items"].as_array().expect("items");
+    assert!(items.iter().any(|item| item["metadata"]["name"] == "p"), "{list}");
+    assert!(!list["metadata"]["resourceVersion"].as_str().unwrap_or_default().is_empty());
+
+    let path = format!("{maps}?watch=true&fieldSelector=metadata.name%3Dp&timeoutSeconds=30");
+    let (kind, frame) = protobuf(&client, &path).await.expect("watched");
+    assert_eq!(kind, "application/vnd.kubernetes.protobuf;stream=watch");
+    let length = u32::from_be_bytes(frame[..4].try_into().expect("four bytes")) as usize;
+    assert!(frame.len() >= 4 + length);
+    assert_eq!(&frame[4..11], b"\x0a\x05ADDED");
+    let at = frame.windows(4).position(|window| window == api::decode::MAGIC).expect("an object");
+    assert_eq!(api::decode::decode(&frame[at..4 + length]).expect("an object").1, object);
+
+    let missing = protobuf(&client, &format!("{maps}/none")).await.expect("an answer");
+    assert_eq!(missing.0, "application/vnd.kubernetes.protobuf");
+    let (_, status) = api::decode::decode(&missing.1).expect("a Status");
+    assert_eq!((&status["reason"], &status["code"]), (&json!("NotFound"), &json!(404)));
+    let (kind, _) = protobuf(&client, "/apis/autoscaling/v1/horizontalpodautoscalers").await.expect("another version");
+    assert_eq!(kind, "application/vnd.kubernetes.protobuf");
 }

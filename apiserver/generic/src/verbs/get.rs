@@ -16,7 +16,7 @@ pub async fn get(call: &Call) -> ApiResult<Response<Body>> {
     let writer = call.writer(Target::Item)?;
     let object = resource.get(&call.info.namespace, &call.info.name, freshness(call)?).await?;
     if call.endpoint.serves_stored_form() {
-        return writer.json_object(StatusCode::OK, object.json.clone());
+        return writer.cached(StatusCode::OK, &object, &call.endpoint.gvk);
     }
     writer.object(StatusCode::OK, call.endpoint.served(decode_cached(&object)?.object).await?)
 }

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use futures::stream;
 use http::{HeaderValue, Response, StatusCode, header};
 use machinery::{
-    ApiError, ApiResult,
+    ApiError, ApiResult, GroupVersionKind,
     list::{Continue, ContinueError},
 };
 use serde_json::{Map, Value, json};
@@ -23,7 +23,7 @@ use crate::{
     options::ListOptions,
     print,
     resource::{Resource, decode_cached},
-    respond::{self, GZIP_THRESHOLD},
+    respond::{self, GZIP_THRESHOLD, Writer},
     selection::Selection,
 };
 
@@ -51,6 +51,10 @@ pub async fn list(call: &Call) -> ApiResult<Response<Body>> {
     let metadata = metadata(page.revision, page.next, page.remaining);
     if writer.output == Output::JSON && call.endpoint.serves_stored_form() {
         return Ok(stream_json(call, resource, page.items, &metadata, writer.gzip));
+    }
+    let whole = (writer.output.media, writer.output.form) == (Media::Protobuf, Form::Object);
+    if whole && call.endpoint.serves_stored_form() {
+        return protobuf(call, &page.items, &metadata, &writer);
     }
     let objects = page.items.iter().map(|o| decode_cached(o).map(|s| s.object)).collect::<ApiResult<Vec<Value>>>()?;
     respond(call, call.endpoint.served_all(objects).await?, metadata)
@@ -214,6 +218,36 @@ fn expired(options: &ListOptions, start: Option<&str>, prefix: &str) -> ApiError
     ApiError::expired(INCONSISTENT).edit(|s| {
         s.metadata.insert("continue".into(), json!(token));
     })
+}
+
+/// The list as protobuf: the messages of its items, each made once and kept while it is in use.
+fn protobuf(
+    call: &Call,
+    items: &[Arc<CachedObject>],
+    metadata: &Map<String, Value>,
+    writer: &Writer<'_>,
+) -> ApiResult<Response<Body>> {
+    let gvk = &call.endpoint.gvk;
+    let metadata = api::encode::list_metadata(metadata).map_err(ApiError::internal)?;
+    let mut pieces = vec![Bytes::from(metadata)];
+    for item in items {
+        let message = respond::message(item, gvk)?;
+        pieces.push(Bytes::from(api::encode::item(message.len())));
+        pieces.push(message);
+    }
+    let length = pieces.iter().map(Bytes::len).sum();
+    let list = GroupVersionKind::new(gvk.group.clone(), gvk.version.clone(), call.endpoint.list_kind.clone());
+    let head = Bytes::from(api::encode::envelope(&list, length));
+    let end = Bytes::from_static(api::encode::ENVELOPE_END);
+    let pieces = std::iter::once(head).chain(pieces).chain(std::iter::once(end));
+    if length <= GZIP_THRESHOLD || writer.gzip {
+        let whole = pieces.collect::<Vec<_>>().concat();
+        return Ok(writer.bytes(StatusCode::OK, Media::Protobuf, whole.into()));
+    }
+    let mut response = Response::new(Body::from_stream(stream::iter(pieces.map(Ok::<_, std::io::Error>))));
+    let kind = HeaderValue::from_static(Media::Protobuf.content_type());
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    Ok(response)
 }
 
 /// The list body from stored slices: header, items without their kind, footer.

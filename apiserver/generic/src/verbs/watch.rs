@@ -24,10 +24,11 @@ use tokio::time::{Instant, Sleep};
 use super::list::{HOT_FIELD, parse_revision};
 use crate::{
     endpoint::{Call, Endpoint},
-    negotiate::{Form, Output, Target},
+    negotiate::{Form, Media, Output, Target},
     options::ListOptions,
     print,
     resource::Resource,
+    respond,
     selection::Selection,
 };
 
@@ -74,7 +75,11 @@ pub async fn watch(call: &Call) -> ApiResult<Response<Body>> {
         stopping: Box::pin(call.server.watches_end()),
     };
     let mut response = Response::new(Body::from_stream(frames));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let content_type = match writer.output.media {
+        Media::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        _ => "application/json",
+    };
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     Ok(response)
 }
 
@@ -136,8 +141,13 @@ struct Transform {
 
 impl Transform {
     fn frame(&mut self, event: &WatchEvent) -> ApiResult<Frame> {
-        if self.raw {
-            return Ok(Frame::Ready(event.frame()));
+        match self.output.media {
+            Media::Protobuf if self.raw => {
+                let object = respond::enveloped(&event.object, &self.endpoint.gvk)?;
+                return Ok(Frame::Ready(api::encode::watch_frame(event.kind.as_str(), &object).into()));
+            }
+            _ if self.raw => return Ok(Frame::Ready(event.frame())),
+            _ => {}
         }
         let mut value: Value = serde_json::from_slice(&event.object.json).map_err(ApiError::internal)?;
         let kind = event.kind;
@@ -153,7 +163,7 @@ impl Transform {
             value = conversion.to_served(value);
         }
         let object = self.shape(value);
-        Ok(Frame::Ready(line(kind.as_str(), &object)))
+        Ok(Frame::Ready(self.line(kind.as_str(), &object)))
     }
 
     fn shape(&mut self, value: Value) -> Value {
@@ -192,11 +202,27 @@ impl Transform {
             }
             _ => print::partial(object, self.output.meta_version),
         };
-        line("BOOKMARK", &object)
+        self.line("BOOKMARK", &object)
+    }
+
+    fn error(&self, error: &ApiError) -> Bytes {
+        self.line("ERROR", &serde_json::to_value(error.status()).unwrap_or_default())
+    }
+
+    /// A frame of a value tree.
+    fn line(&self, kind: &str, object: &Value) -> Bytes {
+        match self.output.media {
+            // What has no protobuf form is not negotiated as such.
+            Media::Protobuf => {
+                let object = api::encode::encode(object).unwrap_or_default();
+                api::encode::watch_frame(kind, &object).into()
+            }
+            _ => json_line(kind, object),
+        }
     }
 }
 
-fn line(kind: &str, object: &Value) -> Bytes {
+fn json_line(kind: &str, object: &Value) -> Bytes {
     let mut frame = format!("{{\"type\":\"{kind}\",\"object\":").into_bytes();
     frame.extend_from_slice(object.to_string().as_bytes());
     frame.extend_from_slice(b"}\n");
@@ -236,7 +262,7 @@ impl Frames {
         Poll::Ready(frame.map(|frame| {
             frame.unwrap_or_else(|error| {
                 self.source = Source::Refused(None);
-                error_frame(&error)
+                self.transform.error(&error)
             })
         }))
     }
@@ -248,12 +274,12 @@ impl Frames {
                 self.converting = None;
                 return Poll::Ready(Some(converted.map(|(kind, value)| {
                     let object = self.transform.shape(value);
-                    line(kind.as_str(), &object)
+                    self.transform.line(kind.as_str(), &object)
                 })));
             }
             let watcher = match &mut self.source {
                 Source::Live(watcher) => watcher,
-                Source::Refused(error) => return Poll::Ready(error.take().map(|e| Ok(error_frame(&e)))),
+                Source::Refused(error) => return Poll::Ready(error.take().map(|e| Ok(self.transform.error(&e)))),
             };
             match watcher.as_mut().poll_next(cx) {
                 Poll::Ready(None) => return Poll::Ready(None),
@@ -308,8 +334,4 @@ impl Stream for Frames {
             other => other.map(|end| end.map(Ok)),
         }
     }
-}
-
-fn error_frame(error: &ApiError) -> Bytes {
-    line("ERROR", &serde_json::to_value(error.status()).unwrap_or_default())
 }
