@@ -209,11 +209,26 @@ mod tests {
     }
 
     #[test]
-    fn protobuf_falls_back_to_json() {
-        let out = with_accept("application/vnd.kubernetes.protobuf,application/json", Target::Item).expect("json");
-        assert_eq!(out, Output::JSON);
-        assert_eq!(with_accept("application/vnd.kubernetes.protobuf", Target::Item).map_err(|e| e.code()), Err(406));
-        assert_eq!(with_accept("application/yaml", Target::Watch).map_err(|e| e.code()), Err(406));
+    fn protobuf_is_for_kinds_that_have_it() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT, "application/vnd.kubernetes.protobuf,application/json".parse().expect("header"));
+        let choose = |target, protobuf| output(&headers, &Query::default(), target, protobuf);
+        assert_eq!(choose(Target::Item, true).expect("protobuf").media, Media::Protobuf);
+        assert_eq!(choose(Target::Item, false).expect("json"), Output::JSON);
+        let table = "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io";
+        let refused = with_accept(table, Target::List).expect_err("tables have no such form");
+        assert_eq!(
+            refused.status().message,
+            "only the following media types are accepted: application/json, application/yaml, \
+             application/vnd.kubernetes.protobuf"
+        );
+        let refused = with_accept("application/yaml", Target::Watch).expect_err("no YAML in streams");
+        assert!(
+            refused
+                .status()
+                .message
+                .ends_with(": application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch")
+        );
     }
 
     #[test]
