@@ -15,6 +15,8 @@ use super::calculator::{Sample, Samples};
 const RESOURCE_API: &str = "/apis/metrics.k8s.io/v1beta1";
 const CUSTOM_GROUP: &str = "custom.metrics.k8s.io";
 const EXTERNAL_API: &str = "/apis/external.metrics.k8s.io/v1beta1";
+/// Time for one answer.
+const DEADLINE: Duration = Duration::from_secs(10);
 /// Time over which a value was taken if it does not say.
 const WINDOW: Duration = Duration::from_secs(60);
 
@@ -166,7 +168,11 @@ impl MetricsApi {
     async fn get<T: DeserializeOwned>(&self, api: &'static str, path: &str, what: &str) -> Result<T, MetricsError> {
         let failed = |text| MetricsError::Fetch { api, text };
         let request = http::Request::get(path).body(Vec::new()).map_err(|error| failed(error.to_string()))?;
-        self.client.request(request).await.map_err(|error| failed(text_of(&error, what)))
+        // The client tries again while a server is unavailable; the next look is soon enough.
+        match tokio::time::timeout(DEADLINE, self.client.request(request)).await {
+            Ok(answer) => answer.map_err(|error| failed(text_of(&error, what))),
+            Err(_) => Err(failed(unavailable(what))),
+        }
     }
 }
 
@@ -175,7 +181,14 @@ fn text_of(error: &kube::Error, what: &str) -> String {
     if error.is_not_found() && !error.has_reason("NotFound") {
         return format!("the server could not find the requested resource ({what})");
     }
+    if error.status().is_some_and(|status| status.code == 503) {
+        return unavailable(what);
+    }
     error.text()
+}
+
+fn unavailable(what: &str) -> String {
+    format!("the server is currently unable to handle the request ({what})")
 }
 
 fn encoded(selector: &LabelSelector) -> String {

@@ -34,6 +34,7 @@ fn client_of(server: &Shared) -> Client {
             let mut server = server.lock();
             let (code, value) = match parts.method.as_str() {
                 "GET" => match server.answers.get(&path) {
+                    Some(Value::Null) => (503, Value::Null),
                     Some(value) => (200, value.clone()),
                     None => (404, Value::Null),
                 },
@@ -43,7 +44,11 @@ fn client_of(server: &Shared) -> Client {
                     (200, value)
                 }
             };
-            let text = if code == 404 { "404 page not found\n".to_owned() } else { value.to_string() };
+            let text = match code {
+                404 => "404 page not found\n".to_owned(),
+                503 => "service unavailable\n".to_owned(),
+                _ => value.to_string(),
+            };
             Ok::<_, tower::BoxError>(Response::builder().status(code).body(Body::from(text.into_bytes()))?)
         }
     });
@@ -245,6 +250,16 @@ async fn missing_metrics_are_told() {
         "True SucceededGetScale the HPA controller was able to get the target's current scale"
     );
     assert_eq!(status["currentReplicas"], 2);
+}
+
+#[tokio::test]
+async fn an_unavailable_server_is_told() {
+    let mut world = world(cpu(50), 2);
+    world.answer(CPU, Value::Null);
+    let (events, scale, _) = world.look().await;
+    let text = "the server is currently unable to handle the request (get pods.metrics.k8s.io)";
+    assert!(events[0].ends_with(text), "{events:?}");
+    assert_eq!(scale, None);
 }
 
 #[tokio::test]
