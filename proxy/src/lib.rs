@@ -11,6 +11,7 @@ pub mod family;
 mod health;
 mod healthcheck;
 mod iptables;
+mod ipvs;
 mod metrics;
 pub mod model;
 mod netlink;

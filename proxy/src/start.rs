@@ -24,6 +24,7 @@ use crate::{
     health::Health,
     healthcheck::HealthPorts,
     iptables::{self, Iptables},
+    ipvs,
     metrics::Metrics,
     nftables::{self, Nftables},
     node::{self, Home, NodePorts, NodeView},
@@ -42,18 +43,21 @@ fn set_up(settings: &Settings, config: &Configuration) {
     {
         tracing::warn!(%error, "route_localnet cannot be set; node ports do not answer on loopback");
     }
+    if settings.mode == Mode::Ipvs {
+        ipvs::set_up(&settings.ipvs);
+    }
 }
 
 /// Removes the rules of all modes.
 async fn cleanup() -> Result<(), BackendError> {
-    let done = [iptables::cleanup().await, nftables::cleanup().await];
+    let done = [iptables::cleanup(ipvs::leftovers).await, ipvs::cleanup().await, nftables::cleanup().await];
     done.into_iter().collect()
 }
 
 /// Removes what a proxy in another mode left. Rules of iptables and ipvs mode do not exclude each other.
 async fn clean_other_modes(mode: Mode, metrics: &Metrics) {
     let done = match mode {
-        Mode::Nftables => iptables::cleanup().await,
+        Mode::Nftables => iptables::cleanup(ipvs::leftovers).await.and(ipvs::cleanup().await),
         Mode::Iptables | Mode::Ipvs => {
             let done = nftables::cleanup().await;
             if done.is_err() {
@@ -243,7 +247,7 @@ impl Start<'_> {
                 let style = nftables::Style::of(settings, detector, node_ports, home.ip(family), family)?;
                 Box::new(Nftables::new(style, ranges, metrics))
             }
-            Mode::Ipvs => return Err(BackendError::Unsupported("mode ipvs is not built in".to_owned()).into()),
+            Mode::Ipvs => ipvs::backend(settings, detector, node_ports, home, family).await?,
         })
     }
 

@@ -14,8 +14,6 @@ pub(crate) const FILTER: [&str; 5] =
 pub(crate) const FIREWALL: &str = "KUBE-FIREWALL";
 /// A chain whose absence tells that somebody removed rules.
 pub(crate) const CANARY: &str = "KUBE-PROXY-CANARY";
-/// Tables with a canary; the first is looked at.
-pub(crate) const CANARY_TABLES: [&str; 3] = ["mangle", "nat", "filter"];
 /// Chains of the kernel that have jumps of ours.
 pub(crate) const BUILT_IN: [&str; 5] = ["INPUT", "FORWARD", "OUTPUT", "PREROUTING", "POSTROUTING"];
 
@@ -31,6 +29,17 @@ pub(crate) struct Jump {
 }
 
 impl Jump {
+    /// `new`: only for packets that open a connection.
+    pub(crate) const fn new(
+        table: &'static str,
+        from: &'static str,
+        new: bool,
+        comment: &'static str,
+        to: &'static str,
+    ) -> Self {
+        Self { table, from, new, comment, to }
+    }
+
     /// Arguments of iptables.
     pub(crate) fn rule(&self) -> Vec<&'static str> {
         let mut rule = Vec::new();
@@ -54,7 +63,7 @@ impl Jump {
 
 /// All jumps.
 pub(crate) fn jumps() -> Vec<Jump> {
-    let jump = |table, from, new, comment, to| Jump { table, from, new, comment, to };
+    let jump = Jump::new;
     let external = "kubernetes externally-visible service portals";
     let portals = "kubernetes service portals";
     let balancer = "kubernetes load balancer firewall";
@@ -145,7 +154,8 @@ pub(crate) fn filter(style: &Style, shared: &Shared) -> String {
     text
 }
 
-fn forwarding(mark: &str) -> String {
+/// Rules of `KUBE-FORWARD`.
+pub(crate) fn forwarding(mark: &str) -> String {
     format!(
         "-A KUBE-FORWARD -m comment --comment \"kubernetes forwarding rules\" -m mark --mark {mark}/{mark} -j ACCEPT\n\
          -A KUBE-FORWARD -m comment --comment \"kubernetes forwarding conntrack rule\" \

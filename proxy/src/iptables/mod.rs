@@ -5,9 +5,10 @@
 //! grows with the square of the chains in one transaction, so chains of Services go in transactions of a fair size
 //! first; nothing leads to new ones until the shared chains are written, last.
 
-mod frame;
+pub(crate) mod frame;
+pub(crate) mod install;
 mod names;
-mod program;
+pub(crate) mod program;
 mod rules;
 mod style;
 
@@ -30,7 +31,8 @@ use crate::{
     metrics::FamilyMetrics,
     model::{Model, Ports},
 };
-use frame::{CANARY, CANARY_TABLES, FIREWALL, chain_line, table};
+use frame::{CANARY, FIREWALL, chain_line, table};
+use install::{CHUNK, Leftovers, install};
 use names::PREFIXES;
 use rules::{Chain, Comments, Rules, Shared, render, render_shared};
 
@@ -40,8 +42,24 @@ const LARGE: usize = 1000;
 const FULL_PERIOD: Duration = Duration::from_secs(3600);
 /// Never, as good as.
 const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-/// Chains in one transaction.
-const CHUNK: usize = 1000;
+/// Chains that are made before rules point to them. The first table is looked at for its canary; the first chain of
+/// the last one is the kubelet's too.
+const TABLES: [(&str, &[&str]); 3] = [
+    ("mangle", &[CANARY]),
+    ("nat", &["KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-POSTROUTING", "KUBE-MARK-MASQ", CANARY]),
+    (
+        "filter",
+        &[
+            FIREWALL,
+            "KUBE-SERVICES",
+            "KUBE-EXTERNAL-SERVICES",
+            "KUBE-FORWARD",
+            "KUBE-NODEPORTS",
+            "KUBE-PROXY-FIREWALL",
+            CANARY,
+        ],
+    ),
+];
 
 /// The rules of one family.
 pub(crate) struct Iptables {
@@ -135,41 +153,16 @@ impl Iptables {
 
     /// Jumps, canaries, and chains that exist before rules point to them. Gives the chains in table nat.
     async fn prepare(&self) -> Result<BTreeSet<String>, BackendError> {
-        let family = self.style.family;
-        let nat = program::save(family, "nat", &frame::BUILT_IN).await?;
-        let filter = program::save(family, "filter", &[&frame::BUILT_IN[..], &[FIREWALL]].concat()).await?;
-        let mangle = program::save(family, "mangle", &[]).await?;
-        let wanted: [(&str, &BTreeSet<String>, Vec<&str>); 3] = [
-            ("mangle", &mangle.chains, vec![CANARY]),
-            ("nat", &nat.chains, [&frame::NAT[..], &[CANARY]].concat()),
-            ("filter", &filter.chains, [&frame::FILTER[..], &[CANARY, FIREWALL]].concat()),
-        ];
-        let mut inputs: Vec<String> = wanted
-            .iter()
-            .map(|(name, present, chains)| (name, frame::missing(chains, present)))
-            .filter(|(_, lines)| !lines.is_empty())
-            .map(|(name, lines)| table(name, &lines))
-            .collect();
+        let mut saved = install(self.style.family, &TABLES, &frame::jumps()).await?;
+        let nat = saved.remove("nat").unwrap_or_default().chains;
         // Marking works before anything leads to it.
-        if !nat.chains.contains("KUBE-MARK-MASQ") {
+        if !nat.contains("KUBE-MARK-MASQ") {
             let mut text = [chain_line("KUBE-MARK-MASQ"), chain_line("KUBE-POSTROUTING")].concat();
             text.push_str(&frame::masquerading(&self.style));
-            inputs.push(table("nat", &text));
-        }
-        if !inputs.is_empty() {
-            program::restore(family, inputs.into_iter()).await?;
-        }
-        for jump in frame::jumps() {
-            let saved = if jump.table == "nat" { &nat } else { &filter };
-            let rule = jump.rule();
-            let there =
-                saved.rules.contains(&jump.listed()) || program::has_rule(family, jump.table, jump.from, &rule).await;
-            if !there {
-                program::edit(family, "-I", jump.table, jump.from, &rule).await?;
-            }
+            program::restore(self.style.family, std::iter::once(table("nat", &text))).await?;
         }
         self.localnet().await?;
-        Ok(nat.chains)
+        Ok(nat)
     }
 
     /// Keeps loopback addresses from the network, since node ports on them make the kernel route them.
@@ -259,15 +252,7 @@ impl Iptables {
             return Ok(Duration::ZERO);
         }
         let began = Instant::now();
-        // They point to each other: all are emptied before any is deleted.
-        let names: Vec<&String> = self.stale.iter().collect();
-        let pieces: Vec<&[&String]> = names.chunks(CHUNK).collect();
-        let text = |piece: &[&String], line: &dyn Fn(&str) -> String| -> String {
-            table("nat", &piece.iter().map(|name| line(name)).collect::<String>())
-        };
-        let empty = pieces.iter().map(|piece| text(piece, &|name| chain_line(name))).collect::<Vec<_>>();
-        let delete = pieces.iter().map(|piece| text(piece, &|name| format!("-X {name}\n"))).collect::<Vec<_>>();
-        program::restore(self.style.family, empty.into_iter().chain(delete)).await?;
+        install::delete(self.style.family, "nat", &self.stale.iter().collect::<Vec<_>>()).await?;
         self.stale.clear();
         self.deleted = Some(Instant::now());
         Ok(began.elapsed())
@@ -293,7 +278,7 @@ impl Backend for Iptables {
     }
 
     async fn intact(&mut self) -> bool {
-        program::has_chain(self.style.family, CANARY_TABLES[0], CANARY).await
+        program::has_chain(self.style.family, TABLES[0].0, CANARY).await
     }
 
     fn full_period(&self) -> Duration {
@@ -305,46 +290,17 @@ impl Backend for Iptables {
     }
 }
 
-/// Removes everything that this mode made. The chain that the kubelet uses too stays.
-pub(crate) async fn cleanup() -> Result<(), BackendError> {
+/// Removes everything that this mode made, and `other`s. The chain that the kubelet uses too stays.
+pub(crate) async fn cleanup(other: fn() -> Leftovers) -> Result<(), BackendError> {
+    let own = || {
+        let jumps = frame::jumps().into_iter().filter(|jump| jump.to != FIREWALL).collect();
+        let kept = |(name, chains): (_, &'static [_])| (name, if name == "filter" { &chains[1..] } else { chains });
+        Leftovers { tables: TABLES.into_iter().map(kept).collect(), jumps }
+    };
+    let more = |table: &str, chain: &str| table == "nat" && PREFIXES.iter().any(|prefix| chain.starts_with(prefix));
     for family in Family::ALL {
         if usable(family).await {
-            clean_family(family).await?;
-        }
-    }
-    Ok(())
-}
-
-async fn clean_family(family: Family) -> Result<(), BackendError> {
-    let tables: [(&str, &[&str]); 3] = [("nat", &frame::NAT), ("filter", &frame::FILTER), ("mangle", &[])];
-    for (name, chains) in tables {
-        let saved = program::save(family, name, &frame::BUILT_IN).await?;
-        for jump in frame::jumps().into_iter().filter(|jump| jump.table == name && jump.to != FIREWALL) {
-            if !saved.chains.contains(jump.to) {
-                continue;
-            }
-            let rule = jump.rule();
-            if saved.rules.contains(&jump.listed()) || program::has_rule(family, name, jump.from, &rule).await {
-                program::edit(family, "-D", name, jump.from, &rule).await?;
-            }
-        }
-        let ours: Vec<&String> = saved
-            .chains
-            .iter()
-            .filter(|chain| {
-                chains.contains(&chain.as_str())
-                    || chain.as_str() == CANARY
-                    || (name == "nat" && PREFIXES.iter().any(|prefix| chain.starts_with(prefix)))
-            })
-            .collect();
-        let texts = |line: fn(&str) -> String| {
-            let pieces = ours.chunks(CHUNK);
-            pieces.map(move |piece| table(name, &piece.iter().map(|chain| line(chain)).collect::<String>()))
-        };
-        if !ours.is_empty() {
-            let inputs: Vec<String> =
-                texts(|chain| chain_line(chain)).chain(texts(|chain| format!("-X {chain}\n"))).collect();
-            program::restore(family, inputs.into_iter()).await?;
+            install::uninstall(family, &[own(), other()], &more).await?;
         }
     }
     Ok(())

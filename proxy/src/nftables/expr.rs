@@ -258,6 +258,12 @@ impl Expressions<'_> {
         });
     }
 
+    /// One of so many packets.
+    pub(crate) fn one_of(&mut self, count: usize) {
+        self.random(count);
+        self.compare(Is::Equal, &[0; 4]);
+    }
+
     /// The verdict that a map without a name has for a random number.
     pub(crate) fn random_verdict(&mut self, count: usize, map: (&str, u32)) {
         self.random(count);

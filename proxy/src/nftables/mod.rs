@@ -22,6 +22,7 @@ use kube::{Api, Client};
 use runtime::Runtime;
 use tokio::time::Instant;
 
+use style::Spread;
 pub(crate) use style::Style;
 
 use crate::{
@@ -37,6 +38,11 @@ use wire::{Batch, Data, Kind, SetSpec, Target, Verdict};
 const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Time after which what is not used is deleted.
 const LATER: Duration = Duration::from_secs(1);
+
+/// With more service ports than this, a Service has no map of its own.
+const LARGE: usize = 1000;
+/// Endpoints that may be gone through one by one.
+const FEW: usize = 32;
 
 /// The ranges of a ServiceCIDR.
 pub(crate) type Ranges = Vec<IpNet>;
@@ -134,6 +140,7 @@ impl Nftables {
 
     fn full(&mut self, work: &Work<'_>) -> Batch {
         let mut batch = Batch::new(self.style.family);
+        self.style.spread = if work.model.ports().count() > LARGE { Spread::Rules } else { Spread::Map };
         self.written = self.wanted_ranges();
         self.elements = ElementSet::default();
         self.stale_chains.clear();
@@ -240,6 +247,18 @@ fn write_rule(batch: &mut Batch, style: &Style, chain: &str, rule: &Rule) {
     let family = style.family;
     let goto = |chain: &str| Verdict::Goto(chain.into());
     match rule {
+        Rule::Spread(protocol, endpoints) if style.spread == Spread::Rules && endpoints.len() <= FEW => {
+            for (at, endpoint) in endpoints.iter().enumerate() {
+                batch.add_rule(chain, |e| {
+                    e.protocol(*protocol);
+                    let left = endpoints.len() - at;
+                    if left > 1 {
+                        e.one_of(left);
+                    }
+                    e.destination(endpoint);
+                });
+            }
+        }
         Rule::Spread(protocol, endpoints) => {
             let values: Vec<Vec<u8>> = endpoints
                 .iter()
@@ -350,7 +369,9 @@ async fn blocking<T: Send + 'static>(
 #[async_trait]
 impl Backend for Nftables {
     async fn sync(&mut self, work: &Work<'_>) -> Result<Applied, BackendError> {
-        let partial = if work.full { None } else { self.partial(work) };
+        let many = work.model.ports().count() > LARGE;
+        let outgrown = many && self.style.spread == Spread::Map;
+        let partial = if work.full || outgrown { None } else { self.partial(work) };
         let batch = match partial {
             Some(batch) => batch,
             None => self.full(work),

@@ -17,9 +17,19 @@ const KERNEL: [u32; 2] = [5, 13];
 /// A variable that says that the kernel has it all whatever its version.
 const SKIP_CHECK: &str = "KUBE_PROXY_NFTABLES_SKIP_KERNEL_VERSION_CHECK";
 
+/// How traffic is spread over the endpoints of a Service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spread {
+    /// One rule with a map of all. The kernel's time for many such maps grows with their square.
+    Map,
+    /// A rule for each, unless they are many: for large clusters.
+    Rules,
+}
+
 /// How rules are written.
 #[derive(Clone, Debug)]
 pub(crate) struct Style {
+    pub(crate) spread: Spread,
     pub(crate) family: Family,
     pub(crate) mark: u32,
     pub(crate) masquerade_all: bool,
@@ -46,7 +56,16 @@ impl Style {
             let text = "kube-proxy in nftables mode requires kernel 5.13 or later";
             return Err(BackendError::Unsupported(text.to_owned()));
         }
-        Ok(Self { family, mark: settings.mark, masquerade_all: settings.masquerade_all, detector, node_ports, node_ip })
+        let spread = Spread::Map;
+        Ok(Self {
+            spread,
+            family,
+            mark: settings.mark,
+            masquerade_all: settings.masquerade_all,
+            detector,
+            node_ports,
+            node_ip,
+        })
     }
 
     /// The addresses of loopback.

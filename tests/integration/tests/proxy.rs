@@ -12,7 +12,7 @@ const OBJECTS: &str = "
 apiVersion: v1
 kind: Node
 metadata: {name: node}
-status: {addresses: [{type: InternalIP, address: 10.50.0.1}]}
+status: {addresses: [{type: InternalIP, address: 10.60.0.1}]}
 ---
 apiVersion: v1
 kind: Service
@@ -20,6 +20,7 @@ metadata: {name: web}
 spec:
   type: NodePort
   clusterIP: 10.0.0.99
+  externalIPs: [192.0.2.7]
   ports: [{name: http, port: 80, nodePort: 30080}]
 ---
 apiVersion: v1
@@ -29,6 +30,25 @@ spec:
   clusterIP: 10.0.0.98
   ports: [{port: 80}]
 ---
+apiVersion: v1
+kind: Service
+metadata: {name: sticky}
+spec:
+  clusterIP: 10.0.0.97
+  sessionAffinity: ClientIP
+  ports: [{name: http, port: 80}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: balanced}
+spec:
+  type: LoadBalancer
+  clusterIP: 10.0.0.96
+  externalTrafficPolicy: Local
+  healthCheckNodePort: 31999
+  loadBalancerSourceRanges: [203.0.113.0/24]
+  ports: [{name: http, port: 80}]
+---
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
 metadata: {name: web-1, labels: {kubernetes.io/service-name: web}}
@@ -37,7 +57,28 @@ ports: [{name: http, port: 8080, protocol: TCP}]
 endpoints:
 - {addresses: [10.50.0.1], conditions: {ready: true}}
 - {addresses: [10.50.0.2], conditions: {ready: true}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: sticky-1, labels: {kubernetes.io/service-name: sticky}}
+addressType: IPv4
+ports: [{name: http, port: 8080, protocol: TCP}]
+endpoints:
+- {addresses: [10.50.0.1], conditions: {ready: true}}
+- {addresses: [10.50.0.2], conditions: {ready: true}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: balanced-1, labels: {kubernetes.io/service-name: balanced}}
+addressType: IPv4
+ports: [{name: http, port: 8080, protocol: TCP}]
+endpoints:
+- {addresses: [10.50.0.1], nodeName: node, conditions: {ready: true}}
+- {addresses: [10.50.0.2], nodeName: other, conditions: {ready: true}}
 ";
+
+/// Status of the Service `balanced`, as a cloud would write it.
+const BALANCER: &str = r#"{"status":{"loadBalancer":{"ingress":[{"ip":"192.0.2.8"}]}}}"#;
 
 struct Host {
     // Processes end before the namespace goes.
@@ -90,43 +131,51 @@ impl Host {
 
     /// The body that a URL answers with.
     fn curl(&self, url: &str) -> Result<String, String> {
-        let output = self.namespace.run("curl", &["-sS", "--max-time", "5", url]);
+        let output = self.namespace.run("curl", &["-sSg", "--max-time", "5", url]);
         if output.code == 0 { Ok(output.out) } else { Err(output.err) }
     }
-}
 
-#[tokio::test(flavor = "multi_thread")]
-async fn services_reach_their_endpoints() {
-    let mut host = Host::start().await;
-    for (address, body) in [("10.50.0.1", "one"), ("10.50.0.2", "two")] {
-        host.namespace.add_address(address);
-        let root = host.directory.path().join(body);
+    /// Runs an endpoint that answers with `body`.
+    fn endpoint(&mut self, address: &str, body: &str) {
+        self.namespace.add_address(address);
+        let root = self.directory.path().join(body);
         std::fs::create_dir(&root).expect("directory");
         std::fs::write(root.join("index.html"), body).expect("page");
         let arguments = ["-m", "http.server", "8080", "--bind", address, "--directory"];
         let mut arguments: Vec<String> = arguments.iter().map(|a| (*a).to_owned()).collect();
         arguments.push(root.display().to_string());
-        host.spawn(Path::new("python3"), &arguments);
+        self.spawn(Path::new("python3"), &arguments);
     }
-    let manifest = host.directory.path().join("objects.yaml").display().to_string();
-    wait_until("the objects to be created", || {
-        let output = host.kubectl(&["apply", "-f", &manifest]);
-        async move { if output.code == 0 { Ok(()) } else { Err(output.err) } }
-    })
-    .await;
-    let kubeconfig = host.directory.path().join("kubeconfig");
-    host.spawn(
-        &binary("kube-proxy"),
-        &[
-            format!("--kubeconfig={}", kubeconfig.display()),
-            "--hostname-override=node".to_owned(),
-            "--cluster-cidr=10.50.0.0/16".to_owned(),
-        ],
-    );
-    // Connections to the cluster IP are spread over both endpoints.
-    for wanted in ["one", "two"] {
-        wait_until(&format!("endpoint {wanted} to answer on the cluster IP"), || {
-            let answer = host.curl("http://10.0.0.99/");
+
+    async fn objects(&self) {
+        let manifest = self.directory.path().join("objects.yaml").display().to_string();
+        wait_until("the objects to be created", || {
+            let output = self.kubectl(&["apply", "-f", &manifest]);
+            async move { if output.code == 0 { Ok(()) } else { Err(output.err) } }
+        })
+        .await;
+        let patch = ["patch", "service", "balanced", "--subresource=status", "--type=merge", "-p", BALANCER];
+        let patched = self.kubectl(&patch);
+        assert_eq!(patched.code, 0, "{}", patched.err);
+    }
+
+    fn proxy(&mut self, mode: &str) {
+        let kubeconfig = self.directory.path().join("kubeconfig");
+        self.spawn(
+            &binary("kube-proxy"),
+            &[
+                format!("--kubeconfig={}", kubeconfig.display()),
+                format!("--proxy-mode={mode}"),
+                "--hostname-override=node".to_owned(),
+                "--cluster-cidr=10.50.0.0/16,fd00:50::/64".to_owned(),
+            ],
+        );
+    }
+
+    /// Waits for an answer of a URL.
+    async fn answers(&self, url: &str, wanted: &str) {
+        wait_until(&format!("{wanted} to answer on {url}"), || {
+            let answer = self.curl(url);
             async move {
                 match answer {
                     Ok(body) if body == wanted => Ok(()),
@@ -136,28 +185,142 @@ async fn services_reach_their_endpoints() {
         })
         .await;
     }
-    host.curl("http://10.50.0.1:30080/").expect("the node port answers on an address of the node");
-    let refused = host.curl("http://10.0.0.98/").expect_err("no endpoints");
-    // curl ends with 7 when refused, with 28 when nothing answers.
-    assert!(refused.contains("curl: (7)"), "rejected at once: {refused}");
-    let rules = host.namespace.ok("iptables-save", &["-t", "nat"]);
-    assert!(rules.contains("--mode random --probability 0.50000000000"), "{rules}");
-    assert!(rules.contains("-j DNAT --to-destination 10.50.0.1:8080"), "{rules}");
+
+    /// All rules that a proxy may have made.
+    fn rules(&self) -> String {
+        let programs = [
+            ("iptables-save", &[][..]),
+            ("ip6tables-save", &[]),
+            ("nft", &["list", "table", "ip", "kube-proxy"]),
+            ("nft", &["list", "table", "ip6", "kube-proxy"]),
+        ];
+        programs.iter().map(|(program, arguments)| self.namespace.run(program, arguments).out).collect()
+    }
+
+    async fn no_rules(&self, needle: &str) {
+        wait_until(&format!("rules with {needle} to go"), || {
+            let rules = self.rules();
+            async move { if rules.contains(needle) { Err(rules) } else { Ok(()) } }
+        })
+        .await;
+    }
+}
+
+/// Not an error of curl's but 7, refused; when nothing answers it ends with 28.
+fn is_refused(answer: &Result<String, String>) -> bool {
+    answer.as_ref().is_err_and(|error| error.contains("curl: (7)"))
+}
+
+async fn services_reach_their_endpoints(mode: &str) -> Host {
+    let mut host = Host::start().await;
+    host.endpoint("10.50.0.1", "one");
+    host.endpoint("10.50.0.2", "two");
+    host.objects().await;
+    host.proxy(mode);
+    // Connections to the cluster IP are spread over both endpoints.
+    for wanted in ["one", "two"] {
+        host.answers("http://10.0.0.99/", wanted).await;
+    }
+    let all: Vec<String> = (0..60).filter_map(|_| host.curl("http://10.0.0.99/").ok()).collect();
+    let ones = all.iter().filter(|body| *body == "one").count();
+    assert!(all.len() == 60 && (10..=50).contains(&ones), "{ones} of {} went to the first endpoint", all.len());
+    host.curl("http://10.60.0.1:30080/").expect("the node port answers on the address of the node");
+    host.curl("http://192.0.2.7/").expect("the external IP answers");
+    let refused = host.curl("http://10.0.0.98/");
+    assert!(is_refused(&refused), "rejected at once: {refused:?}");
+    // A client stays with its endpoint.
+    let first = host.curl("http://10.0.0.97/").expect("the sticky one answers");
+    assert!((0..20).all(|_| host.curl("http://10.0.0.97/").as_ref() == Ok(&first)), "always {first}");
+    host
+}
+
+/// Changes of endpoints and Services, and the load balancer's rules.
+async fn changes_are_followed(host: &Host) {
+    // This node is in no source range.
+    let guarded = host.curl("http://192.0.2.8/");
+    assert!(guarded.is_err() && !is_refused(&guarded), "dropped: {guarded:?}");
+    let wide = r#"{"spec":{"loadBalancerSourceRanges":["10.60.0.0/24"]}}"#;
+    assert_eq!(host.kubectl(&["patch", "service", "balanced", "--type=merge", "-p", wide]).code, 0);
+    wait_until("the node to be let in", || {
+        let answer = host.curl("http://192.0.2.8/");
+        async move { answer.map(drop) }
+    })
+    .await;
+    let health = host.namespace.run("curl", &["-si", "--max-time", "5", "http://10.60.0.1:31999/"]);
+    let lower = health.out.to_lowercase();
+    assert!(lower.contains("200 ok") && lower.contains("x-load-balancing-endpoint-weight: 1"), "{lower}");
+    assert!(health.out.contains("\"localEndpoints\": 1"), "{}", health.out);
 
     // An endpoint that goes is no longer used; the rules of a Service that goes are removed.
     let patch = r#"{"endpoints":[{"addresses":["10.50.0.2"],"conditions":{"ready":true}}]}"#;
     let patched = host.kubectl(&["patch", "endpointslice", "web-1", "--type=merge", "-p", patch]);
     assert_eq!(patched.code, 0, "{}", patched.err);
     wait_until("the first endpoint to be left out", || {
-        let rules = host.namespace.ok("iptables-save", &["-t", "nat"]);
-        async move { if rules.contains("10.50.0.1:8080") { Err(rules) } else { Ok(()) } }
+        let all: Vec<_> = (0..20).map(|_| host.curl("http://10.0.0.99/")).collect();
+        async move { if all.iter().all(|a| a.as_deref() == Ok("two")) { Ok(()) } else { Err(format!("{all:?}")) } }
     })
     .await;
-    assert_eq!(host.curl("http://10.0.0.99/").as_deref(), Ok("two"));
+    let slice = host.kubectl(&["delete", "endpointslice", "web-1"]);
+    assert_eq!(slice.code, 0, "{}", slice.err);
+    wait_until("the Service without endpoints to be refused", || {
+        let answers = ["10.0.0.99", "10.60.0.1:30080"].map(|to| host.curl(&format!("http://{to}/")));
+        async move { if answers.iter().all(is_refused) { Ok(()) } else { Err(format!("{answers:?}")) } }
+    })
+    .await;
     assert_eq!(host.kubectl(&["delete", "service", "web"]).code, 0);
-    wait_until("the rules to go", || {
-        let rules = host.namespace.ok("iptables-save", &["-t", "nat"]);
-        async move { if rules.contains("default/web") { Err(rules) } else { Ok(()) } }
+    host.no_rules("default/web").await;
+    host.no_rules("10.0.0.99").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn iptables_mode() {
+    let host = services_reach_their_endpoints("iptables").await;
+    let rules = host.namespace.ok("iptables-save", &["-t", "nat"]);
+    assert!(rules.contains("--mode random --probability 0.50000000000"), "{rules}");
+    assert!(rules.contains("-j DNAT --to-destination 10.50.0.1:8080"), "{rules}");
+    host.curl("http://127.0.0.1:30080/").expect("the node port answers on loopback");
+    changes_are_followed(&host).await;
+    // Somebody removes all rules: they come back.
+    for table in ["nat", "filter", "mangle"] {
+        host.namespace.ok("iptables", &["-t", table, "-F"]);
+        host.namespace.ok("iptables", &["-t", table, "-X"]);
+    }
+    wait_until("the rules to come back", || {
+        let rules = host.rules();
+        async move { if rules.contains("default/sticky:http") { Ok(()) } else { Err(rules) } }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nftables_mode() {
+    let mut host = services_reach_their_endpoints("nftables").await;
+    let rules = host.namespace.ok("nft", &["list", "table", "ip", "kube-proxy"]);
+    for wanted in [
+        "comment \"rules for kube-proxy\"",
+        "type filter hook prerouting priority dstnat - 10",
+        "10.0.0.99 . tcp . 80 : goto service-",
+        "numgen random mod 2 map { 0 : 10.50.0.1 . 8080, 1 : 10.50.0.2 . 8080 }",
+        "ip daddr . meta l4proto . th dport vmap @service-ips",
+        "meta mark & 0x00004000 != 0x00000000",
+        "10.0.0.98 . tcp . 80 : goto reject-chain",
+        "ip daddr 10.0.0.0/24 drop",
+        "update @affinity-",
+    ] {
+        assert!(rules.contains(wanted), "no {wanted:?} in {rules}");
+    }
+    // Ports that the Service does not have, and addresses that no Service has.
+    assert!(is_refused(&host.curl("http://10.0.0.99:81/")));
+    changes_are_followed(&host).await;
+    // In another mode the rules of this one go; cleaning up leaves none.
+    drop(host.processes.pop());
+    host.proxy("iptables");
+    host.answers("http://10.0.0.96/", "one").await;
+    host.no_rules("table ip kube-proxy").await;
+    drop(host.processes.pop());
+    let cleaned = host.namespace.run(&binary("kube-proxy").display().to_string(), &["--cleanup"]);
+    assert_eq!(cleaned.code, 0, "{}", cleaned.err);
+    for gone in ["KUBE-SERVICES", "KUBE-SVC-", "KUBE-SEP-", "KUBE-PROXY-CANARY"] {
+        assert!(!host.rules().contains(gone), "{gone} is left: {}", host.rules());
+    }
 }

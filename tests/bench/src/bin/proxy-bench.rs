@@ -40,13 +40,14 @@ const WIDTH: usize = 16;
 
 /// Whether a rule with this destination is there.
 fn has_rule(mode: &str, address: &str) -> bool {
-    let (program, arguments, needle) = match mode {
-        "nftables" => ("nft", &["list", "table", "ip", "kube-proxy"][..], format!("{address} . 8080")),
-        "ipvs" => ("ipvsadm", &["-Ln"][..], format!("{address}:8080")),
-        _ => ("iptables-save", &["-t", "nat"][..], format!("--to-destination {address}:8080")),
+    let (program, arguments) = match mode {
+        "nftables" => ("nft", &["list", "table", "ip", "kube-proxy"][..]),
+        "ipvs" => ("ipvsadm", &["-Ln"][..]),
+        _ => ("iptables-save", &["-t", "nat"][..]),
     };
     let rules = Command::new(program).args(arguments).output().expect(program);
-    String::from_utf8_lossy(&rules.stdout).contains(&needle)
+    let rules = String::from_utf8_lossy(&rules.stdout);
+    rules.contains(&format!("{address}:8080")) || rules.contains(&format!("{address} . 8080"))
 }
 
 const SYNCS: &str = "kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"}";
