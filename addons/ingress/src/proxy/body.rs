@@ -234,7 +234,14 @@ impl http_body::Body for UpstreamBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        let frame = match Pin::new(&mut this.inner).poll_frame(context) {
+        let mut polled = Pin::new(&mut this.inner).poll_frame(context);
+        if polled.is_pending()
+            && let Some(lease) = &mut this.lease
+        {
+            lease.drive(context);
+            polled = Pin::new(&mut this.inner).poll_frame(context);
+        }
+        let frame = match polled {
             Poll::Pending if this.silence.is_over(this.timeout, context) => {
                 this.lease = None;
                 return Poll::Ready(Some(Err(BodyError::SlowUpstream(this.timeout))));

@@ -6,7 +6,7 @@ use std::{
 };
 
 use axum::body::Body;
-use http::{HeaderMap, Request, Response, StatusCode, Uri, Version, header, request::Parts};
+use http::{Request, Response, StatusCode, Uri, Version, header, request::Parts};
 use http_body::Body as _;
 
 use super::{
@@ -41,7 +41,6 @@ pub(super) async fn send(
     incoming: &Incoming,
     route: &Arc<Route>,
     outgoing: Outgoing,
-    original: &HeaderMap,
 ) -> Result<Response<UpstreamBody>, StatusCode> {
     let policy = &route.policy;
     if policy.rewrite_target.is_some() && !incoming.target.is_text {
@@ -49,7 +48,8 @@ pub(super) async fn send(
     }
     let patience = Patience::of(policy);
     let candidates = candidates(&route.backend.endpoints.load(), patience).await?;
-    let sticky = policy.affinity.as_ref().and_then(|a| affinity::chosen(a, original, &candidates.addresses));
+    let sticky =
+        policy.affinity.as_ref().and_then(|a| affinity::chosen(a, &outgoing.parts.headers, &candidates.addresses));
     let most = if policy.tries == 0 { candidates.addresses.len() } else { policy.tries };
 
     let Outgoing { parts, body, path, progress, upgrade } = outgoing;

@@ -176,14 +176,13 @@ impl Proxy {
         let upgrade = upgrade::asked(&request).then(|| hyper::upgrade::on(&mut request));
         let (mut parts, body) = request.into_parts();
         let progress = Arc::new(Progress::new());
-        let original = parts.headers.clone();
         let port = if incoming.scheme == Scheme::Https { self.https_port } else { self.http_port };
         headers::prepare(&mut parts.headers, incoming, &route.policy, port, upgrade.is_some());
         let path = self.path_for(incoming, route);
         let body = ClientBody::wrap(body, &progress, route.policy.body_limit);
         let outgoing =
             forward::Outgoing { parts, body, path, progress: Arc::clone(&progress), upgrade: upgrade.is_some() };
-        let sent = forward::send(self, incoming, route, outgoing, &original).await;
+        let sent = forward::send(self, incoming, route, outgoing).await;
         let response = match sent {
             Err(status) => return self.local_of(route, incoming, answer::page(progress.blamed().unwrap_or(status))),
             Ok(response) => response,

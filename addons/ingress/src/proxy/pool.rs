@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -14,7 +14,7 @@ use axum::body::Body;
 use http::{Request, Response};
 use hyper::{
     body::Incoming,
-    client::conn::{http1, http2},
+    client::conn::{TrySendError, http1, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
@@ -81,8 +81,51 @@ pub(super) struct Sent {
 }
 
 struct Idle {
-    sender: http1::SendRequest<Body>,
+    driven: Driven,
     since: Instant,
+}
+
+/// A connection that moves while whoever uses it looks at it. A task of its own would cost each request two changes of
+/// thread.
+struct Driven {
+    sender: http1::SendRequest<Body>,
+    /// `None` once it has ended.
+    connection: Option<Box<Connection>>,
+}
+
+type Connection = http1::Connection<TokioIo<Box<dyn Io>>, Body>;
+
+impl Driven {
+    /// Lets the connection do what it can.
+    fn drive(&mut self, context: &mut Context<'_>) {
+        if let Some(connection) = &mut self.connection
+            && let Poll::Ready(ended) = Pin::new(&mut **connection).poll(context)
+        {
+            if let Err(error) = ended {
+                tracing::debug!(%error, "connection to an endpoint");
+            }
+            self.connection = None;
+        }
+    }
+
+    /// Whether it can take a request. Looks whether the other side has closed it meanwhile.
+    fn is_usable(&mut self) -> bool {
+        self.drive(&mut Context::from_waker(Waker::noop()));
+        self.connection.is_some() && self.sender.is_ready()
+    }
+
+    /// Sends a request and moves the connection until the answer begins.
+    async fn send(&mut self, request: Request<Body>) -> Result<Response<Incoming>, TrySendError<Request<Body>>> {
+        let mut answer = std::pin::pin!(self.sender.try_send_request(request));
+        std::future::poll_fn(|context| {
+            if let Poll::Ready(answer) = answer.as_mut().poll(context) {
+                return Poll::Ready(answer);
+            }
+            self.drive(context);
+            answer.as_mut().poll(context)
+        })
+        .await
+    }
 }
 
 /// The pool.
@@ -98,19 +141,24 @@ pub(super) struct Pool {
 pub(super) struct Lease {
     pool: Arc<Pool>,
     key: Key,
-    sender: http1::SendRequest<Body>,
+    driven: Driven,
 }
 
 impl Lease {
+    /// Lets the connection do what it can: bring more of the answer, or take more of the request.
+    pub(super) fn drive(&mut self, context: &mut Context<'_>) {
+        self.driven.drive(context);
+    }
+
     /// The answer has ended: another request may come.
-    pub(super) fn give_back(self) {
-        if self.sender.is_closed() {
+    pub(super) fn give_back(mut self) {
+        if !self.driven.is_usable() {
             return;
         }
         let mut idle = self.pool.idle.lock();
         let of_key = idle.entry(self.key).or_default();
         if of_key.len() < MAX_IDLE {
-            of_key.push(Idle { sender: self.sender, since: Instant::now() });
+            of_key.push(Idle { driven: self.driven, since: Instant::now() });
         }
     }
 }
@@ -146,7 +194,7 @@ impl Pool {
     fn reap(&self) {
         let mut idle = self.idle.lock();
         idle.retain(|_, of_key| {
-            of_key.retain(|one| !one.sender.is_closed() && one.since.elapsed() < IDLE);
+            of_key.retain_mut(|one| one.since.elapsed() < IDLE && one.driven.is_usable());
             !of_key.is_empty()
         });
         drop(idle);
@@ -181,23 +229,29 @@ impl Pool {
             let known = if fresh { None } else { self.take(key) };
             let reused = known.is_some();
             let mut connecting = None;
-            let mut sender = match known {
-                Some(sender) => sender,
+            let mut driven = match known {
+                Some(driven) => driven,
                 None => {
                     let start = Instant::now();
                     let connected = within(patience.connect, self.connect_http1(key)).await;
                     connecting = Some(start.elapsed());
                     match connected {
-                        Ok(sender) => sender,
+                        Ok(driven) => driven,
                         Err(cause) => return Err(Failure { cause, request: Some(request), reused }),
                     }
                 }
             };
-            let answer = head(sender.try_send_request(request), progress, patience.read).await;
+            let answer = if fresh {
+                // What it becomes lives on after the answer.
+                self.detach(driven.connection.take());
+                head(driven.sender.try_send_request(request), progress, patience.read).await
+            } else {
+                head(driven.send(request), progress, patience.read).await
+            };
             match answer {
                 None => return Err(Failure { cause: Cause::Timeout, request: None, reused }),
                 Some(Ok(response)) => {
-                    let lease = Lease { pool: Arc::clone(self), key: key.clone(), sender };
+                    let lease = Lease { pool: Arc::clone(self), key: key.clone(), driven };
                     return Ok(Sent { response, lease: (!fresh).then_some(lease), connecting });
                 }
                 Some(Err(mut error)) => match error.take_message() {
@@ -253,24 +307,31 @@ impl Pool {
     }
 
     /// An idle connection; the one that was used last, for it lives longest.
-    fn take(&self, key: &Key) -> Option<http1::SendRequest<Body>> {
-        let mut idle = self.idle.lock();
-        let of_key = idle.get_mut(key)?;
-        of_key.retain(|one| !one.sender.is_closed() && one.since.elapsed() < IDLE);
-        let at = of_key.iter().rposition(|one| one.sender.is_ready())?;
-        Some(of_key.remove(at).sender)
+    fn take(&self, key: &Key) -> Option<Driven> {
+        loop {
+            let last = self.idle.lock().get_mut(key)?.pop()?;
+            let mut driven = last.driven;
+            if last.since.elapsed() < IDLE && driven.is_usable() {
+                return Some(driven);
+            }
+        }
     }
 
-    async fn connect_http1(&self, key: &Key) -> Result<http1::SendRequest<Body>, Cause> {
+    async fn connect_http1(&self, key: &Key) -> Result<Driven, Cause> {
         let io = self.open(key).await.map_err(Cause::Connect)?;
         let handshake = http1::Builder::new().max_buf_size(MAX_HEADERS).handshake(TokioIo::new(io)).await;
         let (sender, connection) = handshake.map_err(Cause::Broken)?;
+        Ok(Driven { sender, connection: Some(Box::new(connection)) })
+    }
+
+    /// Lets a connection move by itself, also when it becomes something else.
+    fn detach(&self, connection: Option<Box<Connection>>) {
+        let Some(connection) = connection else { return };
         self.tasks.spawn_cancellable("connection", async move {
             if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%error, "connection to an endpoint");
             }
         });
-        Ok(sender)
     }
 
     async fn connect_http2(&self, key: &Key) -> Result<http2::SendRequest<Body>, Cause> {
