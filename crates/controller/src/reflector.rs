@@ -77,7 +77,11 @@ where
     pub(crate) async fn run(mut self) {
         let mut failures = 0;
         loop {
-            let listed = if self.streaming { self.list_by_watch().await } else { self.list_by_page().await };
+            // What listing needs is not kept while watching.
+            let listed = match self.streaming {
+                true => Box::pin(self.list_by_watch()).await,
+                false => Box::pin(self.list_by_page()).await,
+            };
             let outcome = match listed {
                 Ok((revision, events)) => {
                     failures = 0;

@@ -76,6 +76,8 @@ impl TaskGroup {
         state.running.insert(id, name);
         drop(state);
         let entry = Entry { group: Arc::downgrade(&self.0), id };
+        // Each layer around a future holds it twice: where it waits and where it runs.
+        let future = Box::pin(future);
         self.0.tracker.spawn(
             async move {
                 future.await;
@@ -91,6 +93,7 @@ impl TaskGroup {
         F: Future<Output = ()> + Send + 'static,
     {
         let token = self.0.token.clone();
+        let future = Box::pin(future);
         self.spawn(name, async move {
             token.run_until_cancelled(future).await;
         });
