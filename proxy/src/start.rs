@@ -189,7 +189,7 @@ impl Start<'_> {
             };
             let proxier =
                 self.proxier(tracker, family, backend, &watched, &nodes, &name, (&home, &metrics, &health, &events));
-            runtime.tasks.spawn(format!("proxier {family}"), proxier.run(runtime.shutdown.clone()));
+            runtime.tasks.spawn(format!("proxier {family}"), proxier.run(runtime.tasks.token().clone()));
         }
         events.event(&about, EventType::Normal, "Starting", "");
         if settings.mode == Mode::Ipvs {

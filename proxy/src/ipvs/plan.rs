@@ -32,7 +32,7 @@ pub(crate) struct Plan {
     pub(crate) servers: BTreeMap<Server, Service>,
     /// Addresses that the dummy interface carries.
     pub(crate) addresses: BTreeSet<IpAddr>,
-    /// Entries of sets, as `ipset` lists them.
+    /// Entries of sets, as `ipset` lists them, but with numbers of protocols.
     pub(crate) sets: BTreeMap<Set, BTreeSet<String>>,
 }
 
@@ -68,9 +68,9 @@ impl Planner<'_> {
         self.plan.sets.entry(set).or_default().insert(entry);
     }
 
-    /// Address and port, as sets have them.
+    /// Address and port, as sets have them. Names of protocols are not known on every machine.
     fn pair(&self, ip: &IpAddr, port: u16) -> String {
-        format!("{ip},{}:{port}", self.port.protocol.name())
+        format!("{ip},{}:{port}", self.port.protocol.number())
     }
 
     fn server(&mut self, ip: IpAddr, port: u16, policy: Policy) {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     backend::{self, BackendError},
     family::Family,
+    view::Protocol,
 };
 
 /// Longest name of a set.
@@ -110,10 +111,20 @@ pub(crate) fn parse(text: &str, family: Family) -> Entries {
         if words.next() == Some("add")
             && let (Some(set), Some(entry)) = (words.next().and_then(|name| names.get(name)), words.next())
         {
-            entries.entry(*set).or_default().insert(entry.to_owned());
+            entries.entry(*set).or_default().insert(numbered(entry));
         }
     }
     entries
+}
+
+/// An entry with the number of its protocol, which is listed by its name where names are known.
+fn numbered(entry: &str) -> String {
+    let all = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+    let named = all.iter().find(|protocol| entry.contains(&format!(",{}:", protocol.name())));
+    named.map_or_else(
+        || entry.to_owned(),
+        |protocol| entry.replacen(&format!(",{}:", protocol.name()), &format!(",{}:", protocol.number()), 1),
+    )
 }
 
 /// What the kernel's sets hold.

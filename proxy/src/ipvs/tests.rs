@@ -48,10 +48,10 @@ fn a_service_is_servers_addresses_and_entries() {
     assert_eq!(
         entries(&plan),
         [
-            "KUBE-LOOP-BACK 10.1.0.1,tcp:8080,10.1.0.1",
-            "KUBE-CLUSTER-IP 10.96.0.9,tcp:80",
-            "KUBE-EXTERNAL-IP 1.2.3.4,tcp:80",
-            "KUBE-EXTERNAL-IP 10.0.0.1,tcp:80",
+            "KUBE-LOOP-BACK 10.1.0.1,6:8080,10.1.0.1",
+            "KUBE-CLUSTER-IP 10.96.0.9,6:80",
+            "KUBE-EXTERNAL-IP 1.2.3.4,6:80",
+            "KUBE-EXTERNAL-IP 10.0.0.1,6:80",
             "KUBE-NODE-PORT-TCP 30080",
             "KUBE-IPVS-IPS 1.2.3.4",
             "KUBE-IPVS-IPS 10.96.0.9",
@@ -67,12 +67,12 @@ fn load_balancers_are_guarded() {
     let plan = planned(&balanced, &json!([{"addresses": ["10.1.0.2"], "nodeName": "there"}]));
     let all = entries(&plan);
     for wanted in [
-        "KUBE-LOAD-BALANCER 5.6.7.8,tcp:80",
-        "KUBE-LOAD-BALANCER-LOCAL 5.6.7.8,tcp:80",
-        "KUBE-LOAD-BALANCER-FW 5.6.7.8,tcp:80",
-        "KUBE-LOAD-BALANCER-SOURCE-CIDR 5.6.7.8,tcp:80,10.0.0.0/24",
-        "KUBE-LOAD-BALANCER-SOURCE-CIDR 5.6.7.8,tcp:80,5.5.5.5",
-        "KUBE-LOAD-BALANCER-SOURCE-IP 5.6.7.8,tcp:80,5.6.7.8",
+        "KUBE-LOAD-BALANCER 5.6.7.8,6:80",
+        "KUBE-LOAD-BALANCER-LOCAL 5.6.7.8,6:80",
+        "KUBE-LOAD-BALANCER-FW 5.6.7.8,6:80",
+        "KUBE-LOAD-BALANCER-SOURCE-CIDR 5.6.7.8,6:80,10.0.0.0/24",
+        "KUBE-LOAD-BALANCER-SOURCE-CIDR 5.6.7.8,6:80,5.5.5.5",
+        "KUBE-LOAD-BALANCER-SOURCE-IP 5.6.7.8,6:80,5.6.7.8",
         "KUBE-NODE-PORT-LOCAL-TCP 30080",
         "KUBE-HEALTH-CHECK-NODE-PORT 31000",
     ] {
@@ -103,10 +103,10 @@ fn sets_are_compared_by_their_listing() {
                    add OTHER 1.1.1.1\nadd KUBE-NODE-PORT-TCP 30080\n";
     let old = sets::parse(listing, Family::V4);
     assert_eq!(old.len(), 2);
-    let new = BTreeMap::from([(sets::Set::ClusterIp, BTreeSet::from(["10.0.0.2,tcp:80".to_owned()]))]);
+    let new = BTreeMap::from([(sets::Set::ClusterIp, BTreeSet::from(["10.0.0.2,6:80".to_owned()]))]);
     assert_eq!(
         sets::difference(&old, &new, Family::V4),
-        "del KUBE-CLUSTER-IP 10.0.0.1,tcp:80\nadd KUBE-CLUSTER-IP 10.0.0.2,tcp:80\ndel KUBE-NODE-PORT-TCP 30080\n"
+        "del KUBE-CLUSTER-IP 10.0.0.1,6:80\nadd KUBE-CLUSTER-IP 10.0.0.2,6:80\ndel KUBE-NODE-PORT-TCP 30080\n"
     );
     let longest = sets::Set::ALL.iter().map(|set| set.name(Family::V6)).max_by_key(String::len).unwrap();
     assert_eq!(longest.len(), 31, "{longest}");

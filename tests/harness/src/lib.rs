@@ -11,4 +11,4 @@ pub use host::{Host, Segment};
 pub use kubectl::Kubectl;
 pub use netns::Netns;
 pub use server::ApiServer;
-pub use wait::wait_until;
+pub use wait::{wait_until, wait_within};
