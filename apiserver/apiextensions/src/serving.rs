@@ -324,7 +324,7 @@ impl Work {
             true => {
                 let mut named = Definition::clone(&self.definition);
                 named.status.accepted_names = self.verdict.names.clone();
-                match endpoints::serve(&self.settings, &named, &self.json, served).await {
+                match endpoints::serve(&self.settings, &Arc::new(named), &self.json, served).await {
                     Ok(served) => Some(served),
                     Err((served, error)) => {
                         tokio::time::sleep(RETRY).await;

@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
-use machinery::{decode::FieldProblems, field::ErrorList, meta, names};
+use machinery::{
+    decode::FieldProblems,
+    field::{ErrorList, Path},
+    meta, names,
+};
 use rules::{
     metadata,
     strategy::{Context, Strategy, Subresource},
 };
-use schema::structural::{self, apply_defaults, drop_nulls};
+use schema::structural::{self, RuleBudget, apply_defaults, check_rules, drop_nulls};
 use serde_json::{Map, Value, json};
 
 use crate::definition::LazySchema;
@@ -35,6 +39,19 @@ impl VersionStrategy {
         let mut errors = structural::validate(&without_metadata(object), old.map(without_metadata).as_ref(), schema);
         errors.append(structural::embedded_errors(object, schema));
         errors.append(metadata_errors(object, old, schema));
+        if schema.has_rules() {
+            let blocking = |reason: &str| {
+                let reasons = ["NotSupported", "Required", "TooLong", "TooMany", "TypeInvalid"];
+                reason.strip_prefix("FieldValue").is_some_and(|reason| reasons.contains(&reason))
+            };
+            if errors.iter().any(|error| blocking(&error.reason)) {
+                let text = "some validation rules were not checked because the object was invalid; correct the existing \
+                            errors to complete validation";
+                errors.invalid(&Path::new("<nil>"), &Value::Null, text);
+            } else {
+                errors.append(check_rules(object, old, schema, &mut RuleBudget::default()));
+            }
+        }
         errors
     }
 

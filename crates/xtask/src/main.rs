@@ -10,7 +10,7 @@ use serde_json::Value;
 /// Layer of each crate, lowest first.
 const LAYERS: [&[&str]; 7] = [
     &["timonel-util", "timonel-machinery", "timonel-api"],
-    &["timonel-semantics", "timonel-schema", "timonel-rules"],
+    &["timonel-semantics", "timonel-cel", "timonel-schema", "timonel-rules"],
     &["timonel-runtime", "timonel-proto"],
     &["timonel-client", "timonel-streaming"],
     &[

@@ -166,6 +166,39 @@ async fn objects_are_checked_by_their_schema() {
 }
 
 #[tokio::test]
+async fn rules_are_checked() {
+    let server = ApiServer::start().await;
+    let client = server.admin().await;
+    let mut definition = definition();
+    let spec = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    let rules = |rule: &str| {
+        json!([{"rule": rule, "messageExpression": "'%s is not enough'.format([string(self.replicas)])"},
+               {"rule": "self.color == oldSelf.color", "message": "color is for ever", "fieldPath": ".color"}])
+    };
+    spec["x-kubernetes-validations"] = rules("self.replica > 0");
+    let refused = ask(&client, "POST", DEFINITIONS, &definition).await.expect_err("a rule over a field that is none");
+    assert!(refused["message"].as_str().expect("text").contains("undefined field 'replica'"), "{refused}");
+    let spec = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    spec["x-kubernetes-validations"] = rules("self.color != 'red' || self.replicas > 1");
+    ask(&client, "POST", DEFINITIONS, &definition).await.expect("a definition");
+    until_condition(&client, "widgets.example.com", "Established", "True").await;
+    let mut poor = widget("a", "red");
+    poor["spec"]["replicas"] = json!(1);
+    let refused = ask(&client, "POST", WIDGETS, &poor).await.expect_err("too few");
+    assert_eq!(refused["message"], "Widget.example.com \"a\" is invalid: spec: Invalid value: 1 is not enough");
+    poor["spec"]["color"] = json!("green");
+    let refused = ask(&client, "POST", WIDGETS, &poor).await.expect_err("no such color");
+    assert!(refused["message"].as_str().expect("text").contains("<nil>: Invalid value: null: some validation rules"));
+    ask(&client, "POST", WIDGETS, &widget("a", "red")).await.expect("an object");
+    let patch = json!({"spec": {"color": "blue"}});
+    let refused = ask(&client, "PATCH", &format!("{WIDGETS}/a"), &patch).await.expect_err("another color");
+    assert_eq!(
+        refused["message"],
+        "Widget.example.com \"a\" is invalid: spec.color: Invalid value: color is for ever"
+    );
+}
+
+#[tokio::test]
 async fn status_and_scale_are_apart_from_the_rest() {
     let server = ApiServer::start().await;
     let client = defined(&server).await;

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::Settings;
 use crate::{
     conversion::Converter,
-    definition::{Definition, LazySchema, Names, Source, Spec, schemas},
+    definition::{Definition, LazySchema, Source, schemas},
     publish, version,
     webhook::Webhook,
 };
@@ -18,43 +18,38 @@ use crate::{
 /// Time for a new watch cache to be filled.
 const FILLED_WITHIN: Duration = Duration::from_secs(20);
 
-/// All that endpoints are made from.
-#[derive(Clone, PartialEq)]
-struct Key {
-    spec: Spec,
-    schemas: [u8; 32],
-    names: Names,
-    stored_versions: Vec<String>,
-}
-
-impl Key {
-    fn of(definition: &Definition, json: &[u8]) -> Self {
-        let mut hash = Sha256::new();
-        for (name, schema) in schemas(json) {
-            hash.update(name.len().to_le_bytes());
-            hash.update(name);
-            hash.update(schema.get());
-        }
-        Self {
-            spec: definition.spec.clone(),
-            schemas: hash.finalize().into(),
-            names: definition.status.accepted_names.clone(),
-            stored_versions: definition.status.stored_versions.clone(),
-        }
+/// A hash of the schemas of a definition.
+fn schemas_hash(json: &[u8]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for (name, schema) in schemas(json) {
+        hash.update(name.len().to_le_bytes());
+        hash.update(name);
+        hash.update(schema.get());
     }
+    hash.finalize().into()
 }
 
 /// What is served of a definition.
 pub(super) struct Served {
     pub(super) resource: Arc<Resource>,
-    definition: Definition,
-    key: Key,
+    /// With its accepted names.
+    definition: Arc<Definition>,
+    schemas: [u8; 32],
     source: Arc<Source>,
     places: Vec<(String, String, String)>,
     is_published: bool,
 }
 
 impl Served {
+    /// Whether endpoints of a definition would be the same, but for its end.
+    fn serves(&self, definition: &Definition, schemas: [u8; 32]) -> bool {
+        let (own, other) = (&self.definition, definition);
+        self.schemas == schemas
+            && own.spec == other.spec
+            && own.status.accepted_names == other.status.accepted_names
+            && own.status.stored_versions == other.status.stored_versions
+    }
+
     /// Whether new objects are refused.
     pub(super) fn is_terminating(&self) -> bool {
         self.definition.is_deleting()
@@ -80,16 +75,16 @@ impl Served {
 /// else it is replaced once the new watch cache is filled.
 pub(super) async fn serve(
     settings: &Settings,
-    definition: &Definition,
+    definition: &Arc<Definition>,
     json: &Bytes,
     served: Option<Served>,
 ) -> Result<Served, (Option<Served>, ApiError)> {
-    let key = Key::of(definition, json);
+    let schemas = schemas_hash(json);
     let Some(served) = served else {
-        return fresh(settings, definition, json, key, &[]).await.map_err(|error| (None, error));
+        return fresh(settings, definition, json, schemas, &[]).await.map_err(|error| (None, error));
     };
-    if served.key != key {
-        return match fresh(settings, definition, json, key, &served.places).await {
+    if !served.serves(definition, schemas) {
+        return match fresh(settings, definition, json, schemas, &served.places).await {
             Ok(new) => {
                 served.resource.cache().close_watches();
                 Ok(new)
@@ -102,14 +97,14 @@ pub(super) async fn serve(
         return Ok(served);
     }
     let resource = Arc::clone(&served.resource);
-    Ok(install(settings, definition, key, served.source, resource, &served.places))
+    Ok(install(settings, definition, schemas, served.source, resource, &served.places))
 }
 
 async fn fresh(
     settings: &Settings,
-    definition: &Definition,
+    definition: &Arc<Definition>,
     json: &Bytes,
-    key: Key,
+    schemas: [u8; 32],
     former: &[(String, String, String)],
 ) -> Result<Served, ApiError> {
     let spec = &definition.spec;
@@ -129,7 +124,7 @@ async fn fresh(
     tokio::time::timeout(FILLED_WITHIN, resource.cache().ready())
         .await
         .map_err(|_| ApiError::unavailable("the watch cache is not filled"))?;
-    Ok(install(settings, definition, key, source, resource, former))
+    Ok(install(settings, definition, schemas, source, resource, former))
 }
 
 /// How objects of a definition are converted. A webhook that cannot be called fails when it is needed.
@@ -147,8 +142,8 @@ fn converter(settings: &Settings, definition: &Definition) -> Converter {
 /// Puts endpoints for all served versions in place of the former ones.
 fn install(
     settings: &Settings,
-    definition: &Definition,
-    key: Key,
+    definition: &Arc<Definition>,
+    schemas: [u8; 32],
     source: Arc<Source>,
     resource: Arc<Resource>,
     former: &[(String, String, String)],
@@ -163,5 +158,5 @@ fn install(
     let places =
         endpoints.iter().map(|e| (e.gvr.group.clone(), e.gvr.version.clone(), e.gvr.resource.clone())).collect();
     settings.endpoints.replace(former, endpoints);
-    Served { resource, definition: definition.clone(), key, source, places, is_published: false }
+    Served { resource, definition: Arc::clone(definition), schemas, source, places, is_published: false }
 }

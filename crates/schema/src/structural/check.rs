@@ -26,8 +26,60 @@ pub fn check(schema: &Value, path: &Path) -> ErrorList {
     invariants::check(schema, Place::Root, path, &mut errors);
     if errors.is_empty() {
         defaults(schema, path, &mut errors);
+        rules(schema, Correlation::Possible, true, path, &mut errors);
     }
     errors
+}
+
+/// Whether a part of an object can be told in its former state.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Correlation {
+    Possible,
+    Impossible,
+}
+
+const REASONS: [&str; 4] = ["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
+
+/// Rules must compile, and ask for former states only where there are some.
+fn rules(schema: &Value, correlation: Correlation, root: bool, path: &Path, errors: &mut ErrorList) {
+    let compiled = Schema::compile(schema);
+    if !compiled.has_rules {
+        return;
+    }
+    let given = list_of(schema, "x-kubernetes-validations");
+    for (at, (rule, given)) in compiled.rules.iter().zip(given).enumerate() {
+        let path = path.child("x-kubernetes-validations").index(at);
+        if rule.rule.trim().is_empty() {
+            errors.required(&path.child("rule"), "rule is not specified");
+            continue;
+        }
+        if rule.message.contains(['\n', '\r']) {
+            errors.invalid(&path.child("message"), &json!(rule.message), "message must not contain line breaks");
+        }
+        let reason = text_of(given, "reason");
+        if !reason.is_empty() && !REASONS.contains(&reason) {
+            errors.not_supported(&path.child("reason"), &json!(reason), &REASONS);
+        }
+        match rule.compile(&compiled, root || compiled.embedded) {
+            Err(unfit) => errors.invalid(&path.child(unfit.field), given, &unfit.text),
+            Ok(made) if correlation == Correlation::Impossible && made.program.uses("oldSelf") => {
+                let text = "oldSelf cannot be used on the uncorrelatable portion of the schema";
+                errors.invalid(&path.child("rule"), &json!(rule.rule), text);
+            }
+            Ok(_) => {}
+        }
+    }
+    for (name, inner) in object_of(schema, "properties") {
+        rules(inner, correlation, false, &path.child("properties").key(name), errors);
+    }
+    if let Some(inner) = schema.get("additionalProperties").filter(|inner| inner.is_object()) {
+        rules(inner, correlation, false, &path.child("additionalProperties"), errors);
+    }
+    if let Some(inner) = schema.get("items").filter(|inner| inner.is_object()) {
+        let by_key = text_of(schema, "x-kubernetes-list-type") == "map";
+        let below = if by_key { correlation } else { Correlation::Impossible };
+        rules(inner, below, false, &path.child("items"), errors);
+    }
 }
 
 pub(super) fn object_of<'a>(schema: &'a Value, key: &str) -> impl Iterator<Item = (&'a String, &'a Value)> + use<'a> {
@@ -91,17 +143,12 @@ fn forbidden(schema: &Value, place: Place, path: &Path, errors: &mut ErrorList) 
         }
         Some(_) => {}
     }
-    for key in ["pattern"] {
-        let text = map.get(key).and_then(Value::as_str).unwrap_or("");
-        if !text.is_empty()
-            && let Err(error) = super::pattern(text)
-        {
-            errors.invalid(
-                &path.child(key),
-                &json!(text),
-                &format!("must be a valid regular expression, but isn't: {error}"),
-            );
-        }
+    let pattern = map.get("pattern").and_then(Value::as_str).unwrap_or("");
+    if !pattern.is_empty()
+        && let Err(error) = super::pattern(pattern)
+    {
+        let text = format!("must be a valid regular expression, but isn't: {error}");
+        errors.invalid(&path.child("pattern"), &json!(pattern), &text);
     }
     for (name, inner) in object_of(schema, "properties") {
         forbidden(inner, Place::Field, &path.child("properties").key(name), errors);

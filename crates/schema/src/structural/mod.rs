@@ -9,6 +9,7 @@ mod formats;
 mod lists;
 mod metadata;
 mod prune;
+mod rules;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -23,6 +24,7 @@ pub use self::{
     defaults::{apply_defaults, drop_nulls},
     metadata::{coerce, embedded_errors},
     prune::prune,
+    rules::{RuleBudget, check_rules},
     types::type_table,
     validate::validate,
 };
@@ -109,6 +111,10 @@ pub struct Schema {
     pub default: Option<Box<Value>>,
     /// Everything else that values are checked by.
     limits: Option<Box<Limits>>,
+    /// `x-kubernetes-validations`.
+    rules: Box<[rules::Rule]>,
+    /// Whether there are rules here or below.
+    has_rules: bool,
 }
 
 /// `additionalProperties`.
@@ -211,6 +217,12 @@ impl Schema {
             Some(inner @ Value::Object(_)) => Additional::Of(Box::new(Self::compile(inner))),
             _ => Additional::Absent,
         };
+        let rules: Box<[rules::Rule]> = rules::Rule::all(map);
+        let items = map.get("items").filter(|i| i.is_object()).map(|i| Box::new(Self::compile(i)));
+        let has_rules = !rules.is_empty()
+            || properties.iter().any(|(_, inner)| inner.has_rules)
+            || items.as_ref().is_some_and(|inner| inner.has_rules)
+            || matches!(&additional, Additional::Of(inner) if inner.has_rules);
         Self {
             kind: map.get("type").and_then(Value::as_str).and_then(Type::parse),
             nullable: flag(map, "nullable"),
@@ -221,9 +233,11 @@ impl Schema {
             list,
             properties: properties.into(),
             additional,
-            items: map.get("items").filter(|i| i.is_object()).map(|i| Box::new(Self::compile(i))),
+            items,
             default: map.get("default").map(|d| Box::new(d.clone())),
             limits: Limits::compile(map).map(Box::new),
+            rules,
+            has_rules,
         }
     }
 
@@ -240,6 +254,11 @@ impl Schema {
             (None, Additional::Of(schema)) => Some(schema),
             _ => None,
         }
+    }
+
+    /// `format`.
+    pub(crate) fn format(&self) -> Option<&str> {
+        self.limits.as_ref()?.format.as_deref()
     }
 
     /// Schema at a dotted path of properties.

@@ -28,7 +28,7 @@ impl Walk {
             Value::Array(list) => {
                 let Some(items) = &schema.items else {
                     if !schema.preserves {
-                        list.iter_mut().for_each(|item| drop_all(item));
+                        list.iter_mut().for_each(drop_all);
                     }
                     return;
                 };
