@@ -187,8 +187,7 @@ impl Start<'_> {
                 }
                 other => other?,
             };
-            let proxier =
-                self.proxier(tracker, family, backend, &watched, &nodes, &name, (&home, &metrics, &health, &events));
+            let proxier = self.proxier(tracker, backend, &watched, &nodes, &name, (&home, &metrics, &health, &events));
             runtime.tasks.spawn(format!("proxier {family}"), proxier.run(runtime.tasks.token().clone()));
         }
         events.event(&about, EventType::Normal, "Starting", "");
@@ -254,14 +253,13 @@ impl Start<'_> {
     fn proxier(
         &self,
         tracker: Tracker,
-        family: Family,
         backend: Box<dyn Backend>,
         watched: &Watched,
         nodes: &Informer<NodeView>,
         name: &str,
         (home, metrics, health, events): (&Home, &Metrics, &Health, &EventRecorder),
     ) -> Proxier {
-        let (runtime, settings) = (self.runtime, self.settings);
+        let (runtime, settings, family) = (self.runtime, self.settings, tracker.family());
         let family_metrics = metrics.of(family);
         let told = {
             let (metrics, health, clock) = (family_metrics.clone(), health.clone(), Arc::clone(&runtime.clock));

@@ -49,6 +49,10 @@ impl Tracker {
         Self { family, pending: Arc::default(), wake: Arc::default() }
     }
 
+    pub(crate) fn family(&self) -> Family {
+        self.family
+    }
+
     /// Notes changes of both informers from now on. `told` is called after each.
     pub(crate) fn follow(
         &self,
