@@ -23,6 +23,7 @@ fn dashboard(user: &User) {
     let bearer = format!("-H 'Authorization: Bearer {}'", token.trim());
     user.says(&format!("curl -ks -m 5 {bearer} {pods}"), &["\"kind\":\"PodList\"", "kube-apiserver-k8s-master"]);
     user.says(&format!("curl -ks -m 5 {bearer} {pods}/kube-apiserver-k8s-master/log?tailLines=5"), &["\n"]);
+    shell(user, &address, token.trim());
     user.ok("kubectl -n kubernetes-dashboard create serviceaccount guest");
     let token = user.ok("kubectl -n kubernetes-dashboard create token guest");
     let bearer = format!("-H 'Authorization: Bearer {}'", token.trim());
@@ -34,6 +35,20 @@ fn dashboard(user: &User) {
         "kubectl delete -f {0}/examples/dashboard-admin-user.yaml -f {0}/addons/dashboard.yaml",
         deploy.display()
     ));
+}
+
+/// Logs that are followed and a shell in a container, the way browsers open them: through the dashboard, by WebSocket.
+fn shell(user: &User, address: &str, token: &str) {
+    user.ok("kd run shell --image timonel.local/myblog:v1 --command -- sh -c 'echo begun; exec sleep 600'");
+    user.ok("kd wait --for=condition=Ready pod/shell --timeout=60s");
+    let kubectl = "/opt/timonel/bin/kubectl --kubeconfig=/dev/null --insecure-skip-tls-verify -n nohi";
+    let kubectl = format!("{kubectl} -s https://{address} --token={token}");
+    user.sees(&format!("timeout 5 {kubectl} logs -f shell || true"), &["begun"]);
+    user.says(
+        &format!("echo typed | {kubectl} exec -i shell -- sh -c 'cat; cat /www/index.html'"),
+        &["typed", "blog v1"],
+    );
+    user.ok("kd delete pod shell --now");
 }
 
 fn logs(user: &User) {
