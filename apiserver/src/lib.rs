@@ -5,6 +5,7 @@
 mod admission;
 pub mod aggregation;
 mod bootstrap;
+pub mod encryption;
 mod health;
 mod identity;
 pub mod options;
@@ -42,6 +43,7 @@ use storage::{
     cache::CacheMetrics,
     contract::{Store, StoreError},
     embedded::{EmbeddedOptions, EmbeddedStore},
+    encrypted::EncryptedStore,
     etcd::{EtcdOptions, EtcdStore},
 };
 use tokio_util::sync::CancellationToken;
@@ -68,6 +70,9 @@ pub enum StartError {
     /// An authenticator cannot be set up.
     #[error(transparent)]
     Authn(#[from] AuthnError),
+    /// The encryption configuration is unusable.
+    #[error("encryption provider config: {0}")]
+    Encryption(#[from] encryption::EncryptionError),
     /// The store does not open.
     #[error("store: {0}")]
     Store(#[from] StoreError),
@@ -124,6 +129,13 @@ async fn open_store(options: &Options, stop: &CancellationToken) -> Result<Arc<d
         }
     });
     Ok(store)
+}
+
+/// The store with the values of some resources encrypted, if the flags say so.
+fn sealed(store: Arc<dyn Store>, options: &Options) -> Result<Arc<dyn Store>, StartError> {
+    let Some(file) = &options.encryption_provider_config else { return Ok(store) };
+    let rules = encryption::read(file, options.etcd_prefix.trim_end_matches('/'))?;
+    Ok(Arc::new(EncryptedStore::new(store, rules)))
 }
 
 /// The address of the interface that the default route leaves by; no packet is sent to find it.
@@ -239,7 +251,7 @@ async fn serve(
     let finished = CancellationToken::new();
     let _finish = finished.clone().drop_guard();
     let (registry, stop, port) = (runtime.registry.clone(), runtime.shutdown.clone(), serving.address.port());
-    let store = open_store(&options, &finished).await?;
+    let store = sealed(open_store(&options, &finished).await?, &options)?;
     let settings = StorageSettings {
         store: Arc::clone(&store),
         prefix: options.etcd_prefix.trim_end_matches('/').to_owned(),

@@ -91,6 +91,9 @@ pub struct Options {
     /// Key prefix of everything stored.
     #[arg(long, default_value = "/registry")]
     pub etcd_prefix: String,
+    /// Which resources are encrypted in the store, and with which keys.
+    #[arg(long)]
+    pub encryption_provider_config: Option<PathBuf>,
     /// Directory of the embedded store, used when no etcd server is given.
     #[arg(long, default_value = "/var/lib/timonel/store")]
     pub embedded_store_dir: PathBuf,

@@ -197,6 +197,11 @@ impl Resource {
         }
     }
 
+    /// Whether the stored form of an object is not the present one, so that it is written although it does not change.
+    pub async fn is_stale(&self, namespace: &str, name: &str) -> ApiResult<bool> {
+        self.store.is_stale(&self.key(namespace, name)?).await.map_err(|e| self.store_error(e))
+    }
+
     fn decode(&self, kv: &KeyValue) -> ApiResult<Stored> {
         let cached = self.codec.ingest(&kv.key, &kv.value, kv.mod_revision).map_err(ApiError::internal)?;
         decode_cached(&cached)

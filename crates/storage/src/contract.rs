@@ -270,6 +270,12 @@ pub trait Store: Send + Sync + 'static {
     /// Bytes that the store takes on disk.
     async fn size_bytes(&self) -> Result<i64, StoreError>;
 
+    /// Whether the value of a key would be stored in another form now (another encryption key), so that it is worth
+    /// writing although it does not change.
+    async fn is_stale(&self, _key: &str) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
     /// Proves that the store answers, for health checks.
     async fn ping(&self) -> Result<(), StoreError> {
         self.current_revision().await.map(|_| ())

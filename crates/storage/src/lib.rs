@@ -7,6 +7,7 @@
 pub mod cache;
 pub mod contract;
 pub mod embedded;
+pub mod encrypted;
 pub mod etcd;
 pub mod metered;
 #[cfg(any(test, feature = "test-util"))]

@@ -229,7 +229,8 @@ impl Loop<'_> {
         // An object that is stored in another version is written anew in that of storage.
         let outdated = call.works_elsewhere()
             && self.starting.object.get("apiVersion").and_then(Value::as_str) != Some(resource.codec().api_version());
-        if new == *old && !outdated {
+        let (namespace, name) = (meta::namespace(old), meta::name(old));
+        if new == *old && !outdated && !resource.is_stale(namespace, name).await? {
             if !self.fresh {
                 // Nothing to write, but the cached state must still be the present one.
                 let current = resource.current(meta::namespace(old), meta::name(old)).await?;
