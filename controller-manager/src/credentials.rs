@@ -24,7 +24,7 @@ const RENEW_AFTER: f64 = 0.8;
 const RETRY: Backoff = Backoff::doubling(Duration::from_secs(1), Duration::from_secs(60));
 
 /// Accounts whose names differ from those of their controllers.
-const ACCOUNTS: [(&str, &str); 14] = [
+const ACCOUNTS: [(&str, &str); 15] = [
     ("persistentvolume-binder-controller", "persistent-volume-binder"),
     ("persistentvolumeclaim-protection-controller", "pvc-protection-controller"),
     ("persistentvolume-protection-controller", "pv-protection-controller"),
@@ -38,6 +38,7 @@ const ACCOUNTS: [(&str, &str); 14] = [
     ("pod-garbage-collector-controller", "pod-garbage-collector"),
     ("token-cleaner-controller", "token-cleaner"),
     ("bootstrap-signer-controller", "bootstrap-signer"),
+    ("service-cidr-controller", "service-cidrs-controller"),
     ("horizontal-pod-autoscaler-controller", "horizontal-pod-autoscaler"),
 ];
 

@@ -38,6 +38,7 @@ mod revisions;
 mod rootca;
 mod serve;
 mod serviceaccount;
+mod servicecidr;
 mod slices;
 mod statefulset;
 mod table;

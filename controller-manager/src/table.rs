@@ -82,6 +82,7 @@ pub(crate) const CONTROLLERS: &[Controller] = controllers! {
     "resourcequota-controller" "resourcequota" on crate::resourcequota::start;
     "disruption-controller" "disruption" on crate::disruption::start;
     "horizontal-pod-autoscaler-controller" "horizontalpodautoscaling" on crate::podautoscaler::start;
+    "service-cidr-controller" "" on crate::servicecidr::start;
     "clusterrole-aggregation-controller" "clusterrole-aggregation" on crate::aggregation::start;
     "node-ipam-controller" "nodeipam" on crate::nodeipam::start;
     "node-lifecycle-controller" "nodelifecycle" on crate::nodelifecycle::start;
