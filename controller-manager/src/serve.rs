@@ -18,7 +18,8 @@ const PATHS: &[&str] = &["/configz", "/debug", "/healthz", "/metrics"];
 /// Binds the port and serves it until the process stops.
 pub(crate) async fn start(options: &Arc<Options>, runtime: &Runtime) -> Result<(), StartError> {
     let tasks = &runtime.tasks;
-    let Some(serving) = SecureServing::bind(&options.serving, PORT, COMPONENT, &[], &[], tasks)? else {
+    let args = options.serving.local_by_default(runtime);
+    let Some(serving) = SecureServing::bind(&args, PORT, COMPONENT, &[], &[], tasks)? else {
         return Ok(());
     };
     let auth = DelegatedAuth::new(&options.auth, COMPONENT, runtime).await?;

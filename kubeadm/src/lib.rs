@@ -14,6 +14,7 @@ pub mod config;
 pub mod constants;
 pub mod cri;
 pub mod discovery;
+pub mod encryption;
 pub mod error;
 pub mod etcd;
 pub mod fetch;

@@ -21,7 +21,8 @@ pub(crate) async fn start(
     settings: &Settings,
     resources: &ResourceMetrics,
 ) -> Result<(), StartError> {
-    let serving = SecureServing::bind(&options.serving, PORT, "kube-scheduler", &[], &[], &runtime.tasks)?;
+    let args = options.serving.local_by_default(runtime);
+    let serving = SecureServing::bind(&args, PORT, "kube-scheduler", &[], &[], &runtime.tasks)?;
     let Some(serving) = serving else { return Ok(()) };
     let auth = DelegatedAuth::new(&options.auth, runtime.component, runtime).await?;
     let document = settings.document();

@@ -6,6 +6,7 @@ use super::{Mount, Probe, Probes, StaticPod, command, environment, probe_host};
 use crate::{
     config::{ApiEndpoint, Arg, ClusterConfiguration, HostPathMount, Timeouts, argument},
     constants::{ADVERTISE_ANNOTATION, CONTROLLER_MANAGER_CONF, SCHEDULER_CONF},
+    encryption,
     error::{Result, fail},
     host::{Host, PathKind},
     images,
@@ -84,6 +85,7 @@ impl Inputs<'_> {
             ("client-ca-file", self.pki("ca.crt")),
             ("enable-admission-plugins", "NodeRestriction".into()),
             ("enable-bootstrap-token-auth", "true".into()),
+            ("encryption-provider-config", self.pki(encryption::FILE)),
             ("kubelet-client-certificate", self.pki("apiserver-kubelet-client.crt")),
             ("kubelet-client-key", self.pki("apiserver-kubelet-client.key")),
             ("kubelet-preferred-address-types", "InternalIP,ExternalIP,Hostname".into()),

@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use super::init::Init;
 use crate::{
     config::{ApiEndpoint, ClusterConfiguration, split_host_port},
+    encryption,
     error::{Context, Error, Result, fail},
     host::Host,
     pki::{
@@ -278,5 +279,6 @@ pub(super) async fn one(init: &mut Init, name: &'static str) -> Result<()> {
 }
 
 pub(super) async fn service_account(init: &mut Init) -> Result<()> {
-    tokio::task::block_in_place(|| inputs(init).ensure_service_account())
+    tokio::task::block_in_place(|| inputs(init).ensure_service_account())?;
+    encryption::ensure(&*init.host, &init.pki())
 }

@@ -295,9 +295,7 @@ pub static PHASES: &[Phase<Init>] = &[
             Phase::leaf("local-path", "Install local path volumes to a Kubernetes cluster", |c| {
                 Box::pin(addons::storage(c))
             }),
-            Phase::leaf("metrics", "Install the metrics API to a Kubernetes cluster", |c| {
-                Box::pin(addons::metrics(c))
-            }),
+            Phase::leaf("metrics", "Install the metrics API to a Kubernetes cluster", |c| Box::pin(addons::metrics(c))),
         ],
     ),
     Phase::leaf("show-join-command", "Show the join command for control-plane and worker node", |c| {

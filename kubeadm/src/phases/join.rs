@@ -256,6 +256,7 @@ fn control_plane_conditions(join: &Join, cluster: &ClusterConfiguration) -> Resu
         return Ok(());
     }
     let mut files = vec!["ca.crt", "ca.key", "sa.key", "sa.pub", "front-proxy-ca.crt", "front-proxy-ca.key"];
+    files.push(crate::encryption::FILE);
     if cluster.has_local_etcd() {
         files.extend(["etcd/ca.crt", "etcd/ca.key"]);
     }

@@ -204,6 +204,7 @@ fn uploaded_certificates_are_sealed() {
             "front-proxy-ca.key",
             "sa.pub",
             "sa.key",
+            "encryption.yaml",
             "etcd-ca.crt",
             "etcd-ca.key"
         ]

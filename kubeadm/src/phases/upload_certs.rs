@@ -11,6 +11,7 @@ use crate::{
     client::Cluster,
     config::{BootstrapToken, ClusterConfiguration, Period},
     constants::BOOTSTRAPPERS,
+    encryption,
     error::{Context, Error, Result, fail},
     host::Host,
     rbac, token,
@@ -30,7 +31,7 @@ pub fn new_key(host: &dyn Host) -> String {
 /// Keys of the Secret and the files they hold, relative to the certificate directory unless absolute.
 pub fn files(cluster: &ClusterConfiguration) -> Vec<(&'static str, String)> {
     let mut all: Vec<(&str, String)> =
-        ["ca.crt", "ca.key", "front-proxy-ca.crt", "front-proxy-ca.key", "sa.pub", "sa.key"]
+        ["ca.crt", "ca.key", "front-proxy-ca.crt", "front-proxy-ca.key", "sa.pub", "sa.key", encryption::FILE]
             .into_iter()
             .map(|name| (name, name.to_owned()))
             .collect();

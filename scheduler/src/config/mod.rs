@@ -202,7 +202,7 @@ impl Settings {
     }
 
     pub(crate) fn profiling(&self) -> bool {
-        self.file.enable_profiling.unwrap_or(true)
+        self.file.enable_profiling.unwrap_or(false)
     }
 
     /// Whether the caches are filled only while leading.
@@ -273,7 +273,7 @@ fn complete(file: &mut File, flags: &FromFlags<'_>, no_file: bool) {
     file.percentage_of_nodes_to_score.get_or_insert(0);
     file.pod_initial_backoff_seconds.get_or_insert(1);
     file.pod_max_backoff_seconds.get_or_insert(10);
-    file.enable_profiling.get_or_insert(true);
+    file.enable_profiling.get_or_insert(false);
     file.enable_contention_profiling.get_or_insert(true);
     file.delay_cache_until_active.get_or_insert(false);
     if file.profiles.is_empty() {

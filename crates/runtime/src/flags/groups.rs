@@ -96,6 +96,18 @@ pub struct SecureServingArgs {
     pub permit_address_sharing: bool,
 }
 
+impl SecureServingArgs {
+    /// For components that only programs on the same machine ask: the loopback interface, unless the command line says
+    /// otherwise.
+    pub fn local_by_default(&self, runtime: &crate::Runtime) -> Self {
+        let mut args = self.clone();
+        if !runtime.given("bind-address") {
+            args.bind_address = IpAddr::from([127, 0, 0, 1]);
+        }
+        args
+    }
+}
+
 /// Leader election by Lease.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Leader election flags")]
@@ -254,7 +266,7 @@ impl MetricsArgs {
 #[command(next_help_heading = "Debugging flags")]
 pub struct ProfilingArgs {
     /// Enable profiling via web interface host:port/debug/pprof/.
-    #[arg(long, default_value_t = true)]
+    #[arg(long, default_value_t = false)]
     pub profiling: bool,
     /// Enable block profiling, if profiling is enabled.
     #[arg(long, default_value_t = false)]
