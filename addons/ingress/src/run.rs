@@ -89,7 +89,7 @@ pub async fn run(options: Options, runtime: Runtime) -> Result<(), IngressError>
     // Ports are taken before anything is announced.
     let http = listen(options.bind_address, options.http_port)?;
     let https = listen(options.bind_address, options.https_port)?;
-    pages(&options, &runtime, &watched)?;
+    pages(&options, &runtime, &metrics)?;
     if !watched.wait_synced(&runtime.shutdown).await {
         return Ok(());
     }
@@ -121,7 +121,8 @@ pub async fn run(options: Options, runtime: Runtime) -> Result<(), IngressError>
         clock,
         ours,
     };
-    runtime.tasks.spawn_cancellable("sync", sync.run());
+    // Nobody is answered before there is a table.
+    runtime.tasks.spawn_cancellable("sync", sync.start());
     serve(&options, &runtime, proxy, certificates, (http, https)).await
 }
 
@@ -196,15 +197,12 @@ fn listen(address: IpAddr, port: u16) -> Result<TcpListener, IngressError> {
     opened.map_err(|source| IngressError::Listen { address, source })
 }
 
-fn pages(options: &Options, runtime: &Runtime, watched: &Watched) -> Result<(), IngressError> {
-    let (watched, ending) = (watched.clone(), runtime.shutdown.clone());
-    runtime.health.add_to(Scope::READY, "informers", move || {
-        let synced = watched.ingresses.synced() && watched.sources.slices.synced() && watched.secrets.synced();
-        match (ending.is_cancelled(), synced) {
-            (true, _) => Err("the controller is about to end".into()),
-            (false, true) => Ok(()),
-            (false, false) => Err("objects are not read yet".into()),
-        }
+fn pages(options: &Options, runtime: &Runtime, metrics: &IngressMetrics) -> Result<(), IngressError> {
+    let (tables, ending) = (metrics.reloads.clone(), runtime.shutdown.clone());
+    runtime.health.add_to(Scope::READY, "routes", move || match (ending.is_cancelled(), tables.get()) {
+        (true, _) => Err("the controller is about to end".into()),
+        (false, 0) => Err("objects are not read yet".into()),
+        (false, _) => Ok(()),
     });
     let mut pages = Router::new().merge(runtime.health.router());
     if !["/healthz", "/livez", "/readyz"].contains(&options.health_check_path.as_str()) {

@@ -123,21 +123,23 @@ struct Told {
 }
 
 impl Sync {
-    /// Follows changes for ever.
-    pub(crate) async fn run(self) {
+    /// Puts the first table in place; the future follows changes for ever.
+    pub(crate) fn start(self) -> impl Future<Output = ()> {
         let changes = Arc::new(Changes::default());
         self.listen(&changes);
         let mut told = Told::default();
         self.rebuild(&mut told);
-        loop {
-            changes.wake.notified().await;
-            tokio::time::sleep(GATHER).await;
-            let dirty = std::mem::take(&mut *changes.dirty.lock());
-            if !dirty.services.is_empty() {
-                self.backends.refresh(Some(&dirty.services));
-            }
-            if dirty.routes {
-                self.rebuild(&mut told);
+        async move {
+            loop {
+                changes.wake.notified().await;
+                tokio::time::sleep(GATHER).await;
+                let dirty = std::mem::take(&mut *changes.dirty.lock());
+                if !dirty.services.is_empty() {
+                    self.backends.refresh(Some(&dirty.services));
+                }
+                if dirty.routes {
+                    self.rebuild(&mut told);
+                }
             }
         }
     }
