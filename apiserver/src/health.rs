@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use generic::server::CustomEndpoints;
 use parking_lot::Mutex;
 use runtime::health::{HealthChecks, Scope};
 use storage::contract::Store;
@@ -47,6 +48,15 @@ pub(crate) struct StoreChecks {
     pub(crate) health: StoreHealth,
     /// For `etcd-readiness`.
     pub(crate) readiness: StoreHealth,
+}
+
+/// Adds the check of custom resources: those defined at the start are served.
+pub(crate) fn add_definitions(health: &HealthChecks, endpoints: &Arc<CustomEndpoints>) {
+    let endpoints = Arc::clone(endpoints);
+    health.add_to(Scope::READY, "poststarthook/crd-informer-synced", move || match endpoints.is_complete() {
+        true => Ok(()),
+        false => Err("custom resources are not served yet".into()),
+    });
 }
 
 /// Adds the checks of `/healthz`, `/livez` and `/readyz`, in upstream's order.

@@ -317,6 +317,7 @@ async fn serve(
     );
     let anonymous: &[&str] = if options.anonymous_auth { &ANONYMOUS_PATHS } else { &[] };
     let endpoints = registry::endpoints::endpoints(&resources.0, &handlers, &hooks);
+    health::add_definitions(&runtime.health, endpoints.custom());
     let definitions = apiextensions::Definitions::new(apiextensions::Settings {
         definitions: resources.get("apiextensions.k8s.io", "customresourcedefinitions")?,
         store: Arc::clone(&store),

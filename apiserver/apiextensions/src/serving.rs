@@ -59,6 +59,8 @@ struct Held {
     /// With a worker while that is busy.
     served: Option<Served>,
     is_busy: bool,
+    /// Whether it was worked on, with whatever outcome.
+    is_tried: bool,
     is_cleaning: bool,
     is_gone: bool,
 }
@@ -130,7 +132,7 @@ impl Definitions {
     async fn follow(&mut self, mut watcher: Watcher) {
         loop {
             self.start_work();
-            if self.seen.is_none() && self.working.is_empty() && self.waiting.is_empty() && !self.is_complete {
+            if !self.is_complete && self.seen.is_none() && self.held.values().all(|held| held.is_tried) {
                 self.is_complete = true;
                 self.settings.endpoints.complete();
             }
@@ -172,8 +174,16 @@ impl Definitions {
             }
             None => {
                 let names = definition.status.accepted_names.clone();
-                let held =
-                    Held { definition, json, names, served: None, is_busy: false, is_cleaning: false, is_gone: false };
+                let held = Held {
+                    definition,
+                    json,
+                    names,
+                    served: None,
+                    is_busy: false,
+                    is_tried: false,
+                    is_cleaning: false,
+                    is_gone: false,
+                };
                 self.held.insert(name.to_owned(), held);
             }
         }
@@ -263,7 +273,7 @@ impl Definitions {
                     self.waiting.insert(name.clone());
                 }
                 let Some(held) = self.held.get_mut(&name) else { return };
-                held.is_busy = false;
+                (held.is_busy, held.is_tried) = (false, true);
                 held.served = served;
                 if held.is_gone {
                     self.forget(&name);

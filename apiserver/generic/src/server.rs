@@ -154,6 +154,11 @@ impl CustomEndpoints {
         });
     }
 
+    /// Whether all endpoints known at the start are there.
+    pub fn is_complete(&self) -> bool {
+        self.is_complete.load(Ordering::Acquire)
+    }
+
     /// Says that all endpoints known at the start are there, so that what is not found does not exist.
     pub fn complete(&self) {
         self.is_complete.store(true, Ordering::Release);
@@ -212,7 +217,7 @@ impl Endpoints {
 
     /// Whether the endpoints of custom resources known at the start are there.
     pub fn is_complete(&self) -> bool {
-        self.custom.is_complete.load(Ordering::Acquire)
+        self.custom.is_complete()
     }
 }
 

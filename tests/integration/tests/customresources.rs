@@ -192,10 +192,7 @@ async fn rules_are_checked() {
     ask(&client, "POST", WIDGETS, &widget("a", "red")).await.expect("an object");
     let patch = json!({"spec": {"color": "blue"}});
     let refused = ask(&client, "PATCH", &format!("{WIDGETS}/a"), &patch).await.expect_err("another color");
-    assert_eq!(
-        refused["message"],
-        "Widget.example.com \"a\" is invalid: spec.color: Invalid value: color is for ever"
-    );
+    assert_eq!(refused["message"], "Widget.example.com \"a\" is invalid: spec.color: Invalid value: color is for ever");
 }
 
 #[tokio::test]
@@ -412,7 +409,8 @@ async fn controllers_follow_kinds_that_come_and_go() {
 async fn definitions_are_checked() {
     let server = ApiServer::start().await;
     let client = server.admin().await;
-    let cases: [(fn(&mut Value), &str); 4] = [
+    type Change = fn(&mut Value);
+    let cases: [(Change, &str); 4] = [
         (|d| d["spec"]["versions"][0]["schema"] = json!({}), "schemas are required"),
         (
             |d| d["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"] = json!({}),
