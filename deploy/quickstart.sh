@@ -199,7 +199,7 @@ delete() {
         ctr -a "$socket" -n k8s.io images ls -q | xargs -r ctr -a "$socket" -n k8s.io images rm >/dev/null
     fi
     stop
-    rm -rf "$prefix" /var/lib/timonel/store /var/lib/timonel/local-path /etc/cni/net.d/10-timonel.conflist
+    rm -rf "$prefix" /var/lib/timonel/store /var/lib/timonel/local-path /var/lib/timonel/logs /var/log/timonel-logs /etc/cni/net.d/10-timonel.conflist
 }
 
 status() {
