@@ -49,6 +49,21 @@ spec:
   loadBalancerSourceRanges: [203.0.113.0/24]
   ports: [{name: http, port: 80}]
 ---
+apiVersion: v1
+kind: Service
+metadata: {name: names}
+spec:
+  clusterIP: 10.0.0.95
+  ports: [{name: dns, port: 53, protocol: UDP}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: names-1, labels: {kubernetes.io/service-name: names}}
+addressType: IPv4
+ports: [{name: dns, port: 5353, protocol: UDP}]
+endpoints:
+- {addresses: [10.50.0.1], conditions: {ready: true}}
+---
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
 metadata: {name: web-1, labels: {kubernetes.io/service-name: web}}
@@ -168,6 +183,8 @@ impl Host {
                 format!("--proxy-mode={mode}"),
                 "--hostname-override=node".to_owned(),
                 "--cluster-cidr=10.50.0.0/16,fd00:50::/64".to_owned(),
+                "--conntrack-udp-timeout=10m".to_owned(),
+                "--conntrack-udp-timeout-stream=10m".to_owned(),
             ],
         );
     }
@@ -322,5 +339,31 @@ async fn nftables_mode() {
     assert_eq!(cleaned.code, 0, "{}", cleaned.err);
     for gone in ["KUBE-SERVICES", "KUBE-SVC-", "KUBE-SEP-", "KUBE-PROXY-CANARY"] {
         assert!(!host.rules().contains(gone), "{gone} is left: {}", host.rules());
+    }
+}
+
+/// A flow would lead to its first endpoint for as long as packets come: here ten minutes from the last.
+#[tokio::test(flavor = "multi_thread")]
+async fn udp_flows_to_what_is_gone_are_forgotten() {
+    let mut host = Host::start().await;
+    host.namespace.add_address("10.50.0.1");
+    host.namespace.add_address("10.50.0.2");
+    host.objects().await;
+    host.proxy("nftables");
+    let send = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind((\"10.60.0.1\", 40000)); \
+                s.sendto(b\"x\", (\"10.0.0.95\", 53))";
+    let flows = |host: &Host| {
+        host.namespace.ok("python3", &["-c", send]);
+        host.namespace.ok("conntrack", &["-L", "-p", "udp", "--orig-dst", "10.0.0.95"])
+    };
+    for (endpoint, next) in [("10.50.0.1", "10.50.0.2"), ("10.50.0.2", "10.50.0.1")] {
+        wait_until(&format!("a flow to {endpoint}"), || {
+            let flows = flows(&host);
+            async move { if flows.contains(&format!("src={endpoint} ")) { Ok(()) } else { Err(flows) } }
+        })
+        .await;
+        let patch = format!(r#"{{"endpoints":[{{"addresses":["{next}"],"conditions":{{"ready":true}}}}]}}"#);
+        let patched = host.kubectl(&["patch", "endpointslice", "names-1", "--type=merge", "-p", &patch]);
+        assert_eq!(patched.code, 0, "{}", patched.err);
     }
 }
