@@ -62,7 +62,6 @@ impl Reviews {
             extra: Some(caller.extra.clone()).filter(|e| !e.is_empty()),
             resource_attributes: resource,
             non_resource_attributes: other,
-            ..SubjectAccessReviewSpec::default()
         };
         let review = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
         let api: Api<SubjectAccessReview> = Api::all(self.client.clone());
