@@ -86,11 +86,17 @@ async fn run(options: &Options) {
     measure("Ingress controller: a request", HTTP, &[controller.id()], options).await;
     figure("Ingress controller: memory after load", Usage::of(controller.id()).memory, "MB");
 
-    let Some(nginx) = start_nginx(server.path()) else { return };
+    let Some(mut nginx) = start_nginx(server.path()) else { return };
     wait_until("nginx", || async { answers(NGINX).await }).await;
     let workers = children(nginx.id());
     measure("nginx: a request", NGINX, &workers, options).await;
     figure("nginx: memory after load", workers.iter().map(|worker| Usage::of(*worker).memory).sum(), "MB");
+    // It ends its workers only when it is asked to.
+    let asked = Command::new("kill").arg(nginx.id().to_string()).status().expect("kill");
+    assert!(asked.success(), "nginx is gone");
+    while nginx.ended().is_none() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 async fn objects(client: &kube::Client, ingresses: usize) {
