@@ -4,6 +4,7 @@
 
 mod admission;
 pub mod aggregation;
+pub mod audit;
 mod bootstrap;
 pub mod encryption;
 mod health;
@@ -70,6 +71,9 @@ pub enum StartError {
     /// An authenticator cannot be set up.
     #[error(transparent)]
     Authn(#[from] AuthnError),
+    /// The audit log cannot be kept.
+    #[error("audit: {0}")]
+    Audit(#[from] audit::AuditError),
     /// The encryption configuration is unusable.
     #[error("encryption provider config: {0}")]
     Encryption(#[from] encryption::EncryptionError),
@@ -346,6 +350,7 @@ async fn serve(
         }),
         metrics: Metrics::new(&registry)?,
         limits: Limits::new(options.max_requests_inflight, options.max_mutating_requests_inflight),
+        audit: audit::auditor(&options, &registry)?,
         times: Times {
             request: options.request_timeout,
             shortest_watch: Duration::from_secs(options.min_request_timeout),

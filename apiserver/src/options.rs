@@ -91,6 +91,21 @@ pub struct Options {
     /// Key prefix of everything stored.
     #[arg(long, default_value = "/registry")]
     pub etcd_prefix: String,
+    /// What is recorded in the audit log; nothing without it.
+    #[arg(long)]
+    pub audit_policy_file: Option<PathBuf>,
+    /// The audit log; - is standard output.
+    #[arg(long)]
+    pub audit_log_path: Option<PathBuf>,
+    /// Days that full audit logs are kept; 0 for ever.
+    #[arg(long, default_value_t = 366)]
+    pub audit_log_maxage: u64,
+    /// Full audit logs that are kept; 0 for all.
+    #[arg(long, default_value_t = 100)]
+    pub audit_log_maxbackup: usize,
+    /// Size of a full audit log, megabytes; 0 for any size.
+    #[arg(long, default_value_t = 100)]
+    pub audit_log_maxsize: u64,
     /// Which resources are encrypted in the store, and with which keys.
     #[arg(long)]
     pub encryption_provider_config: Option<PathBuf>,

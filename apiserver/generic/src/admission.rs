@@ -7,6 +7,7 @@ use machinery::{ApiResult, GroupVersionKind, GroupVersionResource};
 use serde_json::Value;
 
 use crate::{
+    audit::Annotations,
     endpoint::{Endpoint, Warnings},
     server::Server,
     user::User,
@@ -57,6 +58,8 @@ pub struct AdmissionRequest {
     pub dry_run: bool,
     /// What the client is warned of.
     pub warnings: Warnings,
+    /// Notes in the audit log.
+    pub audit: Annotations,
     /// Options of the request (`CreateOptions`...), as it named them.
     pub options: Value,
     /// The version that was asked for.

@@ -11,6 +11,7 @@ use machinery::{ApiError, ApiResult};
 use parking_lot::Mutex;
 
 use crate::{
+    audit::{Asked, Record},
     authn::Peer,
     authz::{Attributes, Decision, forbidden},
     delegate,
@@ -30,10 +31,11 @@ static FLOW_SCHEMA: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowsc
 static PRIORITY_LEVEL: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
 
 /// Serves one request. Never fails: every failure is an answer.
-pub async fn serve(server: Arc<Server>, request: Request<Body>, peer: Peer) -> Response<Body> {
+pub async fn serve(server: Arc<Server>, mut request: Request<Body>, peer: Peer) -> Response<Body> {
     let audit_id = request.headers().get(&AUDIT_ID).cloned().unwrap_or_else(|| {
         HeaderValue::try_from(uuid::Uuid::new_v4().to_string()).unwrap_or(HeaderValue::from_static(""))
     });
+    request.headers_mut().insert(AUDIT_ID.clone(), audit_id.clone());
     let started = std::time::Instant::now();
     let query = Query::parse(request.uri().query().unwrap_or(""));
     let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
@@ -92,10 +94,44 @@ async fn secured(
 ) -> ApiResult<Response<Body>> {
     let (mut parts, body) = request.into_parts();
     let user = authenticate(&server, &mut parts, &peer, &info).await?;
+    let record = server.audit.as_ref().and_then(|auditor| {
+        let id = parts.headers.get(&AUDIT_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
+        let asked = Asked { info: &info, uri: &parts.uri, headers: &parts.headers, peer: &peer, id };
+        auditor.begin(&asked, &user)
+    });
+    let streams = info.is_long_running();
+    let request = Request::from_parts(parts, body);
+    let outcome = authenticated(server, request, peer, info, query, user, record.clone()).await;
+    match record {
+        Some(record) => record.finish(outcome, streams).await,
+        None => outcome,
+    }
+}
+
+/// What comes after authentication: the user is known, and the request is on record.
+async fn authenticated(
+    server: Arc<Server>,
+    request: Request<Body>,
+    peer: Peer,
+    info: RequestInfo,
+    query: Query,
+    user: User,
+    record: Option<Arc<Record>>,
+) -> ApiResult<Response<Body>> {
+    let (mut parts, body) = request.into_parts();
     let _permit = server.admit_in_flight(&info)?;
+    let name = user.name.clone();
     let user = impersonate::apply(&server, user, &mut parts.headers).await?;
     let attributes = Attributes::of(&info, &user);
-    match server.authorizer.authorize(&attributes).await {
+    let decision = server.authorizer.authorize(&attributes).await;
+    if let Some(record) = &record {
+        if user.name != name {
+            record.impersonates(&user);
+        }
+        record.decided(&decision);
+        parts.extensions.insert(Arc::clone(record));
+    }
+    match decision {
         Decision::Allow(_) => {}
         Decision::Deny(reason) | Decision::NoOpinion(reason) => return Err(forbidden(&attributes, &reason)),
     }
@@ -186,6 +222,7 @@ async fn resource(
     query: Query,
     user: User,
 ) -> ApiResult<Response<Body>> {
+    let record = request.extensions().get::<Arc<Record>>().cloned();
     let headers = request.headers().clone();
     let method = request.method().clone();
     let takes_over = matches!(info.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy" | "log");
@@ -197,7 +234,11 @@ async fn resource(
     } else {
         (Bytes::new(), None)
     };
+    if let Some(record) = &record {
+        record.sent(&headers, &body);
+    }
     let call = Call {
+        audit: record.map(|record| record.annotations()).unwrap_or_default(),
         server,
         endpoint,
         info,

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::{
     admission::{AdmissionRequest, Operation, Reinvocation},
+    audit::Annotations,
     authn::Peer,
     negotiate::{self, Output, Target},
     print::{IncludeObject, Printer},
@@ -268,6 +269,8 @@ pub struct Call {
     pub connection: Mutex<Option<http::Request<Body>>>,
     /// Warnings for the client.
     pub warnings: Warnings,
+    /// Notes in the audit log.
+    pub audit: Annotations,
 }
 
 /// Collected `Warning` texts. Clones share them.
@@ -410,6 +413,7 @@ impl Call {
             user: self.user.clone(),
             dry_run,
             warnings: self.warnings.clone(),
+            audit: self.audit.clone(),
             options: self.options(operation),
             endpoint: Arc::clone(&self.endpoint),
             server: Arc::clone(&self.server),

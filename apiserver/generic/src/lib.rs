@@ -4,6 +4,7 @@
 //! [`verbs`] are generic over [`endpoint::Endpoint`], of which `registry` makes one per served resource.
 
 pub mod admission;
+pub mod audit;
 pub mod authn;
 pub mod authz;
 pub mod chain;

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admission::Plugins,
+    audit::Auditor,
     authn::Authenticator,
     authz::Authorizer,
     delegate::Delegate,
@@ -55,6 +56,8 @@ pub struct Server {
     pub times: Times,
     /// Who passes on what other servers answer.
     pub delegate: Option<Arc<dyn Delegate>>,
+    /// Records requests, if a policy says so.
+    pub audit: Option<Arc<Auditor>>,
 }
 
 /// `--request-timeout` and `--min-request-timeout`.

@@ -59,7 +59,13 @@ impl Plugin for PodSecurity {
         let (policy, _) = Policy::of(&namespace);
         let Some((metadata, spec)) = template(request, object) else { return Ok(()) };
         let violations = |standard: Standard| describe(&evaluate(standard, metadata, spec));
+        let audited = violations(policy.audit);
+        if !audited.is_empty() {
+            let note = format!("would violate PodSecurity \"{}\": {audited}", policy.audit);
+            request.audit.add("pod-security.kubernetes.io/audit-violations", note);
+        }
         if pods {
+            request.audit.add("pod-security.kubernetes.io/enforce-policy", policy.enforce.to_string());
             let enforced = violations(policy.enforce);
             if !enforced.is_empty() {
                 let why = format!("violates PodSecurity \"{}\": {enforced}", policy.enforce);

@@ -56,6 +56,9 @@ impl Webhooks {
         let mutating = object.is_some();
         let verdict = review::answer(&answer, version, &uid, mutating).map_err(Failure::NotAsked)?;
         request.warnings.extend(verdict.warnings);
+        for (key, note) in verdict.notes {
+            request.audit.add(format!("{}/{key}", webhook.name), note);
+        }
         if let Some(denied) = verdict.denied {
             return Err(Failure::Denied(denied.error(&webhook.name)));
         }

@@ -1,5 +1,7 @@
 //! AdmissionReview, the form of questions and answers.
 
+use std::collections::BTreeMap;
+
 use base64::{Engine, prelude::BASE64_STANDARD};
 use generic::admission::AdmissionRequest;
 use machinery::{ApiError, GroupVersionKind, Status};
@@ -18,6 +20,8 @@ pub(super) struct Verdict {
     /// A JSON patch.
     pub(super) patch: Option<Value>,
     pub(super) warnings: Vec<String>,
+    /// Notes for the audit log.
+    pub(super) notes: BTreeMap<String, String>,
 }
 
 /// Why a webhook said no; empty if it did not say.
@@ -104,6 +108,7 @@ struct Response {
     patch: Option<String>,
     patch_type: Option<String>,
     warnings: Option<Vec<String>>,
+    audit_annotations: Option<BTreeMap<String, String>>,
 }
 
 /// Reads the answer to the question `uid`. `mutating`: whether a patch is allowed.
@@ -122,9 +127,10 @@ pub(super) fn answer(review: &Value, version: &str, uid: &str, mutating: bool) -
         return Err(invalid(format!("expected response.uid={uid:?}, got {:?}", response.uid)));
     }
     let warnings = response.warnings.unwrap_or_default();
+    let notes = response.audit_annotations.unwrap_or_default();
     if !response.allowed {
         let status = response.status.and_then(|status| serde_json::from_value(status).ok());
-        return Ok(Verdict { denied: Some(Denied(status)), patch: None, warnings });
+        return Ok(Verdict { denied: Some(Denied(status)), patch: None, warnings, notes });
     }
     let patch = match (response.patch.filter(|patch| !patch.is_empty()), response.patch_type.as_deref()) {
         (None, None | Some("")) => None,
@@ -139,5 +145,5 @@ pub(super) fn answer(review: &Value, version: &str, uid: &str, mutating: bool) -
         }
         (Some(_), Some(other)) => return Err(invalid(format!("response.patchType is {other:?}, not \"JSONPatch\""))),
     };
-    Ok(Verdict { denied: None, patch, warnings })
+    Ok(Verdict { denied: None, patch, warnings, notes })
 }
