@@ -7,6 +7,7 @@
 
 pub mod addons;
 pub mod admin;
+pub mod audit;
 pub mod cli;
 pub mod client;
 pub mod commands;

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::{Mount, Probe, Probes, StaticPod, command, environment, probe_host};
 use crate::{
+    audit,
     config::{ApiEndpoint, Arg, ClusterConfiguration, HostPathMount, Timeouts, argument},
     constants::{ADVERTISE_ANNOTATION, CONTROLLER_MANAGER_CONF, SCHEDULER_CONF},
     encryption,
@@ -55,6 +56,7 @@ impl Inputs<'_> {
     fn api_server(&self) -> StaticPod {
         let given = &self.cluster.api_server;
         let mut mounts = vec![Mount::same("k8s-certs", &self.cluster.certificates_dir, "DirectoryOrCreate", true)];
+        mounts.push(Mount::same("audit-log", audit::LOG_DIRECTORY, "DirectoryOrCreate", false));
         mounts.extend(self.trusted());
         mounts.extend(self.external_etcd());
         let host = probe_host(&self.endpoint.advertise_address);
@@ -82,6 +84,11 @@ impl Inputs<'_> {
         let mut flags = vec![
             ("advertise-address", self.endpoint.advertise_address.clone()),
             ("allow-privileged", "true".into()),
+            ("audit-log-maxage", "30".into()),
+            ("audit-log-maxbackup", "10".into()),
+            ("audit-log-maxsize", "100".into()),
+            ("audit-log-path", format!("{}/audit.log", audit::LOG_DIRECTORY)),
+            ("audit-policy-file", self.pki(audit::FILE)),
             ("client-ca-file", self.pki("ca.crt")),
             ("enable-admission-plugins", "NodeRestriction".into()),
             ("enable-bootstrap-token-auth", "true".into()),

@@ -42,6 +42,9 @@ fn the_api_server() {
     assert!(command[1..].is_sorted());
     for (name, value) in [
         ("advertise-address", "10.0.0.1"),
+        ("audit-log-path", "/var/log/kubernetes/audit/audit.log"),
+        ("audit-policy-file", "/etc/kubernetes/pki/audit-policy.yaml"),
+        ("encryption-provider-config", "/etc/kubernetes/pki/encryption.yaml"),
         ("authorization-mode", "Node,RBAC"),
         ("etcd-servers", "https://127.0.0.1:2379"),
         ("kubelet-preferred-address-types", "InternalIP,ExternalIP,Hostname"),
@@ -58,7 +61,7 @@ fn the_api_server() {
     assert_eq!(spec["priority"], 2_000_001_000);
     assert_eq!(spec["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
     let volumes: Vec<&str> = spec["volumes"].as_array().unwrap().iter().map(|v| v["name"].as_str().unwrap()).collect();
-    assert_eq!(volumes, ["ca-certs", "k8s-certs", "usr-share-ca-certificates"]);
+    assert_eq!(volumes, ["audit-log", "ca-certs", "k8s-certs", "usr-share-ca-certificates"]);
     let container = &spec["containers"][0];
     assert_eq!(container["image"], "registry.k8s.io/kube-apiserver:v1.36.0");
     assert_eq!(container["resources"], json!({"requests": {"cpu": "250m"}}));

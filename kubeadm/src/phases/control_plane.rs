@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::init::Init;
 use crate::{
+    audit,
     constants::{EMBEDDED_STORE_DIR, KUBELET_CONF, MANIFESTS_DIR},
     error::{Context, Result},
     host::Host,
@@ -64,6 +65,9 @@ pub(super) async fn component(init: &mut Init, name: &'static str) -> Result<()>
     init.patches()?;
     let host = &*init.host;
     host.line(&format!("[control-plane] Creating static Pod manifest for {name:?}"));
+    if name == "kube-apiserver" {
+        audit::ensure(host, &init.pki())?;
+    }
     let inputs = control_plane::Inputs {
         host,
         cluster: init.cluster(),

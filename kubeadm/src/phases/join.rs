@@ -333,6 +333,7 @@ async fn manifests(join: &mut Join) -> Result<()> {
     let endpoint = join.endpoint();
     let host = &*join.host;
     host.line(&format!("[control-plane] Using manifest folder {:?}", crate::constants::MANIFESTS_DIR));
+    crate::audit::ensure(host, Path::new(&found.cluster.certificates_dir))?;
     let inputs =
         control_plane::Inputs { host, cluster: &found.cluster, endpoint: &endpoint, timeouts: join.timeouts() };
     for name in ["kube-apiserver", "kube-controller-manager", "kube-scheduler"] {
