@@ -43,7 +43,9 @@ export GUEST_KERNEL=$target/guest-kernel
 if [ ! -d "$GUEST_KERNEL/boot" ]; then
     say "fetching a kernel for guests"
     work=$(mktemp -d)
-    package=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: \(linux-image-[^ ]*\)$/\1/p' | head -n 1)
+    kernel() { apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n 's/.*Depends: \(linux-image-[^ ]*\)$/\1/p'; }
+    [ -n "$(kernel)" ] || apt-get update -qq
+    package=$(kernel | head -n 1)
     (cd "$work" && apt-get download -qq "$package")
     mkdir -p "$GUEST_KERNEL"
     dpkg -x "$work"/*.deb "$GUEST_KERNEL"
