@@ -230,6 +230,21 @@ async fn webhooks_are_asked_about_what_they_select() {
         kubectl.ok("delete validatingwebhookconfiguration all");
         until("the end", || create("default").code == 0);
 
+        let narrow = json!({"rules": rules, "matchConditions": [
+            {"name": "maps", "expression": "request.resource.resource == 'configmaps'"},
+            {"name": "named", "expression": "object.metadata.name.startsWith('c')"}]});
+        configure(kubectl, &hook.configuration("Validating", "all", &narrow));
+        until("a refusal of what the conditions name", || create("default").code != 0);
+        assert_eq!(kubectl.run("create configmap d --dry-run=server").code, 0);
+        assert_eq!(kubectl.run("create secret generic c --dry-run=server").code, 0);
+        let wrong = json!({"matchConditions": [{"name": "x", "expression": "object.a +"}]});
+        let refused = kubectl.run_with("apply -f -", &hook.configuration("Validating", "wrong", &wrong));
+        let start =
+            "webhooks[0].matchConditions[0].expression: Invalid value: \"object.a +\": compilation failed: ERROR: ";
+        assert!(refused.code != 0 && refused.err.contains(start), "{}", refused.err);
+        kubectl.ok("delete validatingwebhookconfiguration all");
+        until("the end of it", || create("default").code == 0);
+
         let scaler = json!({"rules": [{"operations": ["CREATE"], "apiGroups": ["autoscaling"], "apiVersions": ["v1"],
             "resources": ["horizontalpodautoscalers"]}]});
         configure(kubectl, &hook.configuration("Validating", "sees", &scaler));

@@ -4,7 +4,7 @@ use generic::admission::AdmissionRequest;
 use machinery::{ApiError, ApiResult, patch};
 use serde_json::Value;
 
-use super::{Webhooks, config::Webhook, matching::Matched, review};
+use super::{Webhooks, conditions, config::Webhook, matching::Matched, review};
 
 impl Webhooks {
     /// Asks a webhook. The object as it changed it, if it did.
@@ -16,13 +16,14 @@ impl Webhooks {
         object: Option<&Value>,
         old: Option<&Value>,
     ) -> ApiResult<Option<Value>> {
-        if request.dry_run && !webhook.takes_dry_runs() {
-            let text = format!("admission webhook {:?} does not support dry run", webhook.name);
-            return Err(ApiError::bad_request(text));
-        }
         match self.ask(webhook, matched, request, object, old).await {
             Ok(changed) => Ok(changed),
             Err(Failure::Denied(error)) => Err(error),
+            Err(Failure::Undecided(why)) if webhook.fails_open() => {
+                tracing::warn!(webhook = webhook.name, err = why, "Failed evaluating match conditions, failing open");
+                Ok(None)
+            }
+            Err(Failure::Undecided(why)) => Err(request.reject(object, &why)),
             Err(Failure::NotAsked(why)) if webhook.fails_open() => {
                 tracing::warn!(webhook = webhook.name, err = why, "Failed calling webhook, failing open");
                 Ok(None)
@@ -42,15 +43,20 @@ impl Webhooks {
         object: Option<&Value>,
         old: Option<&Value>,
     ) -> Result<Option<Value>, Failure> {
-        if !webhook.match_conditions.is_empty() {
-            return Err(Failure::NotAsked("matchConditions cannot be evaluated".into()));
-        }
         let version = review::version(webhook)
             .ok_or_else(|| Failure::NotAsked("webhook does not accept known AdmissionReview versions".into()))?;
         let sent = sent(object, matched, request).await?;
         let sent_old = self::sent(old, matched, request).await?;
         let uid = uuid::Uuid::new_v4().to_string();
         let question = review::question(version, &uid, request, matched, &sent, &sent_old);
+        let about = &question["request"];
+        if !conditions::hold(&webhook.match_conditions, &sent, &sent_old, about).map_err(Failure::Undecided)? {
+            return Ok(None);
+        }
+        if request.dry_run && !webhook.takes_dry_runs() {
+            let text = format!("admission webhook {:?} does not support dry run", webhook.name);
+            return Err(Failure::Denied(ApiError::bad_request(text)));
+        }
         let answer = self.caller.call(&webhook.client_config, &question, webhook.timeout()).await;
         let answer = answer.map_err(|error| Failure::NotAsked(format!("failed to call webhook: {error}")))?;
         let mutating = object.is_some();
@@ -72,6 +78,8 @@ impl Webhooks {
 enum Failure {
     /// The webhook said no.
     Denied(ApiError),
+    /// It cannot be said whether it is to be asked.
+    Undecided(String),
     /// It could not be asked, or answered nonsense.
     NotAsked(String),
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use machinery::selector::LabelSelector;
 use registry::connect::webhook::ClientConfig;
+use rules::validation::match_condition;
 use serde::{Deserialize, Deserializer, de::Error};
 use serde_json::Value;
 
@@ -43,7 +44,7 @@ pub(crate) struct Webhook {
     pub(crate) admission_review_versions: Vec<String>,
     pub(crate) reinvocation_policy: Option<String>,
     #[serde(deserialize_with = "or_empty")]
-    pub(crate) match_conditions: Vec<Value>,
+    pub(crate) match_conditions: Vec<Condition>,
 }
 
 /// What a webhook is asked about.
@@ -59,6 +60,27 @@ pub(crate) struct Rule {
     #[serde(deserialize_with = "or_empty")]
     pub(crate) resources: Vec<String>,
     pub(crate) scope: Option<String>,
+}
+
+/// What must hold of a request for a webhook to be asked about it.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Condition {
+    pub(crate) expression: Expression,
+}
+
+/// A compiled expression, or what is wrong with it: one that was stored long ago may not compile any more.
+#[derive(Debug)]
+pub(crate) struct Expression {
+    pub(crate) text: String,
+    pub(crate) program: Result<cel::Program, String>,
+}
+
+impl<'de> Deserialize<'de> for Expression {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let program = match_condition(&text);
+        Ok(Self { text, program })
+    }
 }
 
 /// A label selector; everything if absent.

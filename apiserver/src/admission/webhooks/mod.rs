@@ -3,11 +3,13 @@
 //! ```text
 //!  configuration --> [config]   typed, followed in the watch cache
 //!  request       --> [matching] rules, selectors, which version the webhook is sent
+//!                --> [conditions] expressions that must hold
 //!                --> [review]   AdmissionReview out and in
 //!                --> [call]     one webhook: failure policy, denial, patch
 //! ```
 
 mod call;
+mod conditions;
 mod config;
 mod matching;
 mod review;

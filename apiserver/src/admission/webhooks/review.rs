@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use generic::admission::AdmissionRequest;
-use machinery::{ApiError, GroupVersionKind, Status};
+use machinery::{ApiError, GroupVersionKind, Status, meta};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -31,7 +31,7 @@ pub(super) struct Denied(pub(super) Option<Status>);
 impl Denied {
     /// The error that the client sees.
     pub(super) fn error(self, webhook: &str) -> ApiError {
-        let mut status = self.0.unwrap_or_default();
+        let mut status = self.0.unwrap_or_else(|| Status { code: 0, ..Status::default() });
         let by = format!("admission webhook {webhook:?} denied the request");
         status.code = status.code.max(400);
         status.status = "Failure".into();
@@ -129,7 +129,10 @@ pub(super) fn answer(review: &Value, version: &str, uid: &str, mutating: bool) -
     let warnings = response.warnings.unwrap_or_default();
     let notes = response.audit_annotations.unwrap_or_default();
     if !response.allowed {
-        let status = response.status.and_then(|status| serde_json::from_value(status).ok());
+        let status = response.status.filter(Value::is_object).and_then(|mut status| {
+            meta::object_mut(&mut status).entry("code").or_insert(json!(0));
+            serde_json::from_value(status).ok()
+        });
         return Ok(Verdict { denied: Some(Denied(status)), patch: None, warnings, notes });
     }
     let patch = match (response.patch.filter(|patch| !patch.is_empty()), response.patch_type.as_deref()) {

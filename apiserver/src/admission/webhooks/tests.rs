@@ -55,6 +55,7 @@ fn answers_are_checked() {
         (json!({"uid": "u"}), 400, "without explanation"),
         (json!({"uid": "u", "status": {"message": "no", "code": 200}}), 400, ": no"),
         (json!({"uid": "u", "status": {"reason": "Gone", "code": 410}}), 410, ": Gone"),
+        (json!({"uid": "u", "status": {"message": "why not"}}), 400, ": why not"),
     ];
     for (response, code, end) in denials {
         let denied = told(response, false).expect("an answer").denied.expect("a denial").error("w.x.y");

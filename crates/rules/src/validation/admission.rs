@@ -237,6 +237,17 @@ fn review_versions(versions: &[Value], path: &Path, errors: &mut ErrorList) {
     }
 }
 
+/// Compiles an expression that narrows what webhooks and policies are asked about.
+pub fn match_condition(expression: &str) -> Result<cel::Program, String> {
+    let of_any_type = cel::Type::Dyn;
+    let variables = ["object", "oldObject", "request", "authorizer"].map(|name| (name, &of_any_type));
+    let program = cel::Program::compile(expression, &variables).map_err(|error| error.to_string())?;
+    match program.result() {
+        cel::Type::Bool | cel::Type::Dyn => Ok(program),
+        _ => Err("must evaluate to bool".into()),
+    }
+}
+
 fn match_conditions(holder: &Value, path: &Path, errors: &mut ErrorList) {
     let conditions = list(holder, "matchConditions");
     if conditions.len() > MAX_CONDITIONS {
@@ -245,8 +256,11 @@ fn match_conditions(holder: &Value, path: &Path, errors: &mut ErrorList) {
     let mut seen = HashSet::new();
     for (at, condition) in conditions.iter().enumerate() {
         let path = path.index(at);
-        if text(condition, "expression").trim().is_empty() {
+        let expression = text(condition, "expression");
+        if expression.trim().is_empty() {
             errors.required(&path.child("expression"), "");
+        } else if let Err(why) = match_condition(expression) {
+            errors.invalid(&path.child("expression"), &json!(expression), &format!("compilation failed: {why}"));
         }
         let name = text(condition, "name");
         if name.is_empty() {

@@ -26,6 +26,7 @@ mod storage;
 mod tests;
 mod workloads;
 
+pub use admission::match_condition;
 pub use checks::is_extended;
 use machinery::{
     GroupVersionKind,
