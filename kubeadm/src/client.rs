@@ -162,7 +162,7 @@ impl Cluster {
             return tell(host, "CREATE", object);
         }
         let attempt = async || match self.create_once(object).await {
-            Err(error) if error.is_already_exists() => self.replace_once(object).await,
+            Err(error) if error.is_already_exists() => self.overwrite_once(object).await,
             other => other,
         };
         let name = machinery::meta::name(object);
@@ -183,6 +183,14 @@ impl Cluster {
         let name = machinery::meta::name(object);
         self.persist(attempt).await.with_context(|| format!("unable to create {name:?}"))?;
         Ok(())
+    }
+
+    /// Replaces an object as it is now. Some kinds cannot be replaced without saying what they were.
+    async fn overwrite_once(&self, object: &Value) -> Answer<Value> {
+        let present = self.get_once(&object_path(object)).await?;
+        let mut object = object.clone();
+        machinery::meta::set_text(&mut object, "resourceVersion", machinery::meta::resource_version(&present));
+        self.replace_once(&object).await
     }
 
     /// Replaces an object once, whatever its version.
