@@ -43,10 +43,13 @@ export GUEST_KERNEL=$target/guest-kernel
 if [ ! -d "$GUEST_KERNEL/boot" ]; then
     say "fetching a kernel for guests"
     work=$(mktemp -d)
-    kernel() { apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n 's/.*Depends: \(linux-image-[^ ]*\)$/\1/p'; }
-    [ -n "$(kernel)" ] || apt-get update -qq
-    package=$(kernel | head -n 1)
-    (cd "$work" && apt-get download -qq "$package")
+    download() {
+        local package
+        package=$(apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n 's/.*Depends: \(linux-image-[^ ]*\)$/\1/p' | head -n 1)
+        [ -n "$package" ] && (cd "$work" && apt-get download -qq "$package")
+    }
+    # Package lists may be missing, or older than what the mirror has.
+    download || { apt-get update -qq && download; }
     mkdir -p "$GUEST_KERNEL"
     dpkg -x "$work"/*.deb "$GUEST_KERNEL"
     rm -rf "$work"
