@@ -1,6 +1,9 @@
 //! Health of the server: its store, its caches, its shutdown.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use generic::server::CustomEndpoints;
 use parking_lot::Mutex;
@@ -8,46 +11,46 @@ use runtime::health::{HealthChecks, Scope};
 use storage::contract::Store;
 use tokio_util::sync::CancellationToken;
 
-use crate::resources::Resources;
+use crate::{options::Options, resources::Resources};
 
+/// What is said of an answer that is not there in time.
+const LATE: &str = "context deadline exceeded";
 /// Between two looks at the store.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// What the store answered last.
+/// What the store answered last, and how long that took.
 #[derive(Clone)]
-pub(crate) struct StoreHealth(Arc<Mutex<Result<(), String>>>);
+pub(crate) struct StoreHealth(Arc<Mutex<(Result<(), String>, Duration)>>);
 
 impl StoreHealth {
-    /// Asks the store again and again until `stop`; it has `deadline` to answer. It counts as healthy until it was
-    /// asked: it has just been opened.
-    pub(crate) fn follow(store: &Arc<dyn Store>, deadline: Duration, stop: &CancellationToken) -> Self {
-        let health = Self(Arc::new(Mutex::new(Ok(()))));
+    /// Asks the store again and again until `stop`, and waits for `longest`. It counts as healthy until it was asked: it
+    /// has just been opened.
+    pub(crate) fn follow(store: &Arc<dyn Store>, longest: Duration, stop: &CancellationToken) -> Self {
+        let health = Self(Arc::new(Mutex::new((Ok(()), Duration::ZERO))));
         let (told, store, stop) = (health.clone(), Arc::clone(store), stop.clone());
         tokio::spawn(stop.run_until_cancelled_owned(async move {
             loop {
-                let answer = tokio::time::timeout(deadline, store.ping()).await;
-                *told.0.lock() = match answer {
+                let start = Instant::now();
+                let answer = tokio::time::timeout(longest, store.ping()).await;
+                let answer = match answer {
                     Ok(answer) => answer.map_err(|error| error.to_string()),
-                    Err(_) => Err("context deadline exceeded".into()),
+                    Err(_) => Err(LATE.into()),
                 };
+                *told.0.lock() = (answer, start.elapsed());
                 tokio::time::sleep(EVERY).await;
             }
         }));
         health
     }
 
-    fn check(&self) -> impl Fn() -> Result<(), String> + Send + Sync + 'static {
+    /// Passes if the last answer was good, and came within `deadline`.
+    fn check(&self, deadline: Duration) -> impl Fn() -> Result<(), String> + Send + Sync + 'static {
         let health = self.clone();
-        move || health.0.lock().clone()
+        move || match &*health.0.lock() {
+            (Ok(()), took) if *took > deadline => Err(LATE.into()),
+            (answer, _) => answer.clone(),
+        }
     }
-}
-
-/// How the store is doing, for each of the checks.
-pub(crate) struct StoreChecks {
-    /// For `etcd`.
-    pub(crate) health: StoreHealth,
-    /// For `etcd-readiness`.
-    pub(crate) readiness: StoreHealth,
 }
 
 /// Adds the check of custom resources: those defined at the start are served.
@@ -63,12 +66,13 @@ pub(crate) fn add_definitions(health: &HealthChecks, endpoints: &Arc<CustomEndpo
 pub(crate) fn add_checks(
     health: &HealthChecks,
     resources: &Arc<Resources>,
-    store: &StoreChecks,
+    store: &StoreHealth,
+    options: &Options,
     stop: &CancellationToken,
 ) {
     health.add_to(Scope::ALL, "log", || Ok(()));
-    health.add_to(Scope::ALL, "etcd", store.health.check());
-    health.add_to(Scope::READY, "etcd-readiness", store.readiness.check());
+    health.add_to(Scope::ALL, "etcd", store.check(options.etcd_healthcheck_timeout));
+    health.add_to(Scope::READY, "etcd-readiness", store.check(options.etcd_readycheck_timeout));
     let caches = Arc::clone(resources);
     health.add_to(Scope::READY, "informer-sync", move || match caches.ready() {
         true => Ok(()),

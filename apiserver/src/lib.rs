@@ -51,7 +51,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     bootstrap::KubernetesService,
-    health::{StoreChecks, StoreHealth},
+    health::StoreHealth,
     options::Options,
     resources::{HandlerSettings, Resources},
 };
@@ -228,16 +228,7 @@ async fn authorizers(
 /// Runs the component until it is told to stop.
 pub async fn run(mut options: Options, runtime: Runtime) -> Result<(), StartError> {
     options.complete();
-    let mut problems = options.validate();
-    let gates = options.gates().unwrap_or_else(|more| {
-        problems.extend(more);
-        FeatureGates::default()
-    });
-    match problems.as_slice() {
-        [] => {}
-        [one] => return Err(StartError::Flags(one.clone())),
-        all => return Err(StartError::Flags(format!("[{}]", all.join(", ")))),
-    }
+    let gates = FeatureGates::unless(options.validate(), options.gates()).map_err(StartError::Flags)?;
     runtime::metrics::feature_gates(&runtime.registry, &gates)?;
     let advertise = advertise_address(&options);
     let service_ip = first_address(options.service_cluster_ip_range);
@@ -307,11 +298,9 @@ async fn serve(
         disable: &options.disable_admission_plugins,
         allow_privileged: options.allow_privileged,
     };
-    let checks = StoreChecks {
-        health: StoreHealth::follow(&store, options.etcd_healthcheck_timeout, &finished),
-        readiness: StoreHealth::follow(&store, options.etcd_readycheck_timeout, &finished),
-    };
-    health::add_checks(&runtime.health, &resources, &checks, &stop);
+    let longest = options.etcd_healthcheck_timeout.max(options.etcd_readycheck_timeout);
+    let store_health = StoreHealth::follow(&store, longest, &finished);
+    health::add_checks(&runtime.health, &resources, &store_health, &options, &stop);
     let published = Arc::new(Published::with_built_in(SocketAddr::new(advertise, port).to_string()));
     let delegate = aggregation::start(&options.aggregation, &resources, Arc::clone(&published), &registry, &finished)?;
     tokio::spawn(

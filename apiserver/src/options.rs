@@ -233,6 +233,9 @@ impl Options {
                     .into(),
             );
         }
+        if self.profiling.contention_profiling {
+            problems.push("--contention-profiling is not supported".into());
+        }
         if self.request_timeout.is_zero() {
             problems.push("--request-timeout can not be negative value".into());
         }

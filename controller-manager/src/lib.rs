@@ -97,16 +97,7 @@ pub enum StartError {
 
 /// Runs the component until it is told to stop.
 pub async fn run(options: Options, runtime: Runtime) -> Result<(), StartError> {
-    let mut problems = options.validate();
-    let gates = options.gates().unwrap_or_else(|more| {
-        problems.extend(more);
-        FeatureGates::default()
-    });
-    match problems.as_slice() {
-        [] => {}
-        [one] => return Err(StartError::Flags(one.clone())),
-        all => return Err(StartError::Flags(format!("[{}]", all.join(", ")))),
-    }
+    let gates = FeatureGates::unless(options.validate(), options.gates()).map_err(StartError::Flags)?;
     runtime::metrics::feature_gates(&runtime.registry, &gates)?;
     let options = Arc::new(options);
     let metrics = ClientMetrics::new(&runtime.registry)?;

@@ -212,13 +212,6 @@ impl Options {
         problems.extend(self.ipam.validate());
         problems.extend(self.nodes.validate());
         problems.extend(self.autoscaler.validate());
-        let shown = &self.metrics;
-        if !shown.disabled_metrics.is_empty()
-            || !shown.allow_metric_labels.0.is_empty()
-            || shown.allow_metric_labels_manifest.is_some()
-        {
-            problems.push("--disabled-metrics, --allow-metric-labels and its manifest are not supported".into());
-        }
         problems.extend(table::unknown(&self.generic.controllers));
         let bounded = [
             ("--max-endpoints-per-slice", self.endpoints.max_endpoints_per_slice),

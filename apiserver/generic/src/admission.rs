@@ -3,16 +3,19 @@
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use async_trait::async_trait;
-use machinery::{ApiResult, GroupVersionKind, GroupVersionResource};
-use serde_json::Value;
+use bytes::Bytes;
+use http::Method;
+use machinery::{ApiResult, GroupVersionKind, GroupVersionResource, meta};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
 
 use crate::{
     audit::Annotations,
     endpoint::{Endpoint, Warnings},
+    request::Query,
     server::Server,
     user::User,
 };
-use parking_lot::Mutex;
 
 /// What is being done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,8 +63,8 @@ pub struct AdmissionRequest {
     pub warnings: Warnings,
     /// Notes in the audit log.
     pub audit: Annotations,
-    /// Options of the request (`CreateOptions`...), as it named them.
-    pub options: Value,
+    /// What the options of the request are read from.
+    pub(crate) sent: SentOptions,
     /// The version that was asked for.
     pub endpoint: Arc<Endpoint>,
     /// The server.
@@ -81,6 +84,15 @@ impl fmt::Debug for AdmissionRequest {
             .field("operation", &self.operation)
             .finish_non_exhaustive()
     }
+}
+
+/// Where the options of a request stand.
+#[derive(Clone)]
+pub(crate) struct SentOptions {
+    pub(crate) method: Method,
+    pub(crate) query: Query,
+    /// Of a removal: its body may hold them.
+    pub(crate) body: Bytes,
 }
 
 /// Mutating plugins are asked a second time when something outside the server has changed the object: the built-in ones
@@ -128,9 +140,43 @@ impl AdmissionRequest {
         self.resource.group == group && self.resource.resource == resource
     }
 
+    /// The options of the request (`CreateOptions`...) as an object of their own.
+    pub fn options(&self) -> Value {
+        let SentOptions { method, query, body } = &self.sent;
+        let kind = match (self.operation, method) {
+            (Operation::Delete, _) => "DeleteOptions",
+            (_, &Method::PATCH) => "PatchOptions",
+            (Operation::Update, _) => "UpdateOptions",
+            _ => "CreateOptions",
+        };
+        let sent = match self.operation {
+            Operation::Delete => serde_json::from_slice::<Value>(body).ok(),
+            _ => None,
+        };
+        let mut options = sent.filter(Value::is_object).unwrap_or_else(|| json!({}));
+        let map = meta::object_mut(&mut options);
+        map.insert("kind".into(), json!(kind));
+        map.insert("apiVersion".into(), json!("meta.k8s.io/v1"));
+        let dry_run: Vec<&str> = query.all("dryRun").filter(|value| !value.is_empty()).collect();
+        if !dry_run.is_empty() {
+            map.insert("dryRun".into(), json!(dry_run));
+        }
+        for name in ["fieldManager", "fieldValidation", "propagationPolicy"] {
+            if let Some(value) = query.get(name).filter(|value| !value.is_empty()) {
+                map.insert(name.into(), json!(value));
+            }
+        }
+        if kind == "PatchOptions"
+            && let Some(force) = query.get("force")
+        {
+            map.insert("force".into(), json!(force != "false" && force != "0"));
+        }
+        options
+    }
+
     /// The 403 of a rejecting plugin: `{resource.group} "{name}" is forbidden: {why}`.
     pub fn reject(&self, object: Option<&Value>, why: &str) -> machinery::ApiError {
-        let from_object = |field| object.map(|o| machinery::meta::text(o, field)).filter(|t| !t.is_empty());
+        let from_object = |field| object.map(|o| meta::text(o, field)).filter(|t| !t.is_empty());
         let name = Some(self.name.as_str())
             .filter(|n| !n.is_empty())
             .or_else(|| from_object("name"))

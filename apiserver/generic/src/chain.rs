@@ -58,10 +58,11 @@ async fn answer(
     info: RequestInfo,
     query: Query,
 ) -> Response<Body> {
-    let media = error_media(request.headers());
+    // Only errors need it, and by then the request is gone.
+    let accept: Vec<HeaderValue> = request.headers().get_all(header::ACCEPT).iter().cloned().collect();
     let deadline = match deadline(&info, &query, server.times.request) {
         Ok(deadline) => deadline,
-        Err(error) => return respond::error(&error, media),
+        Err(error) => return respond::error(&error, error_media(&accept)),
     };
     let work = secured(server, request, peer, info, query);
     let outcome = match deadline {
@@ -70,7 +71,7 @@ async fn answer(
             Err(ApiError::timeout("request did not complete within the allotted timeout", 0).edit(|s| s.details = None))
         }),
     };
-    outcome.unwrap_or_else(|error| respond::error(&error, media))
+    outcome.unwrap_or_else(|error| respond::error(&error, error_media(&accept)))
 }
 
 /// When a request must have ended; `longest` is the deadline of those that wish none. `None` for streams.
@@ -273,8 +274,8 @@ async fn with_warnings(call: &Call) -> ApiResult<Response<Body>> {
     if warnings.is_empty() {
         return outcome;
     }
-    let media = error_media(&call.headers);
-    let mut response = outcome.unwrap_or_else(|error| respond::error(&error, media));
+    let media = || error_media(call.headers.get_all(header::ACCEPT));
+    let mut response = outcome.unwrap_or_else(|error| respond::error(&error, media()));
     add_warnings(response.headers_mut(), warnings);
     Ok(response)
 }

@@ -12,10 +12,10 @@ use machinery::{
 };
 use parking_lot::Mutex;
 use rules::strategy::Strategy;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::{
-    admission::{AdmissionRequest, Operation, Reinvocation},
+    admission::{AdmissionRequest, Operation, Reinvocation, SentOptions},
     audit::Annotations,
     authn::Peer,
     negotiate::{self, Output, Target},
@@ -314,7 +314,7 @@ impl Call {
 
     /// How to answer for `target`.
     pub fn output(&self, target: Target) -> ApiResult<Output> {
-        negotiate::output(&self.headers, &self.query, target, self.endpoint.has_protobuf())
+        negotiate::output(&self.headers, &self.query, target, || self.endpoint.has_protobuf())
     }
 
     /// Writer of the answer for `target`.
@@ -414,43 +414,14 @@ impl Call {
             dry_run,
             warnings: self.warnings.clone(),
             audit: self.audit.clone(),
-            options: self.options(operation),
+            sent: SentOptions {
+                method: self.method.clone(),
+                query: self.query.clone(),
+                body: if operation == Operation::Delete { self.body.clone() } else { Bytes::new() },
+            },
             endpoint: Arc::clone(&self.endpoint),
             server: Arc::clone(&self.server),
             reinvocation: Reinvocation::default(),
         }
-    }
-
-    /// The options of the request as an object of their own.
-    fn options(&self, operation: Operation) -> Value {
-        let kind = match (operation, &self.method) {
-            (Operation::Delete, _) => "DeleteOptions",
-            (_, &http::Method::PATCH) => "PatchOptions",
-            (Operation::Update, _) => "UpdateOptions",
-            _ => "CreateOptions",
-        };
-        let sent = match operation {
-            Operation::Delete => serde_json::from_slice::<Value>(&self.body).ok(),
-            _ => None,
-        };
-        let mut options = sent.filter(Value::is_object).unwrap_or_else(|| json!({}));
-        let map = meta::object_mut(&mut options);
-        map.insert("kind".into(), json!(kind));
-        map.insert("apiVersion".into(), json!("meta.k8s.io/v1"));
-        let dry_run: Vec<&str> = self.query.all("dryRun").filter(|value| !value.is_empty()).collect();
-        if !dry_run.is_empty() {
-            map.insert("dryRun".into(), json!(dry_run));
-        }
-        for name in ["fieldManager", "fieldValidation", "propagationPolicy"] {
-            if let Some(value) = self.query.get(name).filter(|value| !value.is_empty()) {
-                map.insert(name.into(), json!(value));
-            }
-        }
-        if kind == "PatchOptions"
-            && let Some(force) = self.query.get("force")
-        {
-            map.insert("force".into(), json!(force != "false" && force != "0"));
-        }
-        options
     }
 }

@@ -1,6 +1,6 @@
 //! Content negotiation: what the client accepts and what it sent.
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 use machinery::{ApiError, ApiResult};
 
 use crate::request::Query;
@@ -70,7 +70,7 @@ pub enum Target {
 const REFUSED: &str = "only the following media types are accepted: ";
 
 /// Chooses the output from `Accept`. `protobuf`: whether the kind has that form. Errors with 406 when nothing fits.
-pub fn output(headers: &HeaderMap, query: &Query, target: Target, protobuf: bool) -> ApiResult<Output> {
+pub fn output(headers: &HeaderMap, query: &Query, target: Target, protobuf: impl Fn() -> bool) -> ApiResult<Output> {
     let pretty_agent = || {
         let agent = headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("");
         ["curl", "Wget", "Mozilla/5.0"].iter().any(|p| agent.starts_with(p))
@@ -84,7 +84,7 @@ pub fn output(headers: &HeaderMap, query: &Query, target: Target, protobuf: bool
         return Ok(Output { pretty, ..Output::JSON });
     }
     for clause in &clauses {
-        if let Some(mut output) = clause.accept(target).filter(|output| protobuf || output.media != Media::Protobuf) {
+        if let Some(mut output) = clause.accept(target).filter(|output| output.media != Media::Protobuf || protobuf()) {
             output.pretty = pretty || clause.pretty;
             return Ok(output);
         }
@@ -93,21 +93,25 @@ pub fn output(headers: &HeaderMap, query: &Query, target: Target, protobuf: bool
     let known = known.filter(|media| match media {
         Media::Json => true,
         Media::Yaml => target != Target::Watch,
-        Media::Protobuf => protobuf,
+        Media::Protobuf => protobuf(),
     });
     let end = if target == Target::Watch { ";stream=watch" } else { "" };
     let known: Vec<String> = known.map(|media| format!("{}{end}", media.content_type())).collect();
     Err(ApiError::not_acceptable(format!("{REFUSED}{}", known.join(", "))))
 }
 
-/// The encoding of errors: what the client likes best of all that can be had.
-pub fn error_media(headers: &HeaderMap) -> Media {
-    clauses(headers).iter().find_map(|clause| clause.accept(Target::Item)).map_or(Media::Json, |output| output.media)
+/// The encoding of errors, by the values of `Accept`: what the client likes best of all that can be had.
+pub fn error_media<'a>(accept: impl IntoIterator<Item = &'a HeaderValue>) -> Media {
+    clauses_of(accept).iter().find_map(|clause| clause.accept(Target::Item)).map_or(Media::Json, |output| output.media)
 }
 
 /// The clauses of `Accept`, best first.
 fn clauses(headers: &HeaderMap) -> Vec<Clause<'_>> {
-    let values = headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok());
+    clauses_of(headers.get_all(header::ACCEPT))
+}
+
+fn clauses_of<'a>(accept: impl IntoIterator<Item = &'a HeaderValue>) -> Vec<Clause<'a>> {
+    let values = accept.into_iter().filter_map(|v| v.to_str().ok());
     let parts = values.flat_map(|value| value.split(',')).filter(|clause| !clause.trim().is_empty());
     let mut clauses: Vec<Clause<'_>> = parts.map(Clause::parse).collect();
     clauses.sort_by(|a, b| b.quality.total_cmp(&a.quality));
@@ -198,7 +202,7 @@ mod tests {
     fn with_accept(accept: &str, target: Target) -> ApiResult<Output> {
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, accept.parse().expect("header"));
-        output(&headers, &Query::default(), target, true)
+        output(&headers, &Query::default(), target, || true)
     }
 
     #[test]
@@ -212,7 +216,7 @@ mod tests {
     fn protobuf_is_for_kinds_that_have_it() {
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, "application/vnd.kubernetes.protobuf,application/json".parse().expect("header"));
-        let choose = |target, protobuf| output(&headers, &Query::default(), target, protobuf);
+        let choose = |target, protobuf| output(&headers, &Query::default(), target, || protobuf);
         assert_eq!(choose(Target::Item, true).expect("protobuf").media, Media::Protobuf);
         assert_eq!(choose(Target::Item, false).expect("json"), Output::JSON);
         let table = "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io";

@@ -10,12 +10,13 @@ use generic::{
 use machinery::{ApiResult, meta, quantity::Quantity};
 use semantics::resources::{pod_total, read};
 use serde_json::{Value, json};
+use storage::cache::CachedObject;
 
 const TOPOLOGY: [&str; 2] = ["topology.kubernetes.io/zone", "topology.kubernetes.io/region"];
 
-async fn node(nodes: &Resource, name: &str) -> ApiResult<Option<Value>> {
+async fn node(nodes: &Resource, name: &str) -> ApiResult<Option<Arc<CachedObject>>> {
     match nodes.get_settled("", name).await {
-        Ok(found) => Ok(Some(decode_cached(&found)?.object)),
+        Ok(found) => Ok(Some(found)),
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error),
     }
@@ -55,7 +56,7 @@ impl Plugin for PodTopologyLabels {
             return Ok(());
         }
         let Some(node) = node(&self.nodes, &name).await? else { return Ok(()) };
-        let labels: Vec<_> = meta::text_map(&node, "labels").filter(|(key, _)| TOPOLOGY.contains(key)).collect();
+        let labels: Vec<_> = TOPOLOGY.iter().filter_map(|key| Some((*key, node.index.label(key)?))).collect();
         if !labels.is_empty() {
             let own = meta::object_mut(meta::metadata_mut(object).entry("labels").or_insert_with(|| json!({})));
             own.extend(labels.into_iter().map(|(key, value)| (key.to_owned(), json!(value))));
@@ -87,7 +88,7 @@ impl Plugin for PodResizeValidator {
             return Ok(());
         }
         let Some(node) = node(&self.nodes, name).await? else { return Ok(()) };
-        match problem(new, &node) {
+        match problem(new, &decode_cached(&node)?.object) {
             Some(why) => Err(request.reject(object, &why)),
             None => Ok(()),
         }

@@ -11,7 +11,7 @@ use generic::{
     admission::{AdmissionRequest, Operation, Plugin},
     resource::{Resource, decode_cached},
 };
-use machinery::{ApiError, ApiResult, meta};
+use machinery::{ApiError, ApiResult, field::ErrorList, meta};
 use rules::pod_security::{Policy, Standard, describe, evaluate};
 use serde_json::Value;
 use storage::cache::Freshness;
@@ -55,8 +55,7 @@ impl Plugin for PodSecurity {
             return Ok(());
         }
         let namespace = self.namespaces.get_settled("", &request.namespace).await?;
-        let namespace = decode_cached(&namespace)?.object;
-        let (policy, _) = Policy::of(&namespace);
+        let (policy, _) = Policy::of(|key| namespace.index.label(key));
         let Some((metadata, spec)) = template(request, object) else { return Ok(()) };
         let violations = |standard: Standard| describe(&evaluate(standard, metadata, spec));
         let audited = violations(policy.audit);
@@ -78,6 +77,12 @@ impl Plugin for PodSecurity {
         }
         Ok(())
     }
+}
+
+/// What a Namespace that is being written asks for.
+fn policy_of(namespace: &Value) -> (Policy, ErrorList) {
+    let labels = &namespace["metadata"]["labels"];
+    Policy::of(|key| labels.get(key).and_then(Value::as_str))
 }
 
 /// Metadata and spec of the Pod, or of the template of one.
@@ -102,8 +107,8 @@ fn is_significant(old: &Value, new: &Value) -> bool {
 
 impl PodSecurity {
     async fn namespace(&self, request: &AdmissionRequest, new: &Value, old: Option<&Value>) -> ApiResult<()> {
-        let (policy, errors) = Policy::of(new);
-        let before = old.map(Policy::of);
+        let (policy, errors) = policy_of(new);
+        let before = old.map(policy_of);
         if !errors.is_empty() && before.as_ref().is_none_or(|(_, errors)| errors.is_empty()) {
             return Err(ApiError::invalid(&request.kind.group_kind(), meta::name(new), errors.into_causes()));
         }

@@ -12,7 +12,8 @@ const MAX_DEPTH: usize = 100;
 /// Length beyond which an expression is refused, bytes.
 const MAX_LENGTH: usize = 100_000;
 
-const RESERVED: [&str; 16] = [
+/// Words that are no identifiers.
+pub(crate) const RESERVED: [&str; 16] = [
     "as",
     "break",
     "const",

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
+use crate::parser::RESERVED;
+
 /// A field of an object: its name in the data, and its type. Expressions may know it by another name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Field {
@@ -122,33 +124,12 @@ impl fmt::Display for Type {
     }
 }
 
-const RESERVED: [&str; 21] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
+/// Words that fields cannot be named by, besides those that the parser reserves.
+const ALSO_RESERVED: [&str; 5] = ["true", "false", "null", "in", "while"];
 
 /// The name by which expressions know a field; `None` if they cannot.
 pub(crate) fn escape(name: &str) -> Option<String> {
-    if RESERVED.contains(&name) {
+    if RESERVED.contains(&name) || ALSO_RESERVED.contains(&name) {
         return Some(format!("__{name}__"));
     }
     let mut out = String::with_capacity(name.len());

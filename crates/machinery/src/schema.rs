@@ -81,6 +81,21 @@ pub struct Field {
     pub protobuf: u32,
 }
 
+impl Field {
+    /// A field of which nothing but its type is known.
+    pub fn new(type_id: TypeId) -> Self {
+        Self {
+            type_id,
+            required: false,
+            default: None,
+            patch_merge: false,
+            retain_keys: false,
+            merge_key: None,
+            protobuf: 0,
+        }
+    }
+}
+
 /// A type: its name (OpenAPI definition, empty for inline types), shape, and whether it is owned as a whole.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Type {

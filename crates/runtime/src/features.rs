@@ -115,6 +115,19 @@ impl FeatureGates {
         if problems.is_empty() { Ok(Self(Arc::new(state))) } else { Err(problems) }
     }
 
+    /// The gates, if neither they nor anything else is wrong: all problems in one text otherwise.
+    pub fn unless(mut problems: Vec<String>, gates: Result<Self, Vec<String>>) -> Result<Self, String> {
+        let gates = gates.unwrap_or_else(|more| {
+            problems.extend(more);
+            Self::default()
+        });
+        match problems.as_slice() {
+            [] => Ok(gates),
+            [one] => Err(one.clone()),
+            all => Err(format!("[{}]", all.join(", "))),
+        }
+    }
+
     /// Splits the uses of `--feature-gates`. `prefixed` components take `kube:A=true` too.
     pub fn parse(uses: &[String], prefixed: bool) -> Result<Vec<(String, String)>, String> {
         let mut out = Vec::new();

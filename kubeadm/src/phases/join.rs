@@ -12,6 +12,7 @@ use super::{
     certs, control_plane::write_manifest, kubeconfigs, mark, preflight::PULLING, upload_certs, wait, workflow::Phase,
 };
 use crate::{
+    audit,
     client::Cluster,
     config::{
         ApiEndpoint, ClusterConfiguration, JoinConfiguration, Timeouts,
@@ -20,7 +21,7 @@ use crate::{
     },
     constants::{ADMIN_CONF, BOOTSTRAP_KUBELET_CONF, KUBELET_CONF, KUBERNETES_DIR},
     cri::Cri,
-    discovery,
+    discovery, encryption,
     error::{Context, Error, Result, fail},
     etcd, fetch,
     host::{Host, PathKind},
@@ -255,8 +256,8 @@ fn control_plane_conditions(join: &Join, cluster: &ClusterConfiguration) -> Resu
     if join.config.control_plane.as_ref().is_some_and(|c| !c.certificate_key.is_empty()) {
         return Ok(());
     }
-    let mut files = vec!["ca.crt", "ca.key", "sa.key", "sa.pub", "front-proxy-ca.crt", "front-proxy-ca.key"];
-    files.push(crate::encryption::FILE);
+    let mut files =
+        vec!["ca.crt", "ca.key", "sa.key", "sa.pub", "front-proxy-ca.crt", "front-proxy-ca.key", encryption::FILE];
     if cluster.has_local_etcd() {
         files.extend(["etcd/ca.crt", "etcd/ca.key"]);
     }
@@ -333,7 +334,7 @@ async fn manifests(join: &mut Join) -> Result<()> {
     let endpoint = join.endpoint();
     let host = &*join.host;
     host.line(&format!("[control-plane] Using manifest folder {:?}", crate::constants::MANIFESTS_DIR));
-    crate::audit::ensure(host, Path::new(&found.cluster.certificates_dir))?;
+    audit::ensure(host, Path::new(&found.cluster.certificates_dir))?;
     let inputs =
         control_plane::Inputs { host, cluster: &found.cluster, endpoint: &endpoint, timeouts: join.timeouts() };
     for name in ["kube-apiserver", "kube-controller-manager", "kube-scheduler"] {

@@ -7,6 +7,8 @@ use http::{
     header::{self, Entry},
 };
 
+use streaming::HOP_BY_HOP;
+
 use super::Incoming;
 use crate::policy::Policy;
 
@@ -15,19 +17,6 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Headers of one hop (RFC 9110, section 7.6.1).
-const OF_ONE_HOP: [HeaderName; 9] = [
-    header::CONNECTION,
-    header::UPGRADE,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-];
-
 /// The client as a proxy in front tells it.
 pub(super) fn client_of(headers: &HeaderMap) -> Option<IpAddr> {
     let list = headers.get(&FORWARDED_FOR)?.to_str().ok()?;
@@ -48,7 +37,7 @@ pub(super) fn strip(headers: &mut HeaderMap) {
         .flat_map(|value| value.split(','))
         .filter_map(|name| name.trim().parse().ok())
         .collect();
-    for name in named.iter().chain(&OF_ONE_HOP) {
+    for name in named.iter().chain(&HOP_BY_HOP) {
         // `Connection: content-length` must not take away what frames the message.
         if *name != header::CONTENT_LENGTH && *name != header::HOST {
             headers.remove(name);

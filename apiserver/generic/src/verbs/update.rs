@@ -208,12 +208,12 @@ impl Loop<'_> {
     /// Stores the new object, or removes it with its last finalizer, or finds that nothing changed.
     async fn store(&self, mut new: Value, old: &Value, reservation: Reservation) -> ApiResult<Attempt> {
         let (call, resource) = (self.call, self.resource);
+        let (namespace, name) = (meta::namespace(old), meta::name(old));
         meta::set_text(&mut new, "resourceVersion", meta::resource_version(old));
         if gone_with_last_finalizer(resource, &new) {
             if self.options.dry_run {
                 return Ok(Attempt::Done(new, false));
             }
-            let (namespace, name) = (meta::namespace(old), meta::name(old));
             return Ok(match resource.remove(namespace, name, self.starting.revision).await? {
                 Ok(revision) => {
                     meta::set_text(&mut new, "resourceVersion", &revision.to_string());
@@ -229,11 +229,10 @@ impl Loop<'_> {
         // An object that is stored in another version is written anew in that of storage.
         let outdated = call.works_elsewhere()
             && self.starting.object.get("apiVersion").and_then(Value::as_str) != Some(resource.codec().api_version());
-        let (namespace, name) = (meta::namespace(old), meta::name(old));
         if new == *old && !outdated && !resource.is_stale(namespace, name).await? {
             if !self.fresh {
                 // Nothing to write, but the cached state must still be the present one.
-                let current = resource.current(meta::namespace(old), meta::name(old)).await?;
+                let current = resource.current(namespace, name).await?;
                 if current.as_ref().is_none_or(|c| c.revision != self.starting.revision) {
                     return Ok(Attempt::Lost(current));
                 }

@@ -101,7 +101,10 @@ impl Selector {
     }
 
     pub(crate) fn matches(&self, object: &Value) -> bool {
-        let label = |key: &str| object.pointer("/metadata/labels").and_then(|labels| labels.get(key)?.as_str());
+        self.matches_labels(|key| object.pointer("/metadata/labels").and_then(|labels| labels.get(key)?.as_str()))
+    }
+
+    pub(crate) fn matches_labels<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> bool {
         self.0.as_ref().is_none_or(|selector| selector.matches(label))
     }
 }

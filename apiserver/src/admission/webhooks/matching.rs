@@ -5,7 +5,6 @@ use std::sync::Arc;
 use generic::{
     admission::{AdmissionRequest, Operation},
     endpoint::Endpoint,
-    resource::decode_cached,
 };
 use machinery::{ApiResult, GroupVersionKind, GroupVersionResource};
 use serde_json::Value;
@@ -85,7 +84,7 @@ impl Webhooks {
             return Ok(true);
         }
         let namespace = self.namespaces.get_settled("", &request.namespace).await?;
-        Ok(selector.matches(&decode_cached(&namespace)?.object))
+        Ok(selector.matches_labels(|key| namespace.index.label(key)))
     }
 }
 

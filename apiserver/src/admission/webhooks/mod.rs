@@ -72,8 +72,7 @@ impl Plugin for MutatingWebhooks {
             for webhook in &configuration.webhooks {
                 let Some(matched) = self.0.matched(webhook, request, object.as_deref(), old).await? else { continue };
                 let id = format!("{}/{}", configuration.metadata.name, webhook.name);
-                let present = object.as_deref().cloned().unwrap_or_default();
-                if !request.reinvocation.asks(&id, &present) {
+                if !request.reinvocation.asks(&id, object.as_deref().unwrap_or(&Value::Null)) {
                     continue;
                 }
                 let changed = self.0.call(webhook, &matched, request, object.as_deref(), old).await?;

@@ -77,7 +77,7 @@ pub(super) fn question(
         "object": object,
         "oldObject": old,
         "dryRun": request.dry_run,
-        "options": request.options,
+        "options": request.options(),
     });
     for (field, text) in [
         ("subResource", &request.subresource),
@@ -98,9 +98,8 @@ pub(super) fn question(
     json!({"kind": "AdmissionReview", "apiVersion": format!("{GROUP}/{version}"), "request": body})
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-#[derive(Default)]
 struct Response {
     uid: String,
     allowed: bool,

@@ -81,15 +81,7 @@ fn aliases_are_copied_within_bounds() {
 fn table() -> (TypeTable, TypeId) {
     let mut table = TypeTable::default();
     let mut add = |name: &str, shape| table.add(Type { name: name.into(), shape, atomic: false, rest: None });
-    let fact = |type_id, required| Field {
-        type_id,
-        required,
-        default: None,
-        patch_merge: false,
-        retain_keys: false,
-        merge_key: None,
-        protobuf: 0,
-    };
+    let fact = |type_id, required| Field { required, ..Field::new(type_id) };
     let of = |fields: &[(&str, TypeId)]| {
         Shape::Struct(fields.iter().map(|(n, t)| ((*n).to_owned(), fact(*t, false))).collect::<HashMap<_, _>>())
     };

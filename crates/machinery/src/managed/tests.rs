@@ -6,18 +6,6 @@ use serde_json::{Value, json};
 use super::*;
 use crate::schema::{Field, ListType, Shape, Type, TypeId, TypeTable};
 
-fn field(type_id: TypeId) -> Field {
-    Field {
-        type_id,
-        required: false,
-        default: None,
-        patch_merge: false,
-        retain_keys: false,
-        merge_key: None,
-        protobuf: 0,
-    }
-}
-
 /// metadata{labels, finalizers(set)}, spec{replicas, containers[name]{name, image}}.
 fn table() -> (TypeTable, TypeId) {
     let mut table = TypeTable::default();
@@ -27,7 +15,7 @@ fn table() -> (TypeTable, TypeId) {
     let labels = add(Shape::Map { value: string });
     let finalizers = add(Shape::List { item: string, merge: ListType::Set });
     let of = |fields: &[(&str, TypeId)]| {
-        Shape::Struct(fields.iter().map(|(n, t)| ((*n).to_owned(), field(*t))).collect::<HashMap<_, _>>())
+        Shape::Struct(fields.iter().map(|(n, t)| ((*n).to_owned(), Field::new(*t))).collect::<HashMap<_, _>>())
     };
     let metadata = add(of(&[
         ("name", string),

@@ -8,10 +8,7 @@ mod tests;
 
 use std::fmt;
 
-use machinery::{
-    field::{ErrorList, Path},
-    meta,
-};
+use machinery::field::{ErrorList, Path};
 use serde_json::Value;
 
 /// Prefix of the labels of a namespace.
@@ -120,17 +117,15 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Reads the labels of a namespace, with what is wrong with them. A level that is not one counts as the strictest.
-    pub fn of(namespace: &Value) -> (Self, ErrorList) {
+    /// Reads the labels of a namespace by their keys, with what is wrong with them. A level that is not one counts as the
+    /// strictest.
+    pub fn of<'a>(labels: impl Fn(&str) -> Option<&'a str>) -> (Self, ErrorList) {
         let mut errors = ErrorList::default();
-        let label = |name: &str| {
-            let key = format!("{LABELS}{name}");
-            meta::text_map(namespace, "labels").find(|(k, _)| *k == key).map(|(_, v)| v.to_owned())
-        };
+        let label = |name: &str| labels(&format!("{LABELS}{name}"));
         let mut read = |mode: &str| -> (Standard, bool) {
             let mut standard = Standard::DEFAULT;
             let level = label(mode);
-            if let Some(text) = &level {
+            if let Some(text) = level {
                 standard.level = Level::parse(text).unwrap_or_else(|| {
                     wrong(&mut errors, mode, text, "must be one of privileged, baseline, restricted");
                     Level::Restricted
@@ -138,8 +133,8 @@ impl Policy {
             }
             let mode = format!("{mode}-version");
             if let Some(text) = label(&mode) {
-                standard.version = Version::parse(&text).unwrap_or_else(|| {
-                    wrong(&mut errors, &mode, &text, "must be \"latest\" or \"v1.x\"");
+                standard.version = Version::parse(text).unwrap_or_else(|| {
+                    wrong(&mut errors, &mode, text, "must be \"latest\" or \"v1.x\"");
                     Version::Latest
                 });
             }

@@ -2,8 +2,8 @@ use serde_json::json;
 
 use super::*;
 
-fn namespace(labels: &Value) -> Value {
-    json!({"metadata": {"name": "n", "labels": labels}})
+fn asked(labels: &Value) -> (Policy, ErrorList) {
+    Policy::of(|key| labels.get(key).and_then(Value::as_str))
 }
 
 fn standard(level: Level) -> Standard {
@@ -16,19 +16,19 @@ fn shown(level: Level, spec: &Value) -> String {
 
 #[test]
 fn labels_are_read() {
-    let (policy, errors) = Policy::of(&namespace(&json!({})));
+    let (policy, errors) = asked(&json!({}));
     assert!(errors.is_empty());
     assert_eq!(policy, Policy { enforce: Standard::DEFAULT, audit: Standard::DEFAULT, warn: Standard::DEFAULT });
     let labels = json!({"pod-security.kubernetes.io/enforce": "restricted",
         "pod-security.kubernetes.io/enforce-version": "v1.30", "pod-security.kubernetes.io/audit": "baseline"});
-    let (policy, errors) = Policy::of(&namespace(&labels));
+    let (policy, errors) = asked(&labels);
     assert!(errors.is_empty());
     assert_eq!(policy.enforce.to_string(), "restricted:v1.30");
     assert_eq!(policy.audit.to_string(), "baseline:latest");
     assert_eq!(policy.warn, policy.enforce, "what is enforced is warned of too");
     let labels = json!({"pod-security.kubernetes.io/enforce": "strict",
         "pod-security.kubernetes.io/warn-version": "1.30"});
-    let (policy, errors) = Policy::of(&namespace(&labels));
+    let (policy, errors) = asked(&labels);
     assert_eq!(policy.enforce.level, Level::Restricted);
     let causes = errors.into_causes();
     assert_eq!(causes[0].field, "metadata.labels[pod-security.kubernetes.io/enforce]");

@@ -251,13 +251,21 @@ pub struct MetricsArgs {
 impl MetricsArgs {
     /// All that is wrong with the settings.
     pub fn validate(&self) -> Vec<String> {
-        match self.show_hidden_metrics_for_version.as_str() {
-            "" | "1.35" => Vec::new(),
-            other => vec![format!(
+        let mut problems = Vec::new();
+        if !matches!(self.show_hidden_metrics_for_version.as_str(), "" | "1.35") {
+            problems.push(format!(
                 "--show-hidden-metrics-for-version must be omitted or have the value '1.35'. Only the previous minor \
-                 version is allowed, got {other}"
-            )],
+                 version is allowed, got {}",
+                self.show_hidden_metrics_for_version
+            ));
         }
+        if !self.disabled_metrics.is_empty()
+            || !self.allow_metric_labels.0.is_empty()
+            || self.allow_metric_labels_manifest.is_some()
+        {
+            problems.push("--disabled-metrics, --allow-metric-labels and its manifest are not supported".into());
+        }
+        problems
     }
 }
 

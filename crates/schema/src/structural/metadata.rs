@@ -15,16 +15,7 @@ use super::{Additional, Schema, types};
 static METADATA: LazyLock<(TypeTable, TypeId)> = LazyLock::new(|| {
     let mut table = TypeTable::default();
     let metadata = types::object_meta(&mut table);
-    let field = Field {
-        type_id: metadata,
-        required: false,
-        default: None,
-        patch_merge: false,
-        retain_keys: false,
-        merge_key: None,
-        protobuf: 0,
-    };
-    let fields = HashMap::from([("metadata".to_owned(), field)]);
+    let fields = HashMap::from([("metadata".to_owned(), Field::new(metadata))]);
     let root = table.add(Type { name: String::new(), shape: Shape::Struct(fields), atomic: false, rest: None });
     (table, root)
 });

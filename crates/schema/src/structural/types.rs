@@ -19,18 +19,6 @@ fn plain(shape: Shape) -> Type {
     Type { name: String::new(), shape, atomic: false, rest: None }
 }
 
-fn field(type_id: TypeId) -> Field {
-    Field {
-        type_id,
-        required: false,
-        default: None,
-        patch_merge: false,
-        retain_keys: false,
-        merge_key: None,
-        protobuf: 0,
-    }
-}
-
 /// Adds the types of metadata to a table.
 pub(super) fn object_meta(table: &mut TypeTable) -> TypeId {
     let types = api::api().types();
@@ -130,14 +118,14 @@ impl Build {
         for (name, inner) in &schema.properties {
             let type_id = self.value(inner);
             let default = inner.default.as_deref().cloned();
-            fields.insert(name.to_string(), Field { default, ..field(type_id) });
+            fields.insert(name.to_string(), Field { default, ..Field::new(type_id) });
         }
         if is_resource {
             let text = self.scalar(Shape::String);
-            fields.insert("apiVersion".into(), field(text));
-            fields.insert("kind".into(), field(text));
+            fields.insert("apiVersion".into(), Field::new(text));
+            fields.insert("kind".into(), Field::new(text));
             let metadata = self.metadata();
-            fields.insert("metadata".into(), field(metadata));
+            fields.insert("metadata".into(), Field::new(metadata));
         }
         let rest = match &schema.additional {
             Additional::Of(values) => Some(self.value(values)),
