@@ -7,6 +7,8 @@ use crate::value::Val;
 pub(crate) struct Expr {
     pub(crate) at: usize,
     pub(crate) kind: Kind,
+    /// Expressions within expressions, this one included.
+    pub(crate) depth: usize,
 }
 
 #[derive(Debug)]
@@ -28,10 +30,10 @@ pub(crate) enum Kind {
     /// Items, each perhaps optional.
     List(Vec<(bool, Expr)>),
     Map(Vec<(bool, Expr, Expr)>),
-    /// `Name{field: value}`.
+    /// `Name{field: value}`; values may be optional.
     Struct {
         name: String,
-        fields: Vec<(String, Expr)>,
+        fields: Vec<(String, bool, Expr)>,
     },
     Loop(Box<Loop>),
     /// `cel.bind(x, value, body)`.
@@ -77,33 +79,44 @@ pub(crate) enum LoopKind {
 
 impl Expr {
     pub(crate) fn new(at: usize, kind: Kind) -> Self {
-        Self { at, kind }
+        let mut depth = 0;
+        kind.parts(&mut |part| depth = depth.max(part.depth));
+        Self { at, kind, depth: depth + 1 }
     }
 
     /// Names that the expression reads, macro variables among them.
     pub(crate) fn identifiers(&self, into: &mut Vec<String>) {
-        match &self.kind {
-            Kind::Literal(_) => {}
-            Kind::Ident(name) => into.push(name.clone()),
-            Kind::Select { operand, .. } => operand.identifiers(into),
-            Kind::Call { target, args, .. } => {
-                target.iter().for_each(|t| t.identifiers(into));
-                args.iter().for_each(|a| a.identifiers(into));
+        if let Kind::Ident(name) = &self.kind {
+            into.push(name.clone());
+        }
+        self.kind.parts(&mut |part| part.identifiers(into));
+    }
+}
+
+impl Kind {
+    /// Visits the expressions that this one is made of.
+    fn parts(&self, visit: &mut dyn FnMut(&Expr)) {
+        match self {
+            Self::Literal(_) | Self::Ident(_) => {}
+            Self::Select { operand, .. } => visit(operand),
+            Self::Call { target, args, .. } => {
+                target.iter().for_each(|target| visit(target));
+                args.iter().for_each(visit);
             }
-            Kind::List(items) => items.iter().for_each(|(_, item)| item.identifiers(into)),
-            Kind::Map(entries) => entries.iter().for_each(|(_, key, value)| {
-                key.identifiers(into);
-                value.identifiers(into);
+            Self::List(items) => items.iter().for_each(|(_, item)| visit(item)),
+            Self::Map(entries) => entries.iter().for_each(|(_, key, value)| {
+                visit(key);
+                visit(value);
             }),
-            Kind::Struct { fields, .. } => fields.iter().for_each(|(_, value)| value.identifiers(into)),
-            Kind::Loop(one) => {
-                one.range.identifiers(into);
-                one.filter.iter().for_each(|f| f.identifiers(into));
-                one.body.identifiers(into);
+            Self::Struct { fields, .. } => fields.iter().for_each(|(_, _, value)| visit(value)),
+            Self::Loop(one) => {
+                visit(&one.range);
+                one.filter.iter().for_each(&mut *visit);
+                visit(&one.body);
             }
-            Kind::Bind { value, body, .. } => {
-                value.identifiers(into);
-                body.identifiers(into);
+            Self::Bind { value, body, .. } => {
+                visit(value);
+                visit(body);
             }
         }
     }

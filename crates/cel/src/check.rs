@@ -2,73 +2,87 @@
 
 mod calls;
 
+use std::sync::Arc;
+
 use crate::{
-    CompileError, Type,
+    CompileError, Issue, Structs, Type,
     ast::{Expr, Kind, Loop, LoopKind, Select},
     functions,
+    types::{OBJECT, PATCH, authorization},
     value::Val,
 };
 
+/// Things that are wrong with one expression, beyond which the rest is not told.
+const MAX_ISSUES: usize = 100;
+
 /// Checks an expression. Answers its type.
-pub(crate) fn check(root: &Expr, source: &str, variables: &[(&str, &Type)]) -> Result<Type, CompileError> {
-    let mut scope: Vec<(String, Type)> =
-        variables.iter().map(|(name, kind)| ((*name).to_owned(), (*kind).clone())).collect();
-    Check { source, scope: &mut scope }.of(root)
+pub(crate) fn check(
+    root: &Expr,
+    source: &str,
+    variables: &[(&str, &Type)],
+    structs: Structs,
+) -> Result<Type, CompileError> {
+    let scope = variables.iter().map(|(name, kind)| ((*name).to_owned(), (*kind).clone())).collect();
+    let mut check = Check { source, scope, structs, issues: Vec::new() };
+    let result = check.of(root);
+    if check.issues.is_empty() { Ok(result) } else { Err(CompileError::of(check.issues)) }
 }
 
 struct Check<'c> {
     source: &'c str,
-    scope: &'c mut Vec<(String, Type)>,
+    scope: Vec<(String, Type)>,
+    structs: Structs,
+    issues: Vec<Issue>,
 }
 
-type Checked = Result<Type, CompileError>;
-
 impl Check<'_> {
-    fn error<T>(&self, at: usize, message: String) -> Result<T, CompileError> {
-        Err(CompileError::at(self.source, at, message))
+    /// Notes what is wrong. The rest is checked as if the value were of any type.
+    fn error(&mut self, at: usize, message: String) -> Type {
+        if self.issues.len() < MAX_ISSUES {
+            self.issues.push(Issue::at(self.source, at, message));
+        }
+        Type::Dyn
+    }
+
+    fn undeclared(&mut self, at: usize, name: &str) -> Type {
+        self.error(at, format!("undeclared reference to '{name}' (in container '')"))
     }
 
     fn lookup(&self, name: &str) -> Option<&Type> {
         self.scope.iter().rev().find(|(own, _)| own == name).map(|(_, kind)| kind)
     }
 
-    fn of(&mut self, expr: &Expr) -> Checked {
+    fn of(&mut self, expr: &Expr) -> Type {
         match &expr.kind {
-            Kind::Literal(value) => Ok(literal(value)),
+            Kind::Literal(value) => literal(value),
             Kind::Ident(name) => match self.lookup(name) {
-                Some(kind) => Ok(kind.clone()),
-                None if functions::type_named(name).is_some() => Ok(Type::Type),
-                None => self.error(expr.at, format!("undeclared reference to '{name}' (in container '')")),
+                Some(kind) => kind.clone(),
+                None if functions::type_named(name).is_some() => Type::Type,
+                None => self.undeclared(expr.at, name),
             },
             Kind::Select { operand, field, mode } => self.select(expr.at, operand, field, *mode),
             Kind::Call { name, target, args } => self.call(expr.at, name, target.as_deref(), args),
             Kind::List(items) => {
                 let mut common = None;
                 for (is_optional, item) in items {
-                    let kind = self.of(item)?;
-                    let kind = match (is_optional, kind) {
-                        (true, Type::Optional(inner)) => (*inner).clone(),
-                        (_, kind) => kind,
-                    };
-                    common = Some(join(common, kind));
+                    let kind = self.of(item);
+                    common = Some(join(common, unwrapped(kind, *is_optional)));
                 }
-                Ok(Type::list(common.unwrap_or_default()))
+                Type::list(common.unwrap_or_default())
             }
             Kind::Map(entries) => {
                 let (mut keys, mut values) = (None, None);
-                for (_, key, value) in entries {
-                    let (key, value) = (self.of(key)?, self.of(value)?);
+                for (is_optional, key, value) in entries {
+                    let (key, value) = (self.of(key), self.of(value));
                     keys = Some(join(keys, key));
-                    values = Some(join(values, value));
+                    values = Some(join(values, unwrapped(value, *is_optional)));
                 }
-                Ok(Type::Map(keys.unwrap_or_default().into(), values.unwrap_or_default().into()))
+                Type::Map(keys.unwrap_or_default().into(), values.unwrap_or_default().into())
             }
-            Kind::Struct { name, .. } => {
-                self.error(expr.at, format!("undeclared reference to '{name}' (in container '')"))
-            }
+            Kind::Struct { name, fields } => self.structure(expr.at, name, fields),
             Kind::Loop(one) => self.repeat(one),
             Kind::Bind { name, value, body } => {
-                let kind = self.of(value)?;
+                let kind = self.of(value);
                 self.scope.push((name.clone(), kind));
                 let result = self.of(body);
                 self.scope.pop();
@@ -77,15 +91,44 @@ impl Check<'_> {
         }
     }
 
-    fn select(&mut self, at: usize, operand: &Expr, field: &str, mode: Select) -> Checked {
-        let operand = self.of(operand)?;
+    fn structure(&mut self, at: usize, name: &str, fields: &[(String, bool, Expr)]) -> Type {
+        let is_object = name.strip_prefix(OBJECT).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        let is_known = self.structs == Structs::Mutation && (is_object || name == PATCH);
+        if !is_known {
+            self.undeclared(at, name);
+        }
+        for (field, is_optional, value) in fields {
+            let given = self.of(value);
+            let given = unwrapped(given, *is_optional);
+            if name != PATCH || !is_known {
+                continue;
+            }
+            match field.as_str() {
+                "op" | "path" | "from" if !given.fits(&Type::String) || given == Type::Null => {
+                    let text = format!("expected type of field '{field}' is 'string' but provided type is '{given}'");
+                    self.error(value.at, text);
+                }
+                "op" | "path" | "from" | "value" => {}
+                _ => {
+                    self.error(value.at, format!("undefined field '{field}'"));
+                }
+            }
+        }
+        if is_known { Type::Struct(name.into()) } else { Type::Dyn }
+    }
+
+    fn select(&mut self, at: usize, operand: &Expr, field: &str, mode: Select) -> Type {
+        let operand = self.of(operand);
         let (inner, was_optional) = match &operand {
             Type::Optional(inner) => ((**inner).clone(), true),
             other => (other.clone(), false),
         };
         let found = match &inner {
-            Type::Dyn => Type::Dyn,
+            Type::Dyn | Type::Struct(_) => Type::Dyn,
             Type::Map(_, value) => (**value).clone(),
+            authorizer if *authorizer == authorization::AUTHORIZER && field == "requestResource" => {
+                authorization::RESOURCE_CHECK
+            }
             Type::Object(fields) => match fields.get(field) {
                 Some(found) => found.kind.clone(),
                 None => return self.error(at, format!("undefined field '{field}'")),
@@ -95,14 +138,14 @@ impl Check<'_> {
                 return self.error(at, text);
             }
         };
-        Ok(match mode {
+        match mode {
             Select::Test => Type::Bool,
             Select::Field if !was_optional => found,
             _ => Type::Optional(found.into()),
-        })
+        }
     }
 
-    fn call(&mut self, at: usize, name: &str, target: Option<&Expr>, args: &[Expr]) -> Checked {
+    fn call(&mut self, at: usize, name: &str, target: Option<&Expr>, args: &[Expr]) -> Type {
         let mut kinds = Vec::with_capacity(args.len() + 1);
         let mut full = name.to_owned();
         match target {
@@ -112,19 +155,19 @@ impl Check<'_> {
                 full = format!("{space}.{name}");
             }
             Some(target) => {
-                kinds.push(self.of(target)?);
+                kinds.push(self.of(target));
                 full = format!(".{name}");
             }
             None => {}
         }
         for arg in args {
-            kinds.push(self.of(arg)?);
+            kinds.push(self.of(arg));
         }
         if let Some(result) = calls::result(&full, &kinds) {
-            return Ok(result);
+            return result;
         }
         if !calls::is_known(&full) {
-            return self.error(at, format!("undeclared reference to '{name}' (in container '')"));
+            return self.undeclared(at, name);
         }
         let shown = |kinds: &[Type]| kinds.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let applied = match (target, kinds.split_first()) {
@@ -134,8 +177,8 @@ impl Check<'_> {
         self.error(at, format!("found no matching overload for '{name}' applied to {applied}"))
     }
 
-    fn repeat(&mut self, one: &Loop) -> Checked {
-        let range = self.of(&one.range)?;
+    fn repeat(&mut self, one: &Loop) -> Type {
+        let range = self.of(&one.range);
         let (item, index) = match &range {
             Type::Dyn => (Type::Dyn, Type::Dyn),
             Type::List(_) | Type::Set(_) => (range.item(), Type::Int),
@@ -146,7 +189,8 @@ impl Check<'_> {
                 let text = format!(
                     "expression of type '{other}' cannot be range of a comprehension (must be list, map, or dynamic)"
                 );
-                return self.error(one.range.at, text);
+                self.error(one.range.at, text);
+                (Type::Dyn, Type::Dyn)
             }
         };
         let depth = self.scope.len();
@@ -160,26 +204,29 @@ impl Check<'_> {
             self.scope.push((name.clone(), kind));
         }
         let element = self.scope.get(depth).map(|(_, kind)| kind.clone()).unwrap_or_default();
-        let body = match one.filter.as_ref().map(|filter| self.of(filter)).transpose() {
-            Ok(_) => self.of(&one.body),
-            Err(error) => Err(error),
-        };
+        if let Some(filter) = &one.filter {
+            let kind = self.of(filter);
+            if !kind.fits(&Type::Bool) {
+                let text = format!("found no matching overload for '_?_:_' applied to '({kind}, dyn, dyn)'");
+                self.error(filter.at, text);
+            }
+        }
+        let body = self.of(&one.body);
         self.scope.truncate(depth);
-        let body = body?;
         let is_predicate =
             matches!(one.kind, LoopKind::All | LoopKind::Exists | LoopKind::ExistsOne | LoopKind::Filter);
         if is_predicate && !body.fits(&Type::Bool) {
             let text = format!("found no matching overload for '_&&_' applied to '(bool, {body})'");
-            return self.error(one.body.at, text);
+            self.error(one.body.at, text);
         }
-        Ok(match one.kind {
+        match one.kind {
             LoopKind::All | LoopKind::Exists | LoopKind::ExistsOne => Type::Bool,
             LoopKind::Map | LoopKind::TransformList => Type::list(body),
             LoopKind::Filter | LoopKind::SortBy => Type::list(element),
             LoopKind::TransformMap => Type::Map(element.into(), body.into()),
             LoopKind::TransformMapEntry | LoopKind::OptFlatMap => body,
             LoopKind::OptMap => Type::Optional(body.into()),
-        })
+        }
     }
 }
 
@@ -193,6 +240,14 @@ fn literal(value: &Val<'_>) -> Type {
         Val::String(_) | Val::Text(_) => Type::String,
         Val::Bytes(_) => Type::Bytes,
         _ => Type::Dyn,
+    }
+}
+
+/// What an element that may be left out is when it is there.
+fn unwrapped(kind: Type, is_optional: bool) -> Type {
+    match kind {
+        Type::Optional(inner) if is_optional => Arc::unwrap_or_clone(inner),
+        kind => kind,
     }
 }
 

@@ -1,12 +1,21 @@
 //! Evaluation, within a budget.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use crate::{
+    Program,
     ast::{Expr, Kind, Loop, LoopKind, Select},
-    functions,
-    value::Val,
+    functions::{
+        self,
+        authorization::{self, Check, Decision},
+    },
+    value::{Struct, Val},
 };
+
+/// Expressions within expressions, those of composed variables included, beyond which evaluation ends.
+const MAX_DEPTH: usize = 400;
+/// The name under which expressions find composed variables.
+const COMPOSED: &str = "variables";
 
 /// Why an expression has no value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,11 +24,18 @@ pub enum EvalError {
     Failed(String),
     /// It takes too much work.
     OutOfBudget,
+    /// It depends on what the authorizer says to this.
+    Undecided(Box<Check>),
 }
 
 impl EvalError {
     pub(crate) fn no_overload() -> Self {
         Self::Failed("no such overload".into())
+    }
+
+    /// Whether it ends the evaluation whatever the rest of the expression says.
+    fn is_final(&self) -> bool {
+        !matches!(self, Self::Failed(_))
     }
 }
 
@@ -28,6 +44,7 @@ impl fmt::Display for EvalError {
         match self {
             Self::Failed(text) => f.write_str(text),
             Self::OutOfBudget => f.write_str("operation cancelled: actual cost limit exceeded"),
+            Self::Undecided(check) => write!(f, "the authorizer has not been asked about {:?}", check.verb),
         }
     }
 }
@@ -78,16 +95,61 @@ impl<'a> Env<'_, 'a> {
     }
 }
 
-pub(crate) fn run<'a>(root: &'a Expr, variables: &[(&'a str, Val<'a>)], budget: &mut Budget) -> Outcome<'a> {
-    Eval { budget }.eval(root, &Env { variables, outer: None })
+/// What expressions that are evaluated together share: variables, those made of expressions, and what the authorizer
+/// said.
+#[derive(Debug)]
+pub struct Activation<'a> {
+    variables: Vec<(&'a str, Val<'a>)>,
+    programs: &'a [(String, Program)],
+    /// Values of the programs that were needed.
+    memo: Vec<Option<Outcome<'a>>>,
+    decisions: Vec<(Check, Arc<Decision>)>,
 }
 
-struct Eval<'b> {
+impl<'a> Activation<'a> {
+    /// Over plain variables.
+    pub fn new(variables: Vec<(&'a str, Val<'a>)>) -> Self {
+        Self { variables, programs: &[], memo: Vec::new(), decisions: Vec::new() }
+    }
+
+    /// With variables (`variables.<name>`) that are evaluated when an expression needs them.
+    pub fn composed(variables: Vec<(&'a str, Val<'a>)>, programs: &'a [(String, Program)]) -> Self {
+        Self { variables, programs, memo: vec![None; programs.len()], decisions: Vec::new() }
+    }
+
+    /// Takes what the authorizer says to a question.
+    pub fn decide(&mut self, check: Check, decision: Decision) {
+        self.decisions.push((check, Arc::new(decision)));
+    }
+}
+
+pub(crate) fn run<'a>(root: &'a Expr, activation: &mut Activation<'a>, budget: &mut Budget) -> Outcome<'a> {
+    let Activation { variables, programs, memo, decisions } = activation;
+    let globals = Env { variables, outer: None };
+    Eval { budget, programs, memo, decisions, globals: &globals, depth: 0 }.eval(root, &globals)
+}
+
+struct Eval<'b, 'a> {
     budget: &'b mut Budget,
+    programs: &'a [(String, Program)],
+    memo: &'b mut Vec<Option<Outcome<'a>>>,
+    decisions: &'b [(Check, Arc<Decision>)],
+    globals: &'b Env<'b, 'a>,
+    depth: usize,
 }
 
-impl Eval<'_> {
-    fn eval<'a>(&mut self, expr: &'a Expr, env: &Env<'_, 'a>) -> Outcome<'a> {
+impl<'a> Eval<'_, 'a> {
+    fn eval(&mut self, expr: &'a Expr, env: &Env<'_, 'a>) -> Outcome<'a> {
+        if self.depth >= MAX_DEPTH {
+            return Err(EvalError::Failed(format!("expression recursion limit exceeded: {MAX_DEPTH}")));
+        }
+        self.depth += 1;
+        let outcome = self.value(expr, env);
+        self.depth -= 1;
+        outcome
+    }
+
+    fn value(&mut self, expr: &'a Expr, env: &Env<'_, 'a>) -> Outcome<'a> {
         match &expr.kind {
             Kind::Literal(value) => Ok(value.clone()),
             Kind::Ident(name) => {
@@ -100,13 +162,20 @@ impl Eval<'_> {
             }
             Kind::Select { operand, field, mode } => {
                 self.budget.spend(1)?;
+                if let Some(at) = self.composed(operand, field, env) {
+                    return Ok(match mode {
+                        Select::Field => self.variable(at)?,
+                        Select::Optional => Val::optional(Some(self.variable(at)?)),
+                        Select::Test => Val::Bool(true),
+                    });
+                }
                 let value = self.eval(operand, env)?;
                 select(value, field, *mode)
             }
             Kind::Call { name, target, args } => self.call(name, target.as_deref(), args, env),
             Kind::List(items) => self.list(items, env),
             Kind::Map(entries) => self.map(entries, env),
-            Kind::Struct { name, .. } => Err(EvalError::Failed(format!("unknown type: {name}"))),
+            Kind::Struct { name, fields } => self.structure(name, fields, env),
             Kind::Loop(one) => self.repeat(one, env),
             Kind::Bind { name, value, body } => {
                 let value = self.eval(value, env)?;
@@ -115,7 +184,52 @@ impl Eval<'_> {
         }
     }
 
-    fn list<'a>(&mut self, items: &'a [(bool, Expr)], env: &Env<'_, 'a>) -> Outcome<'a> {
+    /// Which composed variable `operand.field` is, if it is one.
+    fn composed(&self, operand: &Expr, field: &str, env: &Env<'_, 'a>) -> Option<usize> {
+        match &operand.kind {
+            Kind::Ident(name) if name == COMPOSED && env.get(name).is_none() => {
+                self.programs.iter().position(|(own, _)| own == field)
+            }
+            _ => None,
+        }
+    }
+
+    /// The value of a composed variable, which is made once.
+    fn variable(&mut self, at: usize) -> Outcome<'a> {
+        if let Some(Some(known)) = self.memo.get(at) {
+            return known.clone();
+        }
+        let programs = self.programs;
+        let Some((name, program)) = programs.get(at) else { return Err(EvalError::no_overload()) };
+        let outcome = self.eval(&program.root, self.globals).map_err(|error| match error {
+            EvalError::Failed(why) => {
+                EvalError::Failed(format!("composited variable {name:?} fails to evaluate: {why}"))
+            }
+            other => other,
+        });
+        if let Some(place) = self.memo.get_mut(at)
+            && !outcome.as_ref().is_err_and(EvalError::is_final)
+        {
+            *place = Some(outcome.clone());
+        }
+        outcome
+    }
+
+    fn structure(&mut self, name: &str, fields: &'a [(String, bool, Expr)], env: &Env<'_, 'a>) -> Outcome<'a> {
+        self.budget.spend(40)?;
+        let mut out = Vec::with_capacity(fields.len());
+        for (field, is_optional, value) in fields {
+            match (is_optional, self.eval(value, env)?) {
+                (true, Val::Optional(Some(value))) => out.push((field.as_str(), (*value).clone())),
+                (true, Val::Optional(None)) => {}
+                (true, _) => return Err(EvalError::no_overload()),
+                (false, value) => out.push((field.as_str(), value)),
+            }
+        }
+        Ok(Val::Struct(Arc::new(Struct { name: name.into(), fields: out })))
+    }
+
+    fn list(&mut self, items: &'a [(bool, Expr)], env: &Env<'_, 'a>) -> Outcome<'a> {
         self.budget.spend(10)?;
         let mut out = Vec::with_capacity(items.len());
         for (is_optional, item) in items {
@@ -128,7 +242,7 @@ impl Eval<'_> {
         Ok(Val::list(out))
     }
 
-    fn map<'a>(&mut self, entries: &'a [(bool, Expr, Expr)], env: &Env<'_, 'a>) -> Outcome<'a> {
+    fn map(&mut self, entries: &'a [(bool, Expr, Expr)], env: &Env<'_, 'a>) -> Outcome<'a> {
         self.budget.spend(30)?;
         let mut out: Vec<(Val<'a>, Val<'a>)> = Vec::with_capacity(entries.len());
         for (is_optional, key, value) in entries {
@@ -144,7 +258,7 @@ impl Eval<'_> {
         Ok(Val::Map(out.into()))
     }
 
-    fn call<'a>(&mut self, name: &str, target: Option<&'a Expr>, args: &'a [Expr], env: &Env<'_, 'a>) -> Outcome<'a> {
+    fn call(&mut self, name: &str, target: Option<&'a Expr>, args: &'a [Expr], env: &Env<'_, 'a>) -> Outcome<'a> {
         match (name, args) {
             ("_&&_", [a, b]) => return self.logic(a, b, false, env),
             ("_||_", [a, b]) => return self.logic(a, b, true, env),
@@ -175,32 +289,35 @@ impl Eval<'_> {
         }
         values.extend(self.all(args, env)?);
         let name = if target.is_some() { format!(".{name}") } else { name.to_owned() };
+        if let Some(outcome) = authorization::call(&name, &values, self.decisions, self.budget) {
+            return outcome;
+        }
         functions::call(&name, values, self.budget)
     }
 
-    fn all<'a>(&mut self, exprs: &'a [Expr], env: &Env<'_, 'a>) -> Result<Vec<Val<'a>>, EvalError> {
+    fn all(&mut self, exprs: &'a [Expr], env: &Env<'_, 'a>) -> Result<Vec<Val<'a>>, EvalError> {
         exprs.iter().map(|expr| self.eval(expr, env)).collect()
     }
 
     /// `&&` and `||`: an error on one side does not count if the other decides.
-    fn logic<'a>(&mut self, a: &'a Expr, b: &'a Expr, decisive: bool, env: &Env<'_, 'a>) -> Outcome<'a> {
+    fn logic(&mut self, a: &'a Expr, b: &'a Expr, decisive: bool, env: &Env<'_, 'a>) -> Outcome<'a> {
         self.budget.spend(1)?;
         let left = self.eval(a, env);
         match left {
             Ok(Val::Bool(value)) if value == decisive => return Ok(Val::Bool(decisive)),
-            Err(EvalError::OutOfBudget) => return left,
+            Err(ref error) if error.is_final() => return left,
             _ => {}
         }
         match (left, self.eval(b, env)) {
             (_, Ok(Val::Bool(value))) if value == decisive => Ok(Val::Bool(decisive)),
-            (_, Err(EvalError::OutOfBudget)) => Err(EvalError::OutOfBudget),
+            (_, Err(error)) if error.is_final() => Err(error),
             (Err(error), _) | (Ok(Val::Bool(_)), Err(error)) => Err(error),
             (Ok(Val::Bool(_)), Ok(Val::Bool(_))) => Ok(Val::Bool(!decisive)),
             _ => Err(EvalError::no_overload()),
         }
     }
 
-    fn repeat<'a>(&mut self, one: &'a Loop, env: &Env<'_, 'a>) -> Outcome<'a> {
+    fn repeat(&mut self, one: &'a Loop, env: &Env<'_, 'a>) -> Outcome<'a> {
         let range = self.eval(&one.range, env)?;
         if matches!(one.kind, LoopKind::OptMap | LoopKind::OptFlatMap) {
             return self.optional(one, range, env);
@@ -227,7 +344,7 @@ impl Eval<'_> {
         turn.end()
     }
 
-    fn optional<'a>(&mut self, one: &'a Loop, range: Val<'a>, env: &Env<'_, 'a>) -> Outcome<'a> {
+    fn optional(&mut self, one: &'a Loop, range: Val<'a>, env: &Env<'_, 'a>) -> Outcome<'a> {
         let Val::Optional(inner) = range else { return Err(EvalError::no_overload()) };
         let Some(inner) = inner else { return Ok(Val::Optional(None)) };
         let variables = [(one.variables.first().map_or("", String::as_str), (*inner).clone())];
@@ -253,7 +370,7 @@ fn select<'a>(value: Val<'a>, field: &str, mode: Select) -> Outcome<'a> {
         }
         _ => {}
     }
-    if !matches!(value, Val::Fields(..) | Val::Map(_)) {
+    if !matches!(value, Val::Fields(..) | Val::Map(_) | Val::Struct(_) | Val::Authorizer(_)) {
         return Err(EvalError::no_overload());
     }
     match (mode, value.field(field)) {
@@ -298,8 +415,10 @@ impl<'a> Turn<'a> {
 
     /// Takes the value of one round. `true` ends the macro.
     fn take(&mut self, element: Val<'a>, value: Outcome<'a>) -> Result<bool, EvalError> {
-        if value == Err(EvalError::OutOfBudget) {
-            return Err(EvalError::OutOfBudget);
+        if let Err(error) = &value
+            && error.is_final()
+        {
+            return Err(error.clone());
         }
         match self.kind {
             LoopKind::All | LoopKind::Exists => {
@@ -349,6 +468,9 @@ impl<'a> Turn<'a> {
             LoopKind::ExistsOne => Val::Bool(self.count == 1),
             LoopKind::TransformMap | LoopKind::TransformMapEntry => Val::Map(self.map.into()),
             LoopKind::SortBy => {
+                if self.keys.windows(2).any(|pair| pair[0].compare(&pair[1]).is_none()) {
+                    return Err(EvalError::no_overload());
+                }
                 let mut pairs: Vec<(Val<'a>, Val<'a>)> = self.keys.into_iter().zip(self.list).collect();
                 pairs.sort_by(|(a, _), (b, _)| a.compare(b).unwrap_or(std::cmp::Ordering::Equal));
                 Val::list(pairs.into_iter().map(|(_, value)| value).collect())

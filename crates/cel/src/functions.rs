@@ -1,9 +1,10 @@
 //! Functions: the operators and those of the language here, the libraries in modules.
 
+pub(crate) mod authorization;
 mod dates;
 mod lists;
 mod network;
-mod strings;
+pub(crate) mod strings;
 mod versions;
 
 use std::cmp::Ordering;
@@ -17,7 +18,7 @@ use crate::{
 
 /// Name spaces of library functions.
 pub(crate) fn is_space(name: &str) -> bool {
-    matches!(name, "optional" | "math" | "sets" | "ip" | "format" | "base64" | "lists")
+    matches!(name, "optional" | "math" | "sets" | "ip" | "format" | "base64" | "lists" | "strings" | "jsonpatch")
 }
 
 /// The type of a name.

@@ -7,13 +7,17 @@ use crate::{
     value::Val,
 };
 
-/// Nesting beyond which an expression is refused.
+/// Nesting beyond which an expression is refused: of parentheses and the like, and of expressions in expressions.
 const MAX_DEPTH: usize = 100;
+const MAX_EXPRESSION_DEPTH: usize = 250;
+/// What an expression may begin with.
+const BEGINNINGS: &str = "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, \
+                          STRING, BYTES, IDENTIFIER}";
 /// Length beyond which an expression is refused, bytes.
 const MAX_LENGTH: usize = 100_000;
 
 /// Words that are no identifiers.
-pub(crate) const RESERVED: [&str; 16] = [
+pub(crate) const RESERVED: [&str; 17] = [
     "as",
     "break",
     "const",
@@ -30,6 +34,7 @@ pub(crate) const RESERVED: [&str; 16] = [
     "return",
     "var",
     "void",
+    "while",
 ];
 
 /// Parses an expression.
@@ -42,7 +47,10 @@ pub(crate) fn parse(source: &str) -> Result<Expr, CompileError> {
     let expr = parser.expression()?;
     match parser.peek() {
         Token::End => Ok(expr),
-        _ => parser.unexpected(),
+        _ => {
+            let is_last = matches!(parser.peek_second(), Token::End);
+            parser.syntax(if is_last { "extraneous" } else { "mismatched" }, "<EOF>")
+        }
     }
 }
 
@@ -91,23 +99,34 @@ impl Parser<'_> {
     }
 
     fn expect(&mut self, symbol: &str) -> Result<(), CompileError> {
-        if self.accept(symbol) { Ok(()) } else { self.unexpected() }
+        if self.accept(symbol) {
+            return Ok(());
+        }
+        if matches!(self.peek(), Token::End) {
+            return self.error(self.at(), format!("Syntax error: missing '{symbol}' at '<EOF>'"));
+        }
+        self.syntax("mismatched", &format!("'{symbol}'"))
     }
 
     fn error<T>(&self, at: usize, message: impl Into<String>) -> Result<T, CompileError> {
         Err(CompileError::at(self.source, at, message.into()))
     }
 
+    /// The text of the next token.
+    fn shown(&self) -> String {
+        if matches!(self.peek(), Token::End) {
+            return "<EOF>".to_owned();
+        }
+        let end = self.tokens.get(self.next + 1).map_or(self.source.len(), |(at, _)| *at);
+        self.source.get(self.at()..end).unwrap_or("").trim().to_owned()
+    }
+
+    fn syntax<T>(&self, what: &str, expected: &str) -> Result<T, CompileError> {
+        self.error(self.at(), format!("Syntax error: {what} input '{}' expecting {expected}", self.shown()))
+    }
+
     fn unexpected<T>(&self) -> Result<T, CompileError> {
-        let at = self.at();
-        let shown = match self.peek() {
-            Token::End => "<EOF>".to_owned(),
-            _ => {
-                let end = self.tokens.get(self.next + 1).map_or(self.source.len(), |(at, _)| *at);
-                self.source.get(at..end).unwrap_or("").trim().to_owned()
-            }
-        };
-        self.error(at, format!("Syntax error: mismatched input '{shown}' expecting expression"))
+        self.syntax("mismatched", BEGINNINGS)
     }
 
     fn expression(&mut self) -> Parsed {
@@ -126,6 +145,9 @@ impl Parser<'_> {
             condition
         };
         self.depth -= 1;
+        if expr.depth > MAX_EXPRESSION_DEPTH {
+            return self.error(at, format!("expression recursion limit exceeded: {MAX_EXPRESSION_DEPTH}"));
+        }
         Ok(expr)
     }
 
@@ -239,6 +261,7 @@ impl Parser<'_> {
                     }
                 };
                 operand = if mode == Select::Field && self.is("(") {
+                    let at = self.at();
                     let args = self.arguments()?;
                     self.method(at, operand, field, args)?
                 } else {
@@ -263,12 +286,14 @@ impl Parser<'_> {
         self.expect("{")?;
         let mut fields = Vec::new();
         while !self.accept("}") {
-            let field = match self.take() {
+            let is_optional = self.accept("?");
+            let field = match self.peek().clone() {
                 Token::Ident(name) | Token::Quoted(name) => name,
-                _ => return self.unexpected(),
+                _ => return self.syntax("mismatched", "IDENTIFIER"),
             };
+            self.next += 1;
             self.expect(":")?;
-            fields.push((field, self.expression()?));
+            fields.push((field, is_optional, self.expression()?));
             if !self.accept(",") {
                 self.expect("}")?;
                 break;
@@ -335,6 +360,7 @@ impl Parser<'_> {
         if !self.is("(") {
             return Ok(Expr::new(at, Kind::Ident(name)));
         }
+        let at = self.at();
         let mut args = self.arguments()?;
         if name != "has" {
             return Ok(call(at, &name, args));

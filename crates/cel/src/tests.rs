@@ -29,7 +29,7 @@ fn data() -> Json {
 
 fn run(source: &str) -> Result<bool, String> {
     let (kind, data) = (object(), data());
-    let program = Program::compile(source, &[("self", &kind)]).map_err(|e| e.message)?;
+    let program = Program::compile(source, &[("self", &kind)]).map_err(|e| e.issues()[0].message.clone())?;
     let mut budget = Budget::new(1_000_000);
     match program.run(&[("self", Val::of(&data, &kind))], &mut budget) {
         Ok(Val::Bool(value)) => Ok(value),
@@ -108,7 +108,11 @@ fn what_does_not_compile() {
         ("self.name.frob()", "undeclared reference to 'frob' (in container '')"),
         ("self.name.startsWith(1)", "found no matching overload for 'startsWith' applied to 'string.(int)'"),
         ("self.hidden == 1", "undefined field 'hidden'"),
-        ("self.replicas +", "Syntax error: mismatched input '<EOF>' expecting expression"),
+        (
+            "self.replicas +",
+            "Syntax error: mismatched input '<EOF>' expecting {'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', \
+             NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}",
+        ),
         ("self.items.all(i, i.port)", "found no matching overload for '_&&_' applied to '(bool, int)'"),
     ] {
         assert_eq!(run(source), Err(text.to_owned()), "{source}");
@@ -118,4 +122,116 @@ fn what_does_not_compile() {
     let kind = object();
     let error = Program::compile("true &&\n  self.foo", &[("self", &kind)]).expect_err("undefined");
     assert_eq!(error.to_string(), "ERROR: <input>:2:7: undefined field 'foo'\n |   self.foo\n | ......^");
+}
+
+#[test]
+fn everything_that_is_wrong_is_told_where_it_is() {
+    let kind = object();
+    let wrong = |source: &str| Program::compile(source, &[("self", &kind)]).expect_err("wrong").to_string();
+    assert_eq!(
+        wrong("self.foo > 1 && self.name.frob(1)"),
+        "ERROR: <input>:1:5: undefined field 'foo'\n | self.foo > 1 && self.name.frob(1)\n | ....^\n\
+         ERROR: <input>:1:31: undeclared reference to 'frob' (in container '')\n \
+         | self.foo > 1 && self.name.frob(1)\n | ..............................^"
+    );
+    assert_eq!(
+        wrong("self.replicas > 'x'"),
+        "ERROR: <input>:1:15: found no matching overload for '_>_' applied to '(int, string)'\n \
+         | self.replicas > 'x'\n | ..............^"
+    );
+    assert_eq!(
+        wrong("1 == 1)"),
+        "ERROR: <input>:1:7: Syntax error: extraneous input ')' expecting <EOF>\n | 1 == 1)\n | ......^"
+    );
+    assert!(wrong("[1, 2").contains("Syntax error: missing ']' at '<EOF>'"));
+    assert!(wrong("while == 1").contains("reserved identifier: while"));
+    let deep = format!("{}1{}", "(1 + ".repeat(90), ")".repeat(90));
+    assert!(Program::compile(&deep, &[]).is_ok());
+    let wide = (0..90).fold("1".to_owned(), |inner, _| format!("({inner}{})", " + 1".repeat(90)));
+    assert!(wrong(&wide).contains("expression recursion limit exceeded"));
+}
+
+#[test]
+fn structures_become_data() {
+    let made = |source: &str| {
+        let program = Program::compile_with(source, &[], Structs::Mutation).map_err(|error| error.to_string())?;
+        let mut budget = Budget::new(1_000_000);
+        let value = program.run(&[], &mut budget).map_err(|error| error.to_string())?;
+        value.to_json()
+    };
+    assert_eq!(
+        made(
+            "Object{metadata: Object.metadata{labels: {'a': 'b'}}, spec: Object.spec{?replicas: optional.of(3), ?x: optional.none()}}"
+        ),
+        Ok(json!({"metadata": {"labels": {"a": "b"}}, "spec": {"replicas": 3}}))
+    );
+    assert_eq!(
+        made("Object{spec: Object.spec{containers: [Object.spec.containers{name: 'a'}]}}"),
+        Ok(json!({"spec": {"containers": [{"name": "a"}]}}))
+    );
+    assert_eq!(
+        made("[JSONPatch{op: 'add', path: '/a/' + jsonpatch.escapeKey('x/~y'), value: Object.spec{n: 1}}]"),
+        Ok(json!([{"op": "add", "path": "/a/x~1~0y", "value": {"n": 1}}]))
+    );
+    assert_eq!(
+        made("Object{spec: Object.status{x: 1}}"),
+        Err("unexpected type name \"Object.status\", expected \"Object.spec\", which matches field name path from \
+             root Object type"
+            .into())
+    );
+    assert!(made("JSONPatch{op: 1}").is_err_and(|e| e.contains("expected type of field 'op' is 'string'")));
+    assert!(made("Other{op: 1}").is_err_and(|e| e.contains("undeclared reference to 'Other'")));
+    assert!(Program::compile("Object{}", &[]).is_err());
+}
+
+#[test]
+fn variables_are_evaluated_when_they_are_needed() {
+    let types = [Type::Int, Type::Dyn];
+    let known = Type::object([("bad".to_owned(), types[0].clone()), ("good".to_owned(), types[1].clone())]);
+    let composed = vec![
+        ("bad".to_owned(), Program::compile("1 / 0", &[]).expect("compiles")),
+        ("good".to_owned(), Program::compile("[1, 2].map(x, x + 1)", &[]).expect("compiles")),
+    ];
+    let run = |source: &str| {
+        let program = Program::compile(source, &[("variables", &known)]).map_err(|error| error.to_string())?;
+        let mut activation = Activation::composed(Vec::new(), &composed);
+        let mut budget = Budget::new(1_000_000);
+        let outcome = program.run_in(&mut activation, &mut budget).map_err(|error| error.to_string());
+        outcome.map(|value| format!("{value:?}"))
+    };
+    assert_eq!(run("variables.good[0] == 2 && variables.good.size() == 2"), Ok("Bool(true)".into()));
+    assert_eq!(run("has(variables.bad) && (true || variables.bad == 1)"), Ok("Bool(true)".into()));
+    assert_eq!(
+        run("variables.bad == 1"),
+        Err("composited variable \"bad\" fails to evaluate: division by zero".into())
+    );
+    assert!(run("variables.none == 1").is_err_and(|e| e.contains("undefined field 'none'")));
+}
+
+#[test]
+fn the_authorizer_is_asked_outside() {
+    let authorizer = Type::authorizer();
+    let source = "authorizer.group('apps').resource('deployments').namespace('n').check('get').allowed() && \
+                  authorizer.requestResource.check('delete').reason() == 'why' && \
+                  authorizer.serviceAccount('n', 'a').path('/healthz').check('get').allowed() == false";
+    let program = Program::compile(source, &[("authorizer", &authorizer)]).expect("compiles");
+    let request = Check { resource: "pods".into(), name: "p".into(), ..Check::default() };
+    let value = Val::Authorizer(std::sync::Arc::new(Authorizer::of_request(request)));
+    let mut activation = Activation::new(vec![("authorizer", value)]);
+    let mut asked = Vec::new();
+    let outcome = loop {
+        let mut budget = Budget::new(2_000_000);
+        match program.run_in(&mut activation, &mut budget) {
+            Err(EvalError::Undecided(check)) => {
+                asked.push(format!("{} {}{}", check.verb, check.resource, check.path.as_deref().unwrap_or("")));
+                let decision = Decision { allowed: check.path.is_none(), reason: "why".into() };
+                activation.decide(*check, decision);
+            }
+            outcome => break outcome,
+        }
+    };
+    assert_eq!(outcome.expect("a value"), Val::Bool(true));
+    assert_eq!(asked, ["get deployments", "delete pods", "get /healthz"]);
+    let mut budget = Budget::new(300_000);
+    assert_eq!(program.run_in(&mut activation, &mut budget).expect_err("too dear"), EvalError::OutOfBudget);
 }

@@ -51,6 +51,23 @@ pub enum Type {
     Type,
     /// Something of a library: `kubernetes.Quantity`, `net.IP`, `net.CIDR`, `kubernetes.URL`, `kubernetes.Semver`.
     Named(&'static str),
+    /// What an expression makes by `Name{...}`: `Object`, `Object.spec`, `JSONPatch`.
+    Struct(Arc<str>),
+}
+
+/// Structure of one operation of a JSON patch, and the root of those that describe objects.
+pub(crate) const PATCH: &str = "JSONPatch";
+pub(crate) const OBJECT: &str = "Object";
+
+/// Types of the authorizer library.
+pub(crate) mod authorization {
+    use super::Type;
+
+    pub(crate) const AUTHORIZER: Type = Type::Named("kubernetes.authorization.Authorizer");
+    pub(crate) const PATH_CHECK: Type = Type::Named("kubernetes.authorization.PathCheck");
+    pub(crate) const GROUP_CHECK: Type = Type::Named("kubernetes.authorization.GroupCheck");
+    pub(crate) const RESOURCE_CHECK: Type = Type::Named("kubernetes.authorization.ResourceCheck");
+    pub(crate) const DECISION: Type = Type::Named("kubernetes.authorization.Decision");
 }
 
 impl Type {
@@ -62,6 +79,16 @@ impl Type {
     /// A map from text.
     pub fn map(value: Self) -> Self {
         Self::Map(Arc::new(Self::String), Arc::new(value))
+    }
+
+    /// What `authorizer` is.
+    pub fn authorizer() -> Self {
+        authorization::AUTHORIZER
+    }
+
+    /// What `Name{...}` makes.
+    pub fn of_struct(name: &str) -> Self {
+        Self::Struct(name.into())
     }
 
     /// An object of fields whose names in expressions are those of the data, escaped where they must be.
@@ -120,12 +147,13 @@ impl fmt::Display for Type {
             Self::Optional(inner) => write!(f, "optional_type({inner})"),
             Self::Type => f.write_str("type"),
             Self::Named(name) => f.write_str(name),
+            Self::Struct(name) => f.write_str(name),
         }
     }
 }
 
 /// Words that fields cannot be named by, besides those that the parser reserves.
-const ALSO_RESERVED: [&str; 5] = ["true", "false", "null", "in", "while"];
+const ALSO_RESERVED: [&str; 4] = ["true", "false", "null", "in"];
 
 /// The name by which expressions know a field; `None` if they cannot.
 pub(crate) fn escape(name: &str) -> Option<String> {

@@ -1,5 +1,7 @@
 //! Values.
 
+mod json;
+
 use std::{cmp::Ordering, net::IpAddr, sync::Arc};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -8,7 +10,10 @@ use machinery::quantity::Quantity;
 use serde_json::{Map, Value as Json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::types::Type;
+use crate::{
+    functions::authorization::{Authorizer, Check, Decision},
+    types::Type,
+};
 
 /// A value. Lists and maps of the data are looked into where they stand.
 #[derive(Clone, Debug)]
@@ -41,6 +46,21 @@ pub enum Val<'a> {
     Semver(Arc<Semver>),
     /// A format of names.
     Format(&'static str),
+    Authorizer(Arc<Authorizer>),
+    /// Questions that are not complete yet.
+    PathCheck(Arc<Check>),
+    GroupCheck(Arc<Check>),
+    ResourceCheck(Arc<Check>),
+    Decision(Arc<Decision>),
+    /// What `Name{...}` makes.
+    Struct(Arc<Struct<'a>>),
+}
+
+/// A structure that an expression made.
+#[derive(Clone, Debug)]
+pub struct Struct<'a> {
+    pub(crate) name: Arc<str>,
+    pub(crate) fields: Vec<(&'a str, Val<'a>)>,
 }
 
 /// An absolute URL or path.
@@ -168,6 +188,12 @@ impl<'a> Val<'a> {
             Self::Url(_) => "kubernetes.URL",
             Self::Semver(_) => "kubernetes.Semver",
             Self::Format(_) => "kubernetes.NamedFormat",
+            Self::Authorizer(_) => "kubernetes.authorization.Authorizer",
+            Self::PathCheck(_) => "kubernetes.authorization.PathCheck",
+            Self::GroupCheck(_) => "kubernetes.authorization.GroupCheck",
+            Self::ResourceCheck(_) => "kubernetes.authorization.ResourceCheck",
+            Self::Decision(_) => "kubernetes.authorization.Decision",
+            Self::Struct(_) => "object",
         }
     }
 
@@ -214,6 +240,8 @@ impl<'a> Val<'a> {
             Self::Fields(map, Type::Map(_, value)) => map.get(name).map(|found| Self::of(found, value)),
             Self::Fields(map, _) => map.get(name).map(|found| Self::of(found, &DYN)),
             Self::Map(entries) => entries.iter().find(|(key, _)| key.as_str() == Some(name)).map(|(_, v)| v.clone()),
+            Self::Struct(made) => made.fields.iter().find(|(own, _)| *own == name).map(|(_, value)| value.clone()),
+            Self::Authorizer(authorizer) => authorizer.field(name),
             _ => None,
         }
     }
@@ -265,6 +293,13 @@ impl<'a> Val<'a> {
                 (None, None) => true,
                 _ => false,
             },
+            (Self::Struct(a), Self::Struct(b)) => {
+                let has = |(name, value): &(&str, Val<'_>)| {
+                    b.fields.iter().any(|(own, other)| own == name && value.equals(other))
+                };
+                a.name == b.name && a.fields.len() == b.fields.len() && a.fields.iter().all(has)
+            }
+            (Self::Decision(a), Self::Decision(b)) => a == b,
             _ => self.equals_deep(other),
         }
     }
@@ -283,6 +318,11 @@ impl<'a> Val<'a> {
                 && a.iter().all(|(key, value)| other.get(key).is_some_and(|found| value.equals(&found)));
         }
         compare_numbers(self, other) == Some(Ordering::Equal)
+    }
+
+    /// The value as data. Structures must be named by the path of fields that leads to them from their root.
+    pub fn to_json(&self) -> Result<Json, String> {
+        json::of(self)
     }
 
     /// Order of values that have one.

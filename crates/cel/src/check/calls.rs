@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::Type;
+use crate::{Type, types::authorization};
 
 const QUANTITY: Type = Type::Named("kubernetes.Quantity");
 const IP: Type = Type::Named("net.IP");
@@ -37,11 +37,16 @@ enum T {
     Url,
     Semver,
     Format,
+    Authorizer,
+    PathCheck,
+    GroupCheck,
+    ResourceCheck,
+    Decision,
 }
 
 use T::{
-    Any, Bool, Bytes, Cidr, Double, Format, Int, Ip, Kind, List, Optional, Quantity, Queries, Semver, Span,
-    String as Str, Strings, Time, Uint, Url,
+    Any, Authorizer, Bool, Bytes, Cidr, Decision, Double, Format, GroupCheck, Int, Ip, Kind, List, Optional, PathCheck,
+    Quantity, Queries, ResourceCheck, Semver, Span, String as Str, Strings, Time, Uint, Url,
 };
 
 #[rustfmt::skip]
@@ -94,6 +99,13 @@ const FORMS: &[Form] = &[
     ("isSemver", &[Str, Bool], Bool), (".major", &[Semver], Int), (".minor", &[Semver], Int), (".patch", &[Semver], Int),
     (".isGreaterThan", &[Semver, Semver], Bool), (".isLessThan", &[Semver, Semver], Bool),
     (".compareTo", &[Semver, Semver], Int),
+    (".serviceAccount", &[Authorizer, Str, Str], Authorizer), (".path", &[Authorizer, Str], PathCheck),
+    (".group", &[Authorizer, Str], GroupCheck), (".resource", &[GroupCheck, Str], ResourceCheck),
+    (".subresource", &[ResourceCheck, Str], ResourceCheck), (".namespace", &[ResourceCheck, Str], ResourceCheck),
+    (".name", &[ResourceCheck, Str], ResourceCheck), (".fieldSelector", &[ResourceCheck, Str], ResourceCheck),
+    (".labelSelector", &[ResourceCheck, Str], ResourceCheck), (".check", &[PathCheck, Str], Decision),
+    (".check", &[ResourceCheck, Str], Decision), (".allowed", &[Decision], Bool), (".reason", &[Decision], Str),
+    (".errored", &[Decision], Bool), (".error", &[Decision], Str), ("jsonpatch.escapeKey", &[Str], Str),
     ("format.dns1123Label", &[], Format), ("format.dns1123Subdomain", &[], Format), ("format.dns1035Label", &[], Format),
     ("format.qualifiedName", &[], Format), ("format.dns1123LabelPrefix", &[], Format),
     ("format.dns1123SubdomainPrefix", &[], Format), ("format.dns1035LabelPrefix", &[], Format),
@@ -180,6 +192,11 @@ fn of(kind: T) -> Type {
         Url => URL,
         Semver => SEMVER,
         Format => Type::Named("kubernetes.NamedFormat"),
+        Authorizer => authorization::AUTHORIZER,
+        PathCheck => authorization::PATH_CHECK,
+        GroupCheck => authorization::GROUP_CHECK,
+        ResourceCheck => authorization::RESOURCE_CHECK,
+        Decision => authorization::DECISION,
     }
 }
 

@@ -20,7 +20,7 @@ fn pattern(text: &str) -> Result<Regex, EvalError> {
 }
 
 /// A value as text, as `string()` makes it.
-pub(super) fn show(value: &Val<'_>) -> Option<String> {
+pub(crate) fn show(value: &Val<'_>) -> Option<String> {
     Some(match value {
         Val::Null => "null".into(),
         Val::Bool(value) => value.to_string(),
@@ -158,6 +158,7 @@ pub(super) fn call<'a>(name: &str, args: &[Val<'a>], budget: &mut Budget) -> Opt
                     .map(|regex| Val::list(regex.find_iter(text).take(limit).map(|m| Val::text(m.as_str())).collect())),
             );
         }
+        ("jsonpatch.escapeKey", [text], 1) => return ok(text.replace('~', "~0").replace('/', "~1")),
         (".lowerAscii", [text], 1) => return ok(text.to_ascii_lowercase()),
         (".upperAscii", [text], 1) => return ok(text.to_ascii_uppercase()),
         (".trim", [text], 1) => return ok(text.trim().to_owned()),
