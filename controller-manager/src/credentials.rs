@@ -24,7 +24,7 @@ const RENEW_AFTER: f64 = 0.8;
 const RETRY: Backoff = Backoff::doubling(Duration::from_secs(1), Duration::from_secs(60));
 
 /// Accounts whose names differ from those of their controllers.
-const ACCOUNTS: [(&str, &str); 15] = [
+const ACCOUNTS: &[(&str, &str)] = &[
     ("persistentvolume-binder-controller", "persistent-volume-binder"),
     ("persistentvolumeclaim-protection-controller", "pvc-protection-controller"),
     ("persistentvolume-protection-controller", "pv-protection-controller"),
@@ -40,6 +40,10 @@ const ACCOUNTS: [(&str, &str); 15] = [
     ("bootstrap-signer-controller", "bootstrap-signer"),
     ("service-cidr-controller", "service-cidrs-controller"),
     ("horizontal-pod-autoscaler-controller", "horizontal-pod-autoscaler"),
+    ("resourceclaim-controller", "resource-claim-controller"),
+    ("persistentvolume-attach-detach-controller", "attachdetach-controller"),
+    ("persistentvolume-expander-controller", "expand-controller"),
+    ("legacy-serviceaccount-token-cleaner-controller", "legacy-service-account-token-cleaner"),
 ];
 
 /// The account of a controller.

@@ -33,6 +33,7 @@ pub mod options;
 mod podautoscaler;
 mod podgc;
 mod replicaset;
+mod resourceclaim;
 mod resourcequota;
 mod revisions;
 mod rootca;

@@ -79,6 +79,7 @@ pub(crate) const CONTROLLERS: &[Controller] = controllers! {
     "persistentvolumeclaim-protection-controller" "pvc-protection" on crate::volumes::start_claim_protection;
     "persistentvolume-protection-controller" "pv-protection" on crate::volumes::start_volume_protection;
     "ephemeral-volume-controller" "ephemeral-volume" on crate::volumes::start_ephemeral;
+    "resourceclaim-controller" "resource-claim-controller" on crate::resourceclaim::start;
     "resourcequota-controller" "resourcequota" on crate::resourcequota::start;
     "disruption-controller" "disruption" on crate::disruption::start;
     "horizontal-pod-autoscaler-controller" "horizontalpodautoscaling" on crate::podautoscaler::start;

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use ::controller::{Cached, Index, Viewed};
+use ::controller::{Cached, Index, ObjectKey, Viewed};
 use k8s_openapi::{
     api::{
         batch::v1::Job,
         core::v1::{
             Affinity, Container, ContainerStatus, Node, PersistentVolumeClaim, PersistentVolumeClaimTemplate, Pod,
-            PodSpec, ResourceRequirements, Toleration,
+            PodSpec, PodStatus, ResourceRequirements, Toleration,
         },
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
@@ -114,6 +114,59 @@ pub(crate) struct PodView {
     pub(crate) tolerations: Vec<Toleration>,
     pub(crate) restart_policy: String,
     pub(crate) requests: Requests,
+    /// What it has to do with resource claims; few Pods have.
+    pub(crate) devices: Option<Box<PodDevices>>,
+}
+
+/// How a Pod comes to a resource claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum PodClaimSource {
+    /// It names one.
+    Named(String),
+    /// One is made for it.
+    Template(String),
+}
+
+/// The resource claims of a Pod.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct PodDevices {
+    /// Names within the Pod, and where the claims come from.
+    pub(crate) claims: Vec<(String, PodClaimSource)>,
+    /// Names within the Pod, and the claims that were made for them; `None` if none is needed.
+    pub(crate) made: Vec<(String, Option<String>)>,
+    /// The claim that the scheduler made for extended resources.
+    pub(crate) extended: Option<String>,
+}
+
+impl PodDevices {
+    fn of(spec: &PodSpec, status: &PodStatus) -> Option<Box<Self>> {
+        let claims = spec.resource_claims.iter().flatten().filter_map(|claim| {
+            let named = claim.resource_claim_name.clone().map(PodClaimSource::Named);
+            let source = named.or_else(|| claim.resource_claim_template_name.clone().map(PodClaimSource::Template));
+            source.map(|source| (claim.name.clone(), source))
+        });
+        let made = status.resource_claim_statuses.iter().flatten();
+        let devices = Self {
+            claims: claims.collect(),
+            made: made.map(|made| (made.name.clone(), made.resource_claim_name.clone())).collect(),
+            extended: status.extended_resource_claim_status.as_ref().map(|s| s.resource_claim_name.clone()),
+        };
+        (devices != Self::default()).then(|| Box::new(devices))
+    }
+
+    /// The name of the claim that was made for one of the Pod's own names; the inner `None` if none is needed.
+    pub(crate) fn made_for(&self, name: &str) -> Option<Option<&str>> {
+        self.made.iter().find(|(own, _)| own == name).map(|(_, claim)| claim.as_deref())
+    }
+
+    /// Names of all claims that are known.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        let own = self.claims.iter().filter_map(|(name, source)| match source {
+            PodClaimSource::Named(claim) => Some(claim.as_str()),
+            PodClaimSource::Template(_) => self.made_for(name).flatten(),
+        });
+        own.chain(self.extended.as_deref())
+    }
 }
 
 /// What a Pod requests of CPU and memory, in thousandths; other resources have no usage that is measured.
@@ -216,6 +269,14 @@ pub(crate) fn orphans_of(namespace: &str) -> String {
 /// Index of Pods by node.
 pub(crate) const BY_NODE: &str = "node";
 
+/// Index of Pods by the resource claims they use, as `namespace/name`.
+pub(crate) const BY_DEVICE_CLAIM: &str = "device claim";
+
+fn by_device_claim(pod: &Cached<PodView>) -> Vec<String> {
+    let names = pod.devices.iter().flat_map(|devices| devices.names());
+    names.map(|name| ObjectKey::new(&pod.key.namespace, name).to_string()).collect()
+}
+
 fn by_controller(pod: &Cached<PodView>) -> Vec<String> {
     vec![pod.controller().map_or_else(|| orphans_of(&pod.key.namespace), |o| o.uid.clone())]
 }
@@ -227,12 +288,16 @@ fn by_node(pod: &Cached<PodView>) -> Vec<String> {
 impl Viewed for PodView {
     type Object = Pod;
 
-    const INDICES: &'static [Index<Self>] =
-        &[Index { name: BY_CONTROLLER, keys: by_controller }, Index { name: BY_NODE, keys: by_node }];
+    const INDICES: &'static [Index<Self>] = &[
+        Index { name: BY_CONTROLLER, keys: by_controller },
+        Index { name: BY_NODE, keys: by_node },
+        Index { name: BY_DEVICE_CLAIM, keys: by_device_claim },
+    ];
 
     fn project(pod: Pod) -> Self {
         let (meta, spec, status) = (pod.metadata, pod.spec.unwrap_or_default(), pod.status.unwrap_or_default());
         let requests = Requests::of(&spec);
+        let devices = PodDevices::of(&spec, &status);
         let sidecars: Vec<&Container> = spec.init_containers.iter().flatten().filter(|c| keeps_running(c)).collect();
         let statuses = |list: &Option<Vec<ContainerStatus>>| list.clone().unwrap_or_default();
         let (init, main) = (statuses(&status.init_container_statuses), statuses(&status.container_statuses));
@@ -289,6 +354,7 @@ impl Viewed for PodView {
             claims,
             ephemeral,
             requests,
+            devices,
             tolerations: spec.tolerations.unwrap_or_default(),
             restart_policy: spec.restart_policy.unwrap_or_default(),
         }

@@ -16,6 +16,7 @@ use k8s_openapi::api::{
         ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service, ServiceAccount,
     },
     discovery::v1::EndpointSlice,
+    resource::v1::{ResourceClaim, ResourceClaimTemplate},
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
@@ -292,4 +293,47 @@ async fn claims_get_volumes_and_give_them_back() {
     wait_until("the volume that is left", || bound("two", "large")).await;
     claims.delete("two", &DeleteParams::default()).await.expect("deleted");
     wait_until("a retained volume", || phase("large", "Released")).await;
+}
+
+#[tokio::test]
+async fn claims_of_devices_come_and_go_with_their_pods() {
+    let scene = Scene::new().await;
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"restartPolicy": "Never", "terminationGracePeriodSeconds": 0,
+        "containers": [{"name": "c", "image": "i", "resources": {"claims": [{"name": "gpu"}]}}],
+        "resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": "one"}]}});
+    scene.create::<Pod>(pod).await;
+    let template = json!({"metadata": {"name": "one"}, "spec": {"metadata": {"labels": {"app": "p"}},
+        "spec": {"devices": {"requests": [{"name": "r", "exactly": {"deviceClassName": "gpu"}}]}}}});
+    scene.create::<ResourceClaimTemplate>(template).await;
+    let (pods, claims) = (scene.api::<Pod>(), scene.api::<ResourceClaim>());
+    let name = wait_until("the claim's name", || async {
+        let pod = pods.get("p").await.map_err(|e| e.to_string())?;
+        let made = pod.status.and_then(|s| s.resource_claim_statuses).unwrap_or_default();
+        made.into_iter().find_map(|m| m.resource_claim_name).ok_or_else(|| scene.manager.output())
+    })
+    .await;
+    assert!(name.starts_with("p-gpu-"), "{name}");
+    let mut claim = claims.get(&name).await.expect("made");
+    assert_eq!(claim.annotations()["resource.kubernetes.io/pod-claim-name"], "gpu");
+    assert_eq!(claim.labels()["app"], "p");
+    assert_eq!(claims.list(&ListParams::default()).await.expect("claims").items.len(), 1);
+    // Stands in for the scheduler.
+    claim.finalizers_mut().push("resource.kubernetes.io/delete-protection".into());
+    let mut claim = claims.replace(&name, &PostParams::default(), &claim).await.expect("kept");
+    let uid = pods.get("p").await.expect("there").uid();
+    let status = json!({"allocation": {"devices": {"results": [
+            {"request": "r", "driver": "d.example.com", "pool": "pool", "device": "a"}]}},
+        "reservedFor": [{"resource": "pods", "name": "p", "uid": uid}]});
+    claim.status = serde_json::from_value(status).expect("a status");
+    claims.replace_status(&name, &PostParams::default(), &claim).await.expect("allocated");
+    // The Pod ends: its claim is given up and goes.
+    let ended = json!({"status": {"phase": "Succeeded"}});
+    pods.patch_status("p", &PatchParams::default(), &Patch::Merge(&ended)).await.expect("ended");
+    wait_until("the claim to go", || async {
+        match claims.get_opt(&name).await.map_err(|e| e.to_string())? {
+            None => Ok(()),
+            Some(claim) => Err(format!("{claim:?}\n{}", scene.manager.output())),
+        }
+    })
+    .await;
 }
