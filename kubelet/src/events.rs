@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, Pod};
 
 use crate::pods::{self, Role};
 
@@ -102,6 +102,20 @@ impl Events {
             name: Some(self.node.to_string()),
             uid: Some(self.node.to_string()),
             ..ObjectReference::default()
+        };
+        self.emit(object, type_, reason, message.into());
+    }
+
+    /// About a claim.
+    pub fn claim(&self, claim: &PersistentVolumeClaim, type_: EventType, reason: &str, message: impl Into<String>) {
+        let object = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("PersistentVolumeClaim".to_owned()),
+            name: claim.metadata.name.clone(),
+            namespace: claim.metadata.namespace.clone(),
+            uid: claim.metadata.uid.clone(),
+            resource_version: claim.metadata.resource_version.clone(),
+            field_path: None,
         };
         self.emit(object, type_, reason, message.into());
     }

@@ -19,6 +19,7 @@ use crate::certificates::rotation::{Rotation, Use};
 use crate::certificates::store::PairStore;
 use crate::config::{self, KubeletConfiguration};
 use crate::cri::{Cri, CriError, RuntimeVersion};
+use crate::csi::{Csi, CsiNodes};
 use crate::events::{EventSink, Events, LogSink};
 use crate::evict::{EvictionPolicy, Evictor, LiveWorld};
 use crate::gc::{ContainerPolicy, Gc, ImageGc, ImagePolicy};
@@ -33,6 +34,7 @@ use crate::options::KubeletFlags;
 use crate::paths::Paths;
 use crate::platform::{CgroupDriver, CgroupVersion, Linux, Platform};
 use crate::pleg::Pleg;
+use crate::plugins::{Handlers, Registry};
 use crate::probes::{Probes, Runner};
 use crate::server::{self, Access, Heartbeat, Pages, Server, ServerError};
 use crate::services::Services;
@@ -176,6 +178,7 @@ impl Kubelet {
         if services.config.make_iptables_util_chains {
             self.spawn("iptables chains", crate::net::chains::keep(Arc::clone(services), self.stop()));
         }
+        self.start_plugins();
         self.spawn("garbage collection", Arc::clone(&self.gc).run(self.stop()));
         self.spawn("log rotation", crate::logs::monitor::run(Arc::clone(&self.services), self.stop()));
         self.spawn("eviction", self.evictor()?.run(self.stop()));
@@ -228,6 +231,24 @@ impl Kubelet {
             (Arc::clone(&self.services), Arc::clone(&self.workers), Arc::clone(&self.pleg), self.stop());
         self.spawn("relist", async move { pleg.run(&services.cri, &workers, &services.health, stop).await });
         self.spawn("control groups", qos_loop(Arc::clone(&self.services), Arc::clone(&self.workers), self.stop()));
+    }
+
+    /// Takes plugins that introduce themselves.
+    fn start_plugins(&self) {
+        let services = &self.services;
+        let node = services.facts.get().name.clone();
+        let client = self.api.as_ref().map(|api| api.client.clone());
+        let drivers = CsiNodes::new(Arc::clone(&services.csi), client, &node);
+        let handlers: Handlers = [("CSIPlugin", Arc::clone(&drivers) as _)].into();
+        let registry = Registry { dir: services.paths.root().join("plugins_registry"), handlers: Arc::new(handlers) };
+        match &self.api {
+            Some(api) => {
+                let stop = self.stop();
+                self.when_ready("CSINode", api.ready.clone(), Arc::clone(&drivers).initialise(stop));
+                self.when_ready("plugins", api.ready.clone(), registry.run(self.stop()));
+            }
+            None => self.spawn("plugins", registry.run(self.stop())),
+        }
     }
 
     fn evictor(&self) -> Result<Evictor<LiveWorld>, KubeletError> {
@@ -406,6 +427,7 @@ fn assemble(flags: KubeletFlags, parts: Parts, access: Option<&ApiAccess>, runti
     let mut settings = Settings::new(&config, driver, platform.cgroup_version() == CgroupVersion::V2);
     settings.huge_pages = machine::huge_page_sizes();
     settings.swap_capacity = machine::swap_bytes();
+    let csi = Csi::new(&paths, Arc::clone(&platform), Arc::clone(&objects), events.clone(), &name);
     let sysctls = Allowlist::new(&config.allowed_unsafe_sysctls);
     let registry_files = vec![paths.root().join("config.json")];
     let cell: Arc<OnceLock<std::sync::Weak<Workers>>> = Arc::default();
@@ -420,7 +442,14 @@ fn assemble(flags: KubeletFlags, parts: Parts, access: Option<&ApiAccess>, runti
     let services = Arc::new(Services {
         health: Arc::default(),
         images: Images::new(cri.clone(), events.clone(), &config, registry_files),
-        volumes: Volumes::new(paths.clone(), Arc::clone(&platform), Arc::clone(&objects)),
+        volumes: Volumes::new(
+            paths.clone(),
+            Arc::clone(&platform),
+            Arc::clone(&objects),
+            Arc::clone(&csi),
+            events.clone(),
+        ),
+        csi,
         probes: Probes::new(Runner::new(cri.clone(), events.clone()), wake, started),
         hooks: Hooks::new(cri.clone(), events.clone()),
         statuses: Arc::new(StatusStore::default()),

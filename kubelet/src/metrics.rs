@@ -92,6 +92,8 @@ pub struct Metrics {
     pub volumes: GaugeVec,
     /// `storage_operation_duration_seconds`
     pub storage_operations: HistogramVec,
+    /// `csi_operations_seconds`
+    pub csi_operations: HistogramVec,
     /// `prober_probe_total`
     pub probes: IntCounterVec,
     /// `prober_probe_duration_seconds`
@@ -354,6 +356,12 @@ impl Metrics {
                 "storage_operation_duration_seconds",
                 "Storage operation duration",
                 &["volume_plugin", "operation_name", "status", "migrated"],
+                &storage,
+            ),
+            csi_operations: make.histograms(
+                "csi_operations_seconds",
+                "Container Storage Interface operation duration with gRPC error code status total",
+                &["driver_name", "method_name", "grpc_status_code", "migrated"],
                 &storage,
             ),
             probes: probe.counters(

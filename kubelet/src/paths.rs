@@ -50,6 +50,11 @@ impl Paths {
         self.pod(uid).join("volume-subpaths")
     }
 
+    /// `pods/<uid>/volumeDevices/<plugin>/<volume>`
+    pub fn device(&self, uid: &str, plugin: &str, volume: &str) -> PathBuf {
+        self.pod(uid).join("volumeDevices").join(plugin).join(volume)
+    }
+
     /// `pods/<uid>/etc-hosts`
     pub fn etc_hosts(&self, uid: &str) -> PathBuf {
         self.pod(uid).join("etc-hosts")

@@ -8,6 +8,7 @@ use crate::admission::Allowlist;
 use crate::backoff::BackOff;
 use crate::config::KubeletConfiguration;
 use crate::cri::Cri;
+use crate::csi::Csi;
 use crate::events::Events;
 use crate::hooks::Hooks;
 use crate::images::Images;
@@ -53,6 +54,8 @@ pub struct Services {
     pub events: Events,
     /// Images.
     pub images: Images,
+    /// Storage drivers.
+    pub csi: Arc<Csi>,
     /// Volumes.
     pub volumes: Volumes,
     /// Probes.

@@ -1,16 +1,33 @@
-//! gRPC definitions that a node speaks: the container runtime interface v1 and the health protocol of grpc probes.
+//! gRPC definitions that a node speaks: the container runtime interface, storage drivers, device plugins, dynamic
+//! resources, the registration of all of these, and the health protocol of grpc probes.
 //!
-//! The modules are generated from `runtime/v1/api.proto` and `grpc/health/v1/health.proto` by
-//! `cargo run -p timonel-proto --example generate` and committed.
+//! The modules are generated from the `.proto` files of this crate by `cargo run -p timonel-proto --example generate`
+//! and committed.
 
-/// Container runtime interface, `runtime.v1`.
-#[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used, clippy::let_underscore_must_use)]
-#[rustfmt::skip]
-#[path = "generated/runtime.v1.rs"]
-pub mod cri;
+/// Declares a generated module.
+macro_rules! generated {
+    ($($(#[$meta:meta])* $name:ident = $path:literal;)*) => {$(
+        $(#[$meta])*
+        #[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used, clippy::let_underscore_must_use)]
+        #[rustfmt::skip]
+        #[path = $path]
+        pub mod $name;
+    )*};
+}
 
-/// gRPC health checking, `grpc.health.v1`.
-#[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used, clippy::let_underscore_must_use)]
-#[rustfmt::skip]
-#[path = "generated/grpc.health.v1.rs"]
-pub mod health;
+generated! {
+    /// Container runtime interface, `runtime.v1`.
+    cri = "generated/runtime.v1.rs";
+    /// gRPC health checking, `grpc.health.v1`.
+    health = "generated/grpc.health.v1.rs";
+    /// The node's part of the container storage interface, `csi.v1`.
+    csi = "generated/csi.v1.rs";
+    /// Registration of plugins, `pluginregistration`.
+    registration = "generated/pluginregistration.rs";
+    /// Device plugins, `v1beta1`.
+    device = "generated/v1beta1.rs";
+    /// Resources that containers hold, `v1`.
+    podresources = "generated/v1.rs";
+    /// Dynamic resource allocation on the node, `k8s.io.kubelet.pkg.apis.dra.v1`.
+    dra = "generated/k8s.io.kubelet.pkg.apis.dra.v1.rs";
+}

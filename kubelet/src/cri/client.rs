@@ -58,6 +58,17 @@ impl CriError {
         matches!(self, Self::Call { code: Code::Unimplemented, .. })
     }
 
+    /// Whether what was asked for will not happen after all, as an answer that did not come does not tell.
+    pub fn is_final(&self) -> bool {
+        use Code::{Aborted, Cancelled, DeadlineExceeded, ResourceExhausted, Unavailable};
+        match self {
+            Self::Call { code, .. } => {
+                !matches!(code, Cancelled | DeadlineExceeded | Unavailable | ResourceExhausted | Aborted)
+            }
+            Self::Endpoint(_) | Self::Version | Self::Incomplete(_) => true,
+        }
+    }
+
     /// Whether the deadline passed.
     pub fn is_timeout(&self) -> bool {
         matches!(self, Self::Call { code: Code::DeadlineExceeded, .. })
@@ -360,7 +371,8 @@ impl Cri {
     }
 }
 
-fn channel(endpoint: &str) -> Result<Channel, CriError> {
+/// A lazy connection to a unix socket.
+pub(crate) fn channel(endpoint: &str) -> Result<Channel, CriError> {
     let path = endpoint.strip_prefix("unix://").or_else(|| endpoint.starts_with('/').then_some(endpoint));
     let path = PathBuf::from(path.ok_or_else(|| CriError::Endpoint(endpoint.to_owned()))?);
     let connector = tower::service_fn(move |_: Uri| {

@@ -3,6 +3,7 @@
 mod client;
 mod view;
 
+pub(crate) use client::channel;
 pub use client::{Cri, CriError, RuntimeVersion};
 pub use view::{ContainerRecord, PodView, RecordState, SandboxRecord, labels};
 

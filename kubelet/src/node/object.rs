@@ -85,13 +85,15 @@ impl NodeLoop {
         let until = Instant::now() + update.mul_f64(rand::rng().random_range(1.0..1.04));
         let ready = self.errors().is_empty();
         while Instant::now() < until {
-            if began.elapsed() < STARTUP {
-                tokio::time::sleep(STARTUP_CHECK).await;
-                if self.errors().is_empty() != ready {
-                    return;
-                }
-            } else {
-                tokio::time::sleep(until.saturating_duration_since(Instant::now())).await;
+            let starting = began.elapsed() < STARTUP;
+            let left = until.saturating_duration_since(Instant::now());
+            tokio::select! {
+                // Volumes that are to be attached wait for the Node to say so.
+                () = self.services.csi.in_use_changed() => return,
+                () = tokio::time::sleep(if starting { STARTUP_CHECK } else { left }) => {}
+            }
+            if starting && self.errors().is_empty() != ready {
+                return;
             }
         }
     }
@@ -99,6 +101,7 @@ impl NodeLoop {
     fn errors(&self) -> Vec<String> {
         let mut errors = self.services.health.runtime_errors();
         errors.extend(self.services.health.network_error());
+        errors.extend(self.services.csi.problem());
         errors
     }
 
@@ -119,6 +122,7 @@ impl NodeLoop {
             errors: &self.errors(),
             pressure: self.services.pressure.get(),
             runtime_version: &self.runtime_version,
+            volumes_in_use: self.services.csi.in_use(),
             images,
             runtime: self.services.health.features(),
             port: config.port,
@@ -227,13 +231,16 @@ impl NodeLoop {
         };
         let before = node.status.clone().unwrap_or_default();
         let after = self.compute(&before).await;
+        let in_use = after.volumes_in_use.clone().unwrap_or_default();
         if !status::differs(&before, &after) && !due {
+            self.services.csi.in_use_reported(&in_use);
             return Ok(None);
         }
         self.tell_conditions(&before, &after);
         let patch = json!({ "status": difference(&before, &after) });
         let written =
             limited(api.patch_status(&self.name(), &PatchParams::default(), &Patch::Strategic(&patch))).await?;
+        self.services.csi.in_use_reported(&in_use);
         Ok(Some(written))
     }
 

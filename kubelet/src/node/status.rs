@@ -56,6 +56,8 @@ pub struct StatusInput<'a> {
     pub pressure: Pressure,
     /// `containerd://1.6.20`
     pub runtime_version: &'a str,
+    /// Volumes to be left attached.
+    pub volumes_in_use: Vec<String>,
     /// Images, biggest first, already limited.
     pub images: Vec<ContainerImage>,
     /// Runtime handlers and features.
@@ -82,6 +84,7 @@ pub fn compute(input: StatusInput<'_>) -> NodeStatus {
     status.daemon_endpoints =
         Some(NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(input.port) }) });
     status.node_info = Some(system_info(input.runtime_version));
+    status.volumes_in_use = (!input.volumes_in_use.is_empty()).then_some(input.volumes_in_use);
     status.images = (!input.images.is_empty()).then_some(input.images);
     let (handlers, features) = input.runtime;
     status.runtime_handlers = (!handlers.is_empty()).then(|| runtime_handlers(handlers));
@@ -255,6 +258,7 @@ mod tests {
             errors,
             pressure: Pressure::default(),
             runtime_version: "containerd://1.6",
+            volumes_in_use: Vec::new(),
             images: Vec::new(),
             runtime: (Vec::new(), None),
             port: 10250,

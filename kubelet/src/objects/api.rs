@@ -13,10 +13,12 @@ use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec, TokenRequestStatus};
 use k8s_openapi::api::core::v1::{
-    ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount,
+    ConfigMap, Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::node::v1::RuntimeClass;
-use kube::api::PostParams;
+use k8s_openapi::api::storage::v1::{CSIDriver, VolumeAttachment};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::watcher;
@@ -26,7 +28,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use super::{ObjectError, Objects};
+use super::{ObjectError, Objects, claims};
 use crate::api::{Ready, follow, follow_object};
 use crate::pods;
 
@@ -176,6 +178,15 @@ impl ApiObjects {
     }
 }
 
+impl ApiObjects {
+    async fn patch_claim(&self, claim: &PersistentVolumeClaim, patch: &serde_json::Value) -> Result<(), ObjectError> {
+        let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+        let name = claim.metadata.name.as_deref().unwrap_or_default();
+        let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
+        limited(api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch))).await.map(drop)
+    }
+}
+
 #[async_trait]
 impl Objects for ApiObjects {
     async fn config_map(&self, namespace: &str, name: &str) -> Result<Arc<ConfigMap>, ObjectError> {
@@ -223,6 +234,28 @@ impl Objects for ApiObjects {
         let api: Api<PersistentVolume> = Api::all(self.client.clone());
         let missing = || ObjectError::NotFound { resource: "persistentvolumes", name: name.to_owned() };
         limited(api.get_opt(name)).await?.ok_or_else(missing)
+    }
+
+    async fn node(&self, name: &str) -> Result<Node, ObjectError> {
+        let api: Api<Node> = Api::all(self.client.clone());
+        let missing = || ObjectError::NotFound { resource: "nodes", name: name.to_owned() };
+        limited(api.get_opt(name)).await?.ok_or_else(missing)
+    }
+
+    async fn csi_driver(&self, name: &str) -> Result<Option<CSIDriver>, ObjectError> {
+        limited(Api::<CSIDriver>::all(self.client.clone()).get_opt(name)).await
+    }
+
+    async fn attachment(&self, name: &str) -> Result<Option<VolumeAttachment>, ObjectError> {
+        limited(Api::<VolumeAttachment>::all(self.client.clone()).get_opt(name)).await
+    }
+
+    async fn claim_resized(&self, claim: &PersistentVolumeClaim, size: &Quantity) -> Result<(), ObjectError> {
+        self.patch_claim(claim, &claims::resized(claim, size)).await
+    }
+
+    async fn claim_not_resized(&self, claim: &PersistentVolumeClaim, final_answer: bool) -> Result<(), ObjectError> {
+        self.patch_claim(claim, &claims::not_resized(final_answer)).await
     }
 
     fn register(&self, pod: &Pod) {

@@ -1,12 +1,15 @@
 //! API objects that Pods refer to, behind a trait so that a kubelet without an apiserver works the same way.
 
 mod api;
+mod claims;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use k8s_openapi::api::authentication::v1::{TokenRequestSpec, TokenRequestStatus};
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service};
+use k8s_openapi::api::storage::v1::{CSIDriver, VolumeAttachment};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 pub use api::ApiObjects;
 
@@ -58,6 +61,16 @@ pub trait Objects: Send + Sync {
     async fn claim(&self, namespace: &str, name: &str) -> Result<PersistentVolumeClaim, ObjectError>;
     /// A PersistentVolume, as it is now.
     async fn volume(&self, name: &str) -> Result<PersistentVolume, ObjectError>;
+    /// This kubelet's Node, as it is now.
+    async fn node(&self, name: &str) -> Result<Node, ObjectError>;
+    /// What is told of a storage driver, if anything.
+    async fn csi_driver(&self, name: &str) -> Result<Option<CSIDriver>, ObjectError>;
+    /// The attachment of a volume.
+    async fn attachment(&self, name: &str) -> Result<Option<VolumeAttachment>, ObjectError>;
+    /// A claim's volume has this size now.
+    async fn claim_resized(&self, claim: &PersistentVolumeClaim, size: &Quantity) -> Result<(), ObjectError>;
+    /// A claim's volume could not be made larger; `final_answer`: it will not be without somebody's doing.
+    async fn claim_not_resized(&self, claim: &PersistentVolumeClaim, final_answer: bool) -> Result<(), ObjectError>;
     /// Starts to follow what a Pod refers to.
     fn register(&self, pod: &Pod);
     /// Stops following for a Pod.
@@ -101,6 +114,26 @@ impl Objects for NoObjects {
 
     async fn volume(&self, name: &str) -> Result<PersistentVolume, ObjectError> {
         Err(ObjectError::NotFound { resource: "persistentvolumes", name: name.to_owned() })
+    }
+
+    async fn node(&self, name: &str) -> Result<Node, ObjectError> {
+        Err(ObjectError::NotFound { resource: "nodes", name: name.to_owned() })
+    }
+
+    async fn csi_driver(&self, _name: &str) -> Result<Option<CSIDriver>, ObjectError> {
+        Ok(None)
+    }
+
+    async fn attachment(&self, _name: &str) -> Result<Option<VolumeAttachment>, ObjectError> {
+        Ok(None)
+    }
+
+    async fn claim_resized(&self, _claim: &PersistentVolumeClaim, _size: &Quantity) -> Result<(), ObjectError> {
+        Ok(())
+    }
+
+    async fn claim_not_resized(&self, _claim: &PersistentVolumeClaim, _final: bool) -> Result<(), ObjectError> {
+        Ok(())
     }
 
     fn register(&self, _pod: &Pod) {}

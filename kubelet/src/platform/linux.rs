@@ -9,7 +9,7 @@ use nix::unistd::{Gid, Uid};
 use super::cgroups::Cgroups;
 use super::{
     CgroupDriver, CgroupLimits, CgroupName, CgroupUsage, CgroupVersion, DiskUse, FsUsage, Interface, OpenFiles,
-    Platform, ProcessIds, facts, iptables, mounts,
+    Platform, ProcessIds, devices, facts, iptables, mounts,
 };
 
 /// Linux with the hierarchies found at start.
@@ -104,6 +104,10 @@ impl Platform for Linux {
 
     fn mount_hugepages(&self, target: &Path, page_size: &str) -> io::Result<()> {
         mounts::hugepages(target, page_size)
+    }
+
+    fn format_and_mount(&self, device: &Path, target: &Path, fs_type: &str, options: &[String]) -> io::Result<()> {
+        devices::format_and_mount(device, target, fs_type, options)
     }
 
     fn make_shared(&self, target: &Path) -> io::Result<()> {

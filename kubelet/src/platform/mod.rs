@@ -4,6 +4,7 @@
 //! made from a blocking thread. [`Recorder`] is the twin for tests.
 
 mod cgroups;
+mod devices;
 mod facts;
 mod iptables;
 mod linux;
@@ -216,6 +217,8 @@ pub trait Platform: Send + Sync {
     fn mount_tmpfs(&self, target: &Path, size: Option<u64>) -> io::Result<()>;
     /// Mounts a hugetlbfs with a page size.
     fn mount_hugepages(&self, target: &Path, page_size: &str) -> io::Result<()>;
+    /// Mounts a device's file system, which is made if the device holds nothing.
+    fn format_and_mount(&self, device: &Path, target: &Path, fs_type: &str, options: &[String]) -> io::Result<()>;
     /// Binds a directory to itself and makes it propagate, if it does not yet.
     fn make_shared(&self, target: &Path) -> io::Result<()>;
     /// Binds `path` below `root`, reached without leaving `root`, on `target`.

@@ -118,6 +118,11 @@ impl Platform for Recorder {
         Ok(())
     }
 
+    fn format_and_mount(&self, device: &Path, target: &Path, fs_type: &str, _options: &[String]) -> io::Result<()> {
+        self.mount("device", target, format!("{} {fs_type}", device.display()));
+        Ok(())
+    }
+
     fn make_shared(&self, target: &Path) -> io::Result<()> {
         self.mount("shared", target, String::new());
         Ok(())

@@ -2,6 +2,7 @@
 
 pub mod quantity;
 pub mod resources;
+pub mod selector;
 
 use std::borrow::Cow;
 

@@ -97,6 +97,7 @@ pub async fn container_config(
             security_context: Some(context),
         }),
         mounts,
+        devices: mounts::volume_devices(container, inputs.mounted)?,
         envs: inputs.env.into_iter().map(|(key, value)| v1::KeyValue { key, value }).collect(),
         ..v1::ContainerConfig::default()
     })

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
+use k8s_openapi::api::core::v1::{Container, Pod, VolumeDevice, VolumeMount};
 
 use super::SpecError;
 use crate::cri::v1;
@@ -64,6 +64,7 @@ async fn one(
             });
         }
         Ready::Path { path, read_only } => (path, *read_only),
+        Ready::Device { .. } => return Err(missing()),
     };
     let host_path = if sub_path.is_empty() {
         root.clone()
@@ -81,6 +82,23 @@ async fn one(
         recursive_read_only: recursive,
         ..v1::Mount::default()
     })
+}
+
+/// Devices in the order of the spec.
+pub(super) fn volume_devices(container: &Container, mounted: &Mounted) -> Result<Vec<v1::Device>, SpecError> {
+    let devices = container.volume_devices.iter().flatten();
+    let one = |device: &VolumeDevice| match mounted.get(&device.name) {
+        Some(Ready::Device { path, read_only }) => Ok(v1::Device {
+            container_path: device.device_path.clone(),
+            host_path: path.display().to_string(),
+            permissions: if *read_only { "r" } else { "mrw" }.to_owned(),
+        }),
+        _ => Err(SpecError::new(format!(
+            "cannot find volume {:?} to pass into container {:?}",
+            device.name, container.name
+        ))),
+    };
+    devices.map(one).collect()
 }
 
 async fn bind(

@@ -1,18 +1,21 @@
-//! Volumes that a PersistentVolumeClaim stands for: directories of the node (hostPath, local).
+//! Volumes that a PersistentVolumeClaim stands for.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, Volume};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, Pod, Volume};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::{Ready, Volumes, blocking, fs_group, hostpath, ownership};
+use super::local::Local;
+use super::{Failure, Ready, Volumes, blocking, hostpath};
+use crate::csi::Wanted;
 use crate::objects::Objects;
-use crate::pods;
+use crate::pods::{self, selector};
 
-/// Directory name of local volumes below a Pod's volumes.
-const LOCAL: &str = "kubernetes.io~local-volume";
+const SET_UP: &str = "MountVolume.SetUp";
 const PROTECTION: &str = "kubernetes.io/pvc-protection";
+
+/// A claim and the size of the volume behind it.
+pub(super) type Claimed<'a> = (&'a PersistentVolumeClaim, Option<Quantity>);
 
 /// The claim that a volume of a Pod uses, and whether the Pod wants it read-only.
 pub(super) fn claim_of(pod: &Pod, volume: &Volume) -> Option<(String, bool)> {
@@ -22,13 +25,13 @@ pub(super) fn claim_of(pod: &Pod, volume: &Volume) -> Option<(String, bool)> {
     volume.ephemeral.as_ref().map(|_| (format!("{}-{}", pods::name(pod), volume.name), false))
 }
 
-/// The bound volume of a claim, or why the Pod has to wait.
+/// A claim and the volume bound to it, or why the Pod has to wait.
 async fn bound_volume(
     pod: &Pod,
     volume: &Volume,
     claim: &str,
     objects: &dyn Objects,
-) -> Result<PersistentVolume, String> {
+) -> Result<(PersistentVolumeClaim, PersistentVolume), String> {
     let namespace = pods::namespace(pod);
     let found = objects
         .claim(namespace, claim)
@@ -42,7 +45,7 @@ async fn bound_volume(
         let bound_to = reference.and_then(|r| r.uid.clone()).unwrap_or_default();
         return Err(format!("found PV object {name:?} with an incorrect PVC.UID, it is bound to {bound_to:?}"));
     }
-    Ok(persistent)
+    Ok((found, persistent))
 }
 
 fn check_claim(pod: &Pod, volume: &Volume, claim: &PersistentVolumeClaim) -> Result<(), String> {
@@ -68,55 +71,77 @@ fn check_claim(pod: &Pod, volume: &Volume, claim: &PersistentVolumeClaim) -> Res
 }
 
 impl Volumes {
-    /// Makes the directory behind a claim ready.
+    /// Makes what is behind a claim ready.
     pub(super) async fn claimed(
         &self,
         pod: &Pod,
         volume: &Volume,
         claim: &str,
         read_only: bool,
-    ) -> Result<Ready, String> {
-        let persistent = bound_volume(pod, volume, claim, &*self.objects).await?;
+    ) -> Result<Ready, Failure> {
+        let found = bound_volume(pod, volume, claim, &*self.objects).await;
+        let (claim, persistent) = found.map_err(|error| {
+            Failure::Processing(format!("error processing PVC {}/{claim}: {error}", pods::namespace(pod)))
+        })?;
         let name = persistent.metadata.name.clone().unwrap_or_default();
         let spec = persistent.spec.unwrap_or_default();
-        if spec.volume_mode.as_deref() == Some("Block") {
-            return Err("no volume plugin matched: volumeMode Block is not supported".to_owned());
-        }
+        let block = spec.volume_mode.as_deref() == Some("Block");
+        check_mode(pod, &volume.name, block)?;
+        self.check_place(&name, &spec).await?;
         let modes = spec.access_modes.as_deref().unwrap_or_default();
-        let read_only = read_only || (!modes.is_empty() && modes.iter().all(|mode| mode == "ReadOnlyMany"));
+        let only_readers = !modes.is_empty() && modes.iter().all(|mode| mode == "ReadOnlyMany");
+        if let Some(source) = &spec.csi {
+            let wanted = Wanted::persistent(&name, &spec, source, read_only);
+            let size = spec.capacity.as_ref().and_then(|capacity| capacity.get("storage")).cloned();
+            return self.of_driver(pod, volume, &wanted, Some((&claim, size))).await;
+        }
+        let read_only = read_only || only_readers;
+        let named = |message: String| Failure::Step { operation: SET_UP, name: Some(name.clone()), message };
+        if let Some(source) = &spec.local {
+            let wanted = Local { pod, volume: &volume.name, name: &name, source, options: &spec, read_only, block };
+            return self.local(&wanted).await.map_err(named);
+        }
+        if block {
+            return Err(Failure::Processing("no volume plugin matched: volumeMode Block is not supported".to_owned()));
+        }
         if let Some(source) = spec.host_path {
             let (path, kind) = (PathBuf::from(&source.path), source.type_.unwrap_or_default());
             let checked = path.clone();
-            blocking(move || Ok(hostpath::prepare(&checked, &kind))).await??;
+            blocking(move || Ok(hostpath::prepare(&checked, &kind))).await.flatten().map_err(named)?;
             return Ok(Ready::Path { path, read_only });
         }
-        if let Some(source) = spec.local {
-            let path = self.local(pod, &name, PathBuf::from(source.path), read_only).await?;
-            return Ok(Ready::Path { path, read_only });
-        }
-        if let Some(source) = spec.csi {
-            return Err(format!("driver name {} not found in the list of registered CSI drivers", source.driver));
-        }
-        Err("no volume plugin matched".to_owned())
+        Err(Failure::Processing("no volume plugin matched".to_owned()))
     }
 
-    /// Binds a directory of the node into the Pod's directory.
-    async fn local(&self, pod: &Pod, name: &str, source: PathBuf, read_only: bool) -> Result<PathBuf, String> {
-        let target = self.paths.volume(pods::uid(pod), LOCAL, name);
-        let group = fs_group(pod);
-        let (platform, at) = (Arc::clone(&self.platform), target.clone());
-        blocking(move || {
-            if !fs::metadata(&source)?.is_dir() {
-                return Err(std::io::Error::other(format!("{} is not a directory", source.display())));
-            }
-            platform.bind_beneath(&source, Path::new(""), &at)?;
-            match group {
-                Some((group, policy)) if !read_only => ownership::apply(&at, group, false, policy),
-                _ => Ok(()),
-            }
-        })
-        .await?;
-        Ok(target)
+    /// Whether a PersistentVolume can be had from this node.
+    async fn check_place(&self, name: &str, spec: &PersistentVolumeSpec) -> Result<(), Failure> {
+        let Some(required) = spec.node_affinity.as_ref().and_then(|affinity| affinity.required.as_ref()) else {
+            return Ok(());
+        };
+        let failed = |message: String| Failure::Step {
+            operation: "MountVolume.NodeAffinity check",
+            name: Some(name.to_owned()),
+            message,
+        };
+        let node = self.objects.node(self.csi.node()).await.map_err(|error| failed(error.to_string()))?;
+        if selector::matches(required, &node) {
+            return Ok(());
+        }
+        Err(failed("no matching NodeSelectorTerms".to_owned()))
+    }
+}
+
+/// Directories are mounted, devices are not.
+fn check_mode(pod: &Pod, volume: &str, block: bool) -> Result<(), Failure> {
+    let mut containers = pods::all_containers(pod);
+    let wrong = containers.any(|(container, _)| match block {
+        true => container.volume_mounts.iter().flatten().any(|mount| mount.name == volume),
+        false => container.volume_devices.iter().flatten().any(|device| device.name == volume),
+    });
+    let (mode, field) = if block { ("Block", "volumeMounts") } else { ("Filesystem", "volumeDevices") };
+    match wrong {
+        true => Err(Failure::Processing(format!("volume {volume} has volumeMode {mode}, but is specified in {field}"))),
+        false => Ok(()),
     }
 }
 

@@ -7,13 +7,15 @@
 
 mod atomic;
 mod claims;
+mod error;
 mod hostpath;
+mod local;
 mod ownership;
 mod payload;
 pub mod subpath;
 mod tokens;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -21,9 +23,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Pod, Volume};
+use parking_lot::Mutex;
 
+pub(crate) use error::Failure;
+pub use error::VolumeError;
 pub use ownership::ChangePolicy;
+pub(crate) use ownership::give as give_to_group;
+pub(crate) use tokens::Tokens;
 
+use crate::csi::{self, Csi, CsiError, VolumeUse, Wanted};
+use crate::events::Events;
 use crate::node::NodeFacts;
 use crate::objects::Objects;
 use crate::paths::Paths;
@@ -33,23 +42,12 @@ use crate::pods::quantity;
 use crate::pods::resources::Effective;
 use atomic::Payload;
 use payload::Sources;
-use tokens::Tokens;
 
 const EMPTY_DIR: &str = "kubernetes.io~empty-dir";
 const CONFIG_MAP: &str = "kubernetes.io~configmap";
 const SECRET: &str = "kubernetes.io~secret";
 const PROJECTED: &str = "kubernetes.io~projected";
 const DOWNWARD: &str = "kubernetes.io~downward-api";
-
-/// A volume that could not be mounted.
-#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-#[error("MountVolume.SetUp failed for volume {volume:?} : {message}")]
-pub struct VolumeError {
-    /// Volume name in the Pod.
-    pub volume: String,
-    /// Cause.
-    pub message: String,
-}
 
 /// A volume that is ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,8 +59,27 @@ pub enum Ready {
         /// Mounted read-only whatever the container asks for.
         read_only: bool,
     },
+    /// A device of the node.
+    Device {
+        /// The link to it.
+        path: PathBuf,
+        /// Containers may only read it.
+        read_only: bool,
+    },
     /// An image, resolved when a container starts.
     Image,
+}
+
+/// A volume of a Pod: UID and name.
+type PlaceKey = (String, String);
+
+/// Where a volume is whose place its definition in the Pod does not tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Placed {
+    /// Where the kernel can be asked about it.
+    path: Option<PathBuf>,
+    /// Driver, handle and directory name of a volume that a driver is asked about.
+    driver: Option<(String, String, String)>,
 }
 
 /// Ready volumes by name.
@@ -73,13 +90,22 @@ pub struct Volumes {
     paths: Paths,
     platform: Arc<dyn Platform>,
     objects: Arc<dyn Objects>,
+    csi: Arc<Csi>,
+    events: Events,
     tokens: Tokens,
+    placed: Mutex<HashMap<PlaceKey, Placed>>,
 }
 
 impl Volumes {
     /// Volumes below the kubelet's directory.
-    pub fn new(paths: Paths, platform: Arc<dyn Platform>, objects: Arc<dyn Objects>) -> Self {
-        Self { paths, platform, objects, tokens: Tokens::default() }
+    pub fn new(
+        paths: Paths,
+        platform: Arc<dyn Platform>,
+        objects: Arc<dyn Objects>,
+        csi: Arc<Csi>,
+        events: Events,
+    ) -> Self {
+        Self { paths, platform, objects, csi, events, tokens: Tokens::default(), placed: Mutex::default() }
     }
 
     /// Makes every volume that a container mounts ready; on failure says which were not.
@@ -92,16 +118,16 @@ impl Volumes {
                 Ok(ready) => {
                     mounted.insert(volume.name.clone(), ready);
                 }
-                Err(message) => errors.push(VolumeError { volume: volume.name.clone(), message }),
+                Err(failure) => errors.push(VolumeError { volume: volume.name.clone(), failure }),
             }
         }
         if errors.is_empty() { Ok(mounted) } else { Err(errors) }
     }
 
-    async fn one(&self, pod: &Pod, volume: &Volume, node: &NodeFacts) -> Result<Ready, String> {
+    async fn one(&self, pod: &Pod, volume: &Volume, node: &NodeFacts) -> Result<Ready, Failure> {
         let sources = Sources { pod, objects: &*self.objects, tokens: &self.tokens, node };
         if let Some(source) = &volume.empty_dir {
-            return self.empty_dir(pod, &volume.name, source, node).await;
+            return Ok(self.empty_dir(pod, &volume.name, source, node).await?);
         }
         if let Some(source) = &volume.host_path {
             let (path, kind) = (PathBuf::from(&source.path), source.type_.clone().unwrap_or_default());
@@ -112,31 +138,35 @@ impl Volumes {
         if let Some(source) = &volume.config_map {
             let items = source.items.as_deref();
             let files = sources.config_map(&source.name, items, source.default_mode, source.optional).await?;
-            return self.files(pod, &volume.name, CONFIG_MAP, files).await;
+            return Ok(self.files(pod, &volume.name, CONFIG_MAP, files).await?);
         }
         if let Some(source) = &volume.secret {
             let name = source.secret_name.as_deref().unwrap_or_default();
             let files = sources.secret(name, source.items.as_deref(), source.default_mode, source.optional).await?;
-            return self.files(pod, &volume.name, SECRET, files).await;
+            return Ok(self.files(pod, &volume.name, SECRET, files).await?);
         }
         if let Some(source) = &volume.downward_api {
             let files = sources.downward(source.items.as_deref().unwrap_or_default(), source.default_mode)?;
-            return self.files(pod, &volume.name, DOWNWARD, files).await;
+            return Ok(self.files(pod, &volume.name, DOWNWARD, files).await?);
         }
         if let Some(source) = &volume.projected {
             let files = sources.projected(source).await?;
-            return self.files(pod, &volume.name, PROJECTED, files).await;
+            return Ok(self.files(pod, &volume.name, PROJECTED, files).await?);
         }
         if let Some((claim, read_only)) = claims::claim_of(pod, volume) {
             return self.claimed(pod, volume, &claim, read_only).await;
+        }
+        if let Some(source) = &volume.csi {
+            let wanted = Wanted::inline(pod, &volume.name, source);
+            return self.of_driver(pod, volume, &wanted, None).await;
         }
         if volume.image.is_some() {
             return Ok(Ready::Image);
         }
         if volume.git_repo.is_some() {
-            return Err("git-repo volume plugin has been disabled".to_owned());
+            return Err("git-repo volume plugin has been disabled".to_owned().into());
         }
-        Err("no volume plugin matched".to_owned())
+        Err("no volume plugin matched".to_owned().into())
     }
 
     async fn empty_dir(
@@ -210,28 +240,61 @@ impl Volumes {
     /// Unmounts and removes everything of a Pod.
     pub async fn tear_down(&self, uid: &str) -> io::Result<()> {
         self.tokens.forget(uid);
-        let pod_dir = self.paths.pod(uid);
         let subpaths = self.paths.subpaths(uid);
-        let volumes = self.paths.volumes(uid);
+        let locals = local::names(&self.paths, uid);
+        // Parts of volumes keep the whole busy.
+        let mut errors = self.unmount_all(vec![subpaths.clone()], None).await;
+        errors.extend(self.csi.tear_down(uid).await.err().unwrap_or_default());
+        let of_drivers = self.paths.volumes(uid).join(csi::PLUGIN);
+        errors.extend(self.unmount_all(vec![self.paths.pod(uid)], Some(of_drivers)).await);
+        if errors.is_empty() {
+            let (platform, pod) = (Arc::clone(&self.platform), self.paths.pod(uid));
+            let (globals, names) = (self.paths.clone(), locals);
+            let rest = [subpaths, self.paths.volumes(uid), pod.join("volumeDevices")];
+            let removed = tokio::task::spawn_blocking(move || {
+                local::release(&*platform, &globals, &names)?;
+                // Nothing is removed through a mount.
+                if let Some(left) = platform.mounts_below(&pod)?.first() {
+                    return Err(io::Error::other(format!("{} is still mounted", left.display())));
+                }
+                rest.iter().try_for_each(|dir| remove_dir(dir))
+            });
+            errors.extend(removed.await.map_err(io::Error::other).flatten().err().map(|error| error.to_string()));
+        }
+        if errors.is_empty() {
+            self.placed.lock().retain(|(owner, _), _| owner != uid);
+            return Ok(());
+        }
+        Err(io::Error::other(errors.join("; ")))
+    }
+
+    /// Unmounts everything below directories, but for what somebody else unmounts; what fails does not keep the rest.
+    async fn unmount_all(&self, dirs: Vec<PathBuf>, but: Option<PathBuf>) -> Vec<String> {
         let platform = Arc::clone(&self.platform);
-        let removed = tokio::task::spawn_blocking(move || {
-            for dir in [&subpaths, &pod_dir] {
-                for point in platform.mounts_below(dir)? {
-                    platform.unmount(&point)?;
+        let done = tokio::task::spawn_blocking(move || {
+            let mut errors = Vec::new();
+            for dir in &dirs {
+                let points = platform.mounts_below(dir).unwrap_or_else(|error| {
+                    errors.push(error.to_string());
+                    Vec::new()
+                });
+                for point in points.iter().filter(|point| but.as_ref().is_none_or(|but| !point.starts_with(but))) {
+                    if let Err(error) = platform.unmount(point) {
+                        errors.push(format!("{}: {error}", point.display()));
+                    }
                 }
             }
-            for dir in [subpaths, volumes] {
-                remove_dir(&dir)?;
-            }
-            Ok(())
+            errors
         });
-        removed.await.map_err(io::Error::other)?
+        done.await.unwrap_or_else(|error| vec![error.to_string()])
     }
 
     /// Whether anything of a Pod's volumes is left.
     pub fn is_clean(&self, uid: &str) -> bool {
         let volumes = self.paths.volumes(uid);
-        !volumes.exists() && self.platform.mounts_below(&self.paths.pod(uid)).is_ok_and(|left| left.is_empty())
+        !volumes.exists()
+            && !self.csi.has(uid)
+            && self.platform.mounts_below(&self.paths.pod(uid)).is_ok_and(|left| left.is_empty())
     }
 
     /// Where a volume that is counted is.
@@ -242,9 +305,46 @@ impl Volumes {
             Volume { secret: Some(_), .. } => SECRET,
             Volume { projected: Some(_), .. } => PROJECTED,
             Volume { downward_api: Some(_), .. } => DOWNWARD,
-            _ => return None,
+            _ => return self.placed(uid, &volume.name).and_then(|placed| placed.path),
         };
         Some(self.paths.volume(uid, plugin, &volume.name))
+    }
+
+    fn placed(&self, uid: &str, volume: &str) -> Option<Placed> {
+        self.placed.lock().get(&(uid.to_owned(), volume.to_owned())).cloned()
+    }
+
+    fn place(&self, pod: &Pod, volume: &str, placed: Placed) {
+        self.placed.lock().insert((pods::uid(pod).to_owned(), volume.to_owned()), placed);
+    }
+
+    /// What the driver of a volume says about it.
+    pub async fn driver_stats(&self, uid: &str, volume: &str) -> Option<VolumeUse> {
+        let (driver, handle, name) = self.placed(uid, volume)?.driver?;
+        self.csi.stats(uid, &driver, &handle, &name).await
+    }
+
+    /// A volume of a storage driver.
+    async fn of_driver(
+        &self,
+        pod: &Pod,
+        volume: &Volume,
+        wanted: &Wanted,
+        claim: Option<claims::Claimed<'_>>,
+    ) -> Result<Ready, Failure> {
+        let context = csi::Context { pod, tokens: &self.tokens, group: fs_group(pod), claim };
+        let path = self.csi.set_up(wanted, &context).await.map_err(|error| match error {
+            CsiError::Step { operation, message } => {
+                Failure::Step { operation, name: Some(wanted.spec_name.clone()), message }
+            }
+            CsiError::Waiting(message) => Failure::Waiting(message),
+        })?;
+        let driver = (wanted.driver.clone(), wanted.handle.clone(), wanted.spec_name.clone());
+        if wanted.block {
+            return Ok(Ready::Device { path, read_only: wanted.read_only });
+        }
+        self.place(pod, &volume.name, Placed { path: None, driver: Some(driver) });
+        Ok(Ready::Path { path, read_only: wanted.read_only })
     }
 
     /// Directory that holds a Pod's emptyDir volumes by name.

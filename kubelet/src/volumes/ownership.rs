@@ -4,6 +4,12 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+
+use crate::events::{EventType, Events};
+use crate::pods;
 
 const SETGID: u32 = 0o2000;
 
@@ -37,6 +43,36 @@ pub(super) fn apply(root: &Path, group: u32, read_only: bool, policy: ChangePoli
         fs::set_permissions(entry.path(), fs::Permissions::from_mode(mode))?;
     }
     Ok(())
+}
+
+/// Time after which the user is told why the Pod has not started.
+const NOTICE: Duration = Duration::from_secs(30);
+
+/// [`apply`] for a volume of a Pod; an event tells if it takes long.
+pub(crate) async fn give(
+    events: &Events,
+    pod: &Pod,
+    volume: &str,
+    root: &Path,
+    (group, policy): (u32, ChangePolicy),
+) -> Result<(), String> {
+    let dir = root.to_owned();
+    let mut work = tokio::task::spawn_blocking(move || apply(&dir, group, false, policy));
+    let result = match tokio::time::timeout(NOTICE, &mut work).await {
+        Ok(result) => result,
+        Err(_) => {
+            let text = format!(
+                "Setting volume ownership for {}/volumes/{volume} is taking longer than expected, consider using OnRootMismatch - https://kubernetes.io/docs/tasks/configure-pod-container/security-context/#configure-volume-permission-and-ownership-change-policy-for-pods",
+                pods::uid(pod)
+            );
+            events.pod(pod, EventType::Warning, "VolumePermissionChangeInProgress", text);
+            work.await
+        }
+    };
+    match result {
+        Ok(done) => done.map_err(|error| format!("applyFSGroup failed for vol {volume}: {error}")),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// Gives only the top directory to a group; what is below has been handled.

@@ -32,7 +32,7 @@ struct Token {
 
 /// Tokens by Pod and request.
 #[derive(Default)]
-pub(super) struct Tokens {
+pub(crate) struct Tokens {
     cache: Mutex<HashMap<Key, Token>>,
 }
 
@@ -44,21 +44,34 @@ impl Tokens {
         projection: &ServiceAccountTokenProjection,
         objects: &dyn Objects,
     ) -> Result<String, ObjectError> {
-        let seconds = projection.expiration_seconds.unwrap_or(DEFAULT_SECONDS);
-        let audience = projection.audience.clone().filter(|audience| !audience.is_empty());
+        let audience = projection.audience.as_deref().unwrap_or_default();
+        let issued = self.of_audience(pod, audience, projection.expiration_seconds, objects).await?;
+        Ok(issued.0)
+    }
+
+    /// A token for an audience, which may be empty, and when it expires.
+    pub(crate) async fn of_audience(
+        &self,
+        pod: &Pod,
+        audience: &str,
+        seconds: Option<i64>,
+        objects: &dyn Objects,
+    ) -> Result<(String, Timestamp), ObjectError> {
+        let seconds = seconds.unwrap_or(DEFAULT_SECONDS);
+        let audience = Some(audience.to_owned()).filter(|audience| !audience.is_empty());
         let account = pods::spec(pod).service_account_name.clone().unwrap_or_default();
         let key = Key { uid: pods::uid(pod).to_owned(), account, audience, seconds };
         let now = Timestamp::now();
         let cached = self.cache.lock().get(&key).map(|token| (token.text.clone(), is_due(token, now), token.expires));
-        if let Some((text, false, _)) = &cached {
-            return Ok(text.clone());
+        if let Some((text, false, expires)) = &cached {
+            return Ok((text.clone(), *expires));
         }
         let fresh = self.request(pod, &key, objects, now).await;
         match (fresh, cached) {
             // An old token that still works is better than none.
             (Err(error), Some((text, _, expires))) if expires > now => {
                 tracing::warn!(%error, pod = pods::describe(pod), "couldn't update token, the current one is still valid");
-                Ok(text)
+                Ok((text, expires))
             }
             (result, _) => result,
         }
@@ -70,7 +83,7 @@ impl Tokens {
         key: &Key,
         objects: &dyn Objects,
         now: Timestamp,
-    ) -> Result<String, ObjectError> {
+    ) -> Result<(String, Timestamp), ObjectError> {
         let bound = BoundObjectReference {
             api_version: Some("v1".to_owned()),
             kind: Some("Pod".to_owned()),
@@ -90,7 +103,7 @@ impl Tokens {
             return Err(ObjectError::Other("failed to fetch token: the answer holds none".to_owned()));
         };
         self.cache.lock().insert(key.clone(), Token { text: text.clone(), issued: now, expires: expires.0 });
-        Ok(text)
+        Ok((text, expires.0))
     }
 
     /// Forgets a Pod's tokens.

@@ -33,8 +33,8 @@ pub(super) enum RoundError {
     Runtime(#[from] CriError),
     #[error("network is not ready: {0}")]
     Network(String),
-    #[error("volumes are not ready")]
-    Volumes,
+    #[error("volumes are not ready: {0}")]
+    Volumes(String),
     #[error("{0}")]
     Other(String),
     #[error("{0}")]
@@ -146,7 +146,7 @@ impl Actor {
         tracing::debug!(pod = pods::describe(&self.pod), %error, "sync");
         match error {
             RoundError::Network(_) => NETWORK_RETRY,
-            RoundError::Volumes => {
+            RoundError::Volumes(_) => {
                 let delay = self.volume_delay;
                 self.volume_delay = (delay * 2).min(VOLUME_RETRY.1);
                 delay

@@ -9,7 +9,7 @@ use crate::events::EventType;
 use crate::metrics::METRICS;
 use crate::pods;
 use crate::spec::{pod_cgroup, pod_limits};
-use crate::volumes::Mounted;
+use crate::volumes::{Mounted, VolumeError};
 
 impl Actor {
     /// Control group and directories.
@@ -47,10 +47,15 @@ impl Actor {
                 Ok(mounted)
             }
             Err(errors) => {
-                for error in errors {
-                    self.services.events.pod(&self.pod, EventType::Warning, "FailedMount", error.to_string());
+                for text in VolumeError::events(&errors) {
+                    self.services.events.pod(&self.pod, EventType::Warning, "FailedMount", text);
                 }
-                Err(RoundError::Volumes)
+                if errors.iter().all(VolumeError::is_waiting) {
+                    // Nothing failed, so nothing has to be spared.
+                    self.volume_delay = VOLUME_RETRY.0;
+                }
+                let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+                Err(RoundError::Volumes(texts.join("; ")))
             }
         }
     }

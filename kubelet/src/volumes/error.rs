@@ -1,0 +1,94 @@
+//! Volumes that are not ready.
+
+/// Why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// It cannot be told which volume is meant.
+    Processing(String),
+    /// A step failed.
+    Step {
+        /// As events name it.
+        operation: &'static str,
+        /// The volume's name outside the Pod, if it has one.
+        name: Option<String>,
+        /// Cause.
+        message: String,
+    },
+    /// Somebody else has to act first.
+    Waiting(String),
+}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Self {
+        Self::Step { operation: "MountVolume.SetUp", name: None, message }
+    }
+}
+
+/// A volume that is not ready.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{}", self.text())]
+pub struct VolumeError {
+    /// Volume name in the Pod.
+    pub volume: String,
+    pub(crate) failure: Failure,
+}
+
+impl VolumeError {
+    fn text(&self) -> String {
+        match &self.failure {
+            Failure::Processing(message) => message.clone(),
+            Failure::Step { operation, name, message } => {
+                format!("{operation} failed for volume {:?} : {message}", name.as_ref().unwrap_or(&self.volume))
+            }
+            Failure::Waiting(message) => format!("volume {:?}: {message}", self.volume),
+        }
+    }
+
+    /// Whether it is somebody else's turn.
+    pub fn is_waiting(&self) -> bool {
+        matches!(self.failure, Failure::Waiting(_))
+    }
+
+    /// Texts of the events that tell of errors.
+    pub fn events(errors: &[Self]) -> Vec<String> {
+        let steps = errors.iter().filter(|error| matches!(error.failure, Failure::Step { .. }));
+        let mut texts: Vec<String> = steps.map(ToString::to_string).collect();
+        let unresolved: Vec<&Self> =
+            errors.iter().filter(|error| matches!(error.failure, Failure::Processing(_))).collect();
+        if let Some(first) = unresolved.first() {
+            let names = |errors: &mut dyn Iterator<Item = &Self>| {
+                errors.map(|error| error.volume.as_str()).collect::<Vec<_>>().join(" ")
+            };
+            let all = names(&mut errors.iter());
+            let failed = names(&mut unresolved.iter().copied());
+            texts.push(format!(
+                "Unable to attach or mount volumes: unmounted volumes=[{all}], unattached volumes=[{failed}], failed to process volumes=[{failed}]: {first}"
+            ));
+        }
+        texts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_tell_errors_and_are_silent_about_waiting() {
+        let error = |volume: &str, failure| VolumeError { volume: volume.into(), failure };
+        let step = Failure::Step { operation: "MountVolume.MountDevice", name: Some("pv".into()), message: "x".into() };
+        let errors = [
+            error("a", step),
+            error("b", Failure::Processing("error processing PVC ns/c: PVC is not bound".into())),
+            error("c", Failure::Waiting("w".into())),
+        ];
+        assert_eq!(
+            VolumeError::events(&errors),
+            [
+                "MountVolume.MountDevice failed for volume \"pv\" : x",
+                "Unable to attach or mount volumes: unmounted volumes=[a b c], unattached volumes=[b], failed to process volumes=[b]: error processing PVC ns/c: PVC is not bound",
+            ]
+        );
+        assert!(VolumeError::events(&errors[2..]).is_empty());
+    }
+}
