@@ -12,6 +12,7 @@ use runtime::flags::ClientArgs;
 use crate::{
     metrics::ClientMetrics,
     transport::{RateLimit, TransportLayer},
+    watches::WatchLayer,
 };
 
 /// Why there is no client.
@@ -28,6 +29,9 @@ pub enum ClientError {
     /// The address of the server is no URL.
     #[error("host must be a URL or a host:port pair: {0:?}")]
     Master(String),
+    /// `tls-server-name` of the kubeconfig is no name.
+    #[error("tls-server-name is not a valid DNS name or IP address")]
+    ServerName,
     /// TLS or credentials are unusable.
     #[error("cannot make a client: {0}")]
     Client(#[from] kube::Error),
@@ -105,8 +109,9 @@ pub fn connect_with(mut config: Config, connection: &Connection) -> Result<Clien
         metrics: connection.metrics.clone(),
         host,
     };
+    let watches = WatchLayer::new(&config)?;
     let builder = ClientBuilder::try_from(config)?;
-    Ok(builder.with_layer(&layer).build())
+    Ok(builder.with_layer(&watches).with_layer(&layer).build())
 }
 
 /// Reads the configuration.

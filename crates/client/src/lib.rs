@@ -11,6 +11,7 @@ mod error;
 mod metrics;
 mod reload;
 mod transport;
+mod watches;
 mod write;
 
 pub use connect::{

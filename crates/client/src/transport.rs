@@ -152,7 +152,17 @@ where
 
 /// Watches, followed logs and upgrades last as long as they last.
 fn is_long_running(request: &Request<Body>) -> bool {
-    let query = request.uri().query().unwrap_or_default();
     request.headers().contains_key(http::header::UPGRADE)
-        || query.split('&').any(|p| matches!(p, "watch=true" | "watch=1" | "watch" | "follow=true"))
+        || is_watch(request)
+        || parameters(request).any(|parameter| parameter == "follow=true")
+}
+
+/// Whether a request is a watch, and no upgrade.
+pub(crate) fn is_watch(request: &Request<Body>) -> bool {
+    !request.headers().contains_key(http::header::UPGRADE)
+        && parameters(request).any(|parameter| matches!(parameter, "watch=true" | "watch=1" | "watch"))
+}
+
+fn parameters(request: &Request<Body>) -> impl Iterator<Item = &str> {
+    request.uri().query().unwrap_or_default().split('&')
 }
