@@ -131,17 +131,22 @@ impl Init {
     }
 
     async fn connect(&self) -> Result<Cluster> {
-        let file = Kubeconfig::load(&*self.host, &self.kubeconfig)?;
-        let patience = Timeouts::api(self.timeouts());
-        let local = self.config.init.local_api_endpoint.url();
-        let cluster = Cluster::connect(&file, Some(&local), patience).await?;
+        let cluster = self.reach().await?;
         if self.kubeconfig == self.kubeconfig_dir.join("admin.conf") {
             let super_admin = self.kubeconfig_dir.join("super-admin.conf");
-            crate::admin::ensure(&*self.host, &cluster, &super_admin, &local, patience)
+            let local = self.config.init.local_api_endpoint.url();
+            crate::admin::ensure(&*self.host, &cluster, &super_admin, &local, Timeouts::api(self.timeouts()))
                 .await
                 .context("could not bootstrap the admin user in file admin.conf")?;
         }
         Ok(cluster)
+    }
+
+    /// The API server of this host with the administrator's credentials, which may not be allowed anything yet.
+    pub async fn reach(&self) -> Result<Cluster> {
+        let file = Kubeconfig::load(&*self.host, &self.kubeconfig)?;
+        let local = self.config.init.local_api_endpoint.url();
+        Cluster::connect(&file, Some(&local), Timeouts::api(self.timeouts())).await
     }
 }
 

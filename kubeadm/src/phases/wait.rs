@@ -196,14 +196,6 @@ pub(super) async fn init(init: &mut Init) -> Result<()> {
         init.host.line("[dryrun] Would wait for the control plane to boot up as static Pods");
         return Ok(());
     }
-    // What does not start at all is told before time runs out on the API.
-    let admin = match init.api().await {
-        Ok(admin) => admin,
-        Err(error) => {
-            init.host.warn(&control_plane_help(&init.config.init.node_registration.cri_socket));
-            return Err(error);
-        }
-    };
     let host = &*init.host;
     host.line(&format!(
         "[wait-control-plane] Waiting for the kubelet to boot up the control plane as static Pods from directory \
@@ -212,5 +204,6 @@ pub(super) async fn init(init: &mut Init) -> Result<()> {
     kubelet_or_help(host, &init.config.kubelet, Timeouts::kubelet(init.timeouts())).await?;
     let local = &init.config.init.local_api_endpoint.advertise_address;
     let socket = &init.config.init.node_registration.cri_socket;
+    let admin = init.reach().await?;
     control_plane_or_help(host, &admin, local, socket, Timeouts::component(init.timeouts())).await
 }
