@@ -6,6 +6,7 @@ use std::time::Duration;
 use client::ApiErrorExt;
 use controller::ObjectKey;
 use http::{Method, Request, header};
+use k8s_openapi::api::resource::v1::ResourceClaim;
 use kube::Client;
 use serde_json::{Value, json};
 
@@ -54,6 +55,19 @@ impl Api {
             Err(_) => Err(CallError::Late),
             Ok(Err(error)) => Err(CallError::Api(Box::new(error))),
             Ok(Ok(_)) => Ok(()),
+        }
+    }
+
+    /// The claims of devices in a namespace. Calls are to be made [`Api::within`] the deadline.
+    pub(crate) fn claims(&self, namespace: &str) -> kube::Api<ResourceClaim> {
+        kube::Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// Waits for calls, each of which has the deadline of one.
+    pub(crate) async fn within<T>(&self, calls: impl Future<Output = Result<T, kube::Error>>) -> Result<T, CallError> {
+        match tokio::time::timeout(DEADLINE, calls).await {
+            Err(_) => Err(CallError::Late),
+            Ok(outcome) => outcome.map_err(|error| CallError::Api(Box::new(error))),
         }
     }
 

@@ -7,6 +7,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     api::CallError,
+    devices::{DeviceError, DevicePlan},
     metrics::Attempt,
     plugins::volumes::{VolumeError, VolumePlan},
     queue::Waiting,
@@ -22,6 +23,8 @@ pub(crate) struct Binding {
     pub(crate) began: Duration,
     /// Volumes to be bound first.
     pub(crate) volumes: Option<VolumePlan>,
+    /// Claims of devices to be written first.
+    pub(crate) devices: Option<DevicePlan>,
 }
 
 /// Why a Pod was not bound.
@@ -29,6 +32,8 @@ pub(crate) struct Binding {
 enum BindError {
     #[error("running PreBind plugin \"VolumeBinding\": {0}")]
     Volumes(#[from] VolumeError),
+    #[error("running PreBind plugin \"DynamicResources\": {0}")]
+    Devices(#[from] DeviceError),
     #[error("binding rejected: running Bind plugin \"DefaultBinder\": {0}")]
     Call(#[from] CallError),
 }
@@ -41,7 +46,8 @@ impl Binding {
         shared.metrics.running("binding", 1);
         let bind_began = shared.now();
         // Who waits for volumes keeps nobody else from being bound.
-        let slot = Some(slot).filter(|_| self.volumes.is_none());
+        let waits = self.volumes.is_some() || self.devices.as_ref().is_some_and(DevicePlan::waits);
+        let slot = Some(slot).filter(|_| !waits);
         let bound = self.bind(shared).await;
         let now = shared.now();
         shared.metrics.running("binding", -1);
@@ -67,28 +73,58 @@ impl Binding {
                 let message = error.to_string();
                 tracing::error!(pod = %pod.full_name(), node = %self.node, err = %message, "Error scheduling pod; retrying");
                 let nominate = Nominate::Keep;
-                Report { pod: Arc::clone(pod), reason: "SchedulerError", message, nominate, preemption: None }
-                    .run(shared)
-                    .await;
+                let report = Report {
+                    pod: Arc::clone(pod),
+                    reason: "SchedulerError",
+                    message,
+                    nominate,
+                    preemption: None,
+                    release: None,
+                };
+                report.run(shared).await;
             }
         }
         drop(slot);
     }
 
-    /// Binds volumes, then the Pod.
+    /// Binds volumes and devices, then the Pod.
     async fn bind(&self, shared: &Shared) -> Result<(), BindError> {
         let pod = &self.waiting.pod;
-        let settings = shared.profiles.of(pod).and_then(|p| p.volumes.as_ref());
-        if let (Some(plan), Some((storage, deadline))) = (&self.volumes, settings) {
-            // Binding volumes takes a while: others can see where the Pod is going.
+        if self.volumes.is_some() || self.devices.is_some() {
+            // This takes a while: others can see where the Pod is going.
             let nominated = shared.api.patch_status(pod, &json!({"nominatedNodeName": &*self.node})).await;
             if let Err(error) = nominated {
                 tracing::debug!(pod = %pod.full_name(), %error, "the nominated node is not written");
             }
-            let outcome = storage.bind(plan, &shared.api, *deadline).await;
-            storage.release(plan);
-            outcome?;
         }
-        Ok(shared.api.bind(pod, &self.node).await?)
+        let profile = shared.profiles.of(pod);
+        let devices = profile.and_then(|p| p.devices.as_ref()).zip(self.devices.as_ref());
+        if let Err(error) = self.bind_volumes(shared).await {
+            if let Some(((devices, _), plan)) = devices {
+                devices.release(plan);
+            }
+            return Err(error.into());
+        }
+        if let Some(((devices, deadline), plan)) = devices
+            && let Err(error) = devices.bind(plan, pod, &shared.api, shared.clock.now(), *deadline).await
+        {
+            devices.unreserve(plan, pod, &shared.api, error.is_of_devices()).await;
+            return Err(error.into());
+        }
+        let bound = shared.api.bind(pod, &self.node).await;
+        if bound.is_err()
+            && let Some(((devices, _), plan)) = devices
+        {
+            devices.unreserve(plan, pod, &shared.api, false).await;
+        }
+        Ok(bound?)
+    }
+
+    async fn bind_volumes(&self, shared: &Shared) -> Result<(), VolumeError> {
+        let settings = shared.profiles.of(&self.waiting.pod).and_then(|p| p.volumes.as_ref());
+        let (Some(plan), Some((storage, deadline))) = (&self.volumes, settings) else { return Ok(()) };
+        let outcome = storage.bind(plan, &shared.api, *deadline).await;
+        storage.release(plan);
+        outcome
     }
 }

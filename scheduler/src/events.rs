@@ -1,6 +1,7 @@
 //! What happens in the cluster that may make a waiting Pod schedulable.
 
 use crate::{
+    devices::DeviceChange,
     framework::PluginId,
     objects::{NodeView, PodView},
 };
@@ -54,6 +55,8 @@ pub(crate) enum ClusterEvent<'a> {
     NamespaceChanged,
     /// A claim, a volume or a class of volumes changed.
     StorageChanged,
+    /// A claim of devices changed, or what is offered.
+    DevicesChanged(&'a DeviceChange),
 }
 
 impl ClusterEvent<'_> {
@@ -71,6 +74,8 @@ impl ClusterEvent<'_> {
             Self::Own { .. } => "UnscheduledPodUpdate",
             Self::NamespaceChanged => "NamespaceUpdate",
             Self::StorageChanged => "PersistentVolumeClaimUpdate",
+            Self::DevicesChanged(DeviceChange::Claim { .. }) => "ResourceClaimUpdate",
+            Self::DevicesChanged(DeviceChange::Offer) => "ResourceSliceUpdate",
         }
     }
 
@@ -80,6 +85,7 @@ impl ClusterEvent<'_> {
             Self::PodAssigned(_) => matches!(plugin, PluginId::InterPodAffinity | PluginId::PodTopologySpread),
             Self::NamespaceChanged => plugin == PluginId::InterPodAffinity,
             Self::NodeDeleted => plugin == PluginId::PodTopologySpread,
+            Self::DevicesChanged(_) => plugin == PluginId::DynamicResources,
             Self::StorageChanged => matches!(
                 plugin,
                 PluginId::VolumeBinding

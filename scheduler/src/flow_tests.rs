@@ -19,6 +19,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::{
     api::Api,
     config::{Settings, Sources},
+    devices::Devices,
     metrics::Metrics,
     objects::{NamespaceView, NodeView, PodView, SharedPod},
     plugins::{
@@ -28,7 +29,7 @@ use crate::{
     queue::{BackoffTimes, PodQueue},
     record::Recorder,
     scheduler::{Profiles, Scheduler, Shared, State},
-    watch::Watched,
+    watch::{Watched, devices_changed},
 };
 
 /// A request that changes something: method, path, body.
@@ -42,6 +43,7 @@ struct Scene {
     /// Code of the next answers to bindings.
     bindings: Arc<Mutex<Vec<u16>>>,
     version: u64,
+    devices: Arc<Devices>,
 }
 
 fn client(asked: mpsc::Sender<Asked>, bindings: Arc<Mutex<Vec<u16>>>) -> kube::Client {
@@ -75,7 +77,8 @@ impl Scene {
         let shared_clock: Arc<dyn Clock> = Arc::clone(&clock) as Arc<dyn Clock>;
         let selector: crate::plugins::topology_spread::DefaultSelector =
             Arc::new(|_| machinery::selector::LabelSelector::default());
-        let sources = Sources { selector, storage: Storage::empty() };
+        let devices = Devices::empty();
+        let sources = Sources { selector, storage: Storage::empty(), devices: Arc::clone(&devices) };
         let second = std::time::Duration::from_secs(1);
         let queue =
             PodQueue::new(BackoffTimes { initial: second, max: 10 * second }, 300 * second, Box::new(|_, _| {}));
@@ -96,10 +99,12 @@ impl Scene {
             namespaces: Informer::<NamespaceView>::new(&[]),
         };
         watched.feed(&shared);
+        let to = Arc::clone(&shared);
+        devices.on_change(move |change| devices_changed(&to, change));
         let scheduler = Scheduler::new(Arc::clone(&shared));
         let stop = tasks.token().clone();
         tasks.spawn("scheduler", async move { scheduler.run(stop).await });
-        Self { watched, shared, clock, asked, bindings, version: 0 }
+        Self { watched, shared, clock, asked, bindings, version: 0, devices }
     }
 
     fn node(&mut self, name: &str) {
@@ -227,4 +232,23 @@ async fn victims_are_marked_and_deleted() {
     scene.watched.pods.delete(&ObjectKey::new("default", "low"), "100");
     let (_, path, _) = scene.next("/binding").await;
     assert!(path.contains("/high/"), "{path}");
+}
+
+#[tokio::test]
+async fn claims_are_written_before_the_pod_is_bound() {
+    let mut scene = Scene::new();
+    scene.node("n1");
+    let claims = serde_json::json!([{"name": "own", "resourceClaimName": "c"}]);
+    let pod = scene.pod("p", |p| p.spec("resourceClaims", claims));
+    assert_eq!(&*pod.template.device_claims[0].name, "own");
+    scene.devices.class("gpu", serde_json::json!({}));
+    let devices = serde_json::json!({"nodeName": "n1", "devices": [{"name": "0"}]});
+    scene.devices.offer("n1", "n1", devices);
+    // The claim comes last, and opens the gate.
+    let wanted = serde_json::json!({"requests": [{"name": "r", "exactly": {"deviceClassName": "gpu"}}]});
+    scene.devices.claim("c", wanted, Value::Null);
+    let (_, _, body) = scene.next("/p/status").await;
+    assert_eq!(body["status"]["nominatedNodeName"], "n1");
+    let (method, path, _) = scene.next("/resourceclaims/c").await;
+    assert_eq!((method, path.as_str()), (Method::GET, "/apis/resource.k8s.io/v1/namespaces/default/resourceclaims/c"));
 }

@@ -11,6 +11,7 @@ mod bind;
 mod cluster;
 mod config;
 mod cycle;
+mod devices;
 mod events;
 mod framework;
 mod memo;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
+use crate::devices::Release;
 use crate::{objects::PodView, preempt::Eviction, scheduler::Shared};
 
 /// What becomes of `status.nominatedNodeName`.
@@ -24,6 +25,8 @@ pub(crate) struct Report {
     pub(crate) nominate: Nominate,
     /// Pods to remove for this one.
     pub(crate) preemption: Option<Eviction>,
+    /// Devices to be taken from a claim.
+    pub(crate) release: Option<Release>,
 }
 
 impl Report {
@@ -37,6 +40,11 @@ impl Report {
             && !error.is_not_found()
         {
             tracing::error!(pod = %pod.full_name(), %error, "Error updating pod");
+        }
+        if let Some(release) = &self.release
+            && let Some((devices, _)) = shared.profiles.of(pod).and_then(|p| p.devices.as_ref())
+        {
+            devices.deallocate(release, pod, &shared.api).await;
         }
         if let Some(eviction) = self.preemption {
             eviction.run(shared, &self.pod).await;
@@ -90,6 +98,7 @@ mod tests {
             message: message.into(),
             nominate,
             preemption: None,
+            release: None,
         };
         let now = OffsetDateTime::UNIX_EPOCH;
         assert_eq!(report("no room", Nominate::Keep).status(now), None);

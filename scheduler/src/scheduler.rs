@@ -275,6 +275,19 @@ impl Scheduler {
                 }
             },
         };
+        let devices = match &profile.devices {
+            None => None,
+            Some((devices, _)) => match devices.reserve(&pod, &state.cluster, chosen.node) {
+                Some(plan) => Some(plan).filter(|p| !p.is_empty()),
+                None => {
+                    if let (Some(plan), Some((storage, _))) = (&volumes, &profile.volumes) {
+                        storage.release(plan);
+                    }
+                    state.queue.fail(&pod.uid, began);
+                    return Decision::Nothing;
+                }
+            },
+        };
         tracing::info!(
             v = 4,
             pod = %pod.full_name(),
@@ -285,7 +298,7 @@ impl Scheduler {
         );
         state.cluster.assume(&pod, chosen.node);
         state.nominations.remove(&pod.uid);
-        Decision::Bind(Binding { waiting, node, began, volumes })
+        Decision::Bind(Binding { waiting, node, began, volumes, devices })
     }
 
     /// No node fits: looks for Pods to preempt, and puts the Pod back.
@@ -295,10 +308,19 @@ impl Scheduler {
         let mut nominate = Nominate::Keep;
         let mut plan = None;
         let mut told = Vec::new();
+        let mut release = None;
+        // A PreFilter that runs before DynamicResources has left it without knowledge of the Pod.
+        let is_unknown = diagnosis.whole.is_some() && !diagnosis.plugins.contains(PluginId::DynamicResources);
         if profile.claims {
-            told.push(if diagnosis.whole.is_some() { "not found".to_owned() } else { NO_CLAIMS.to_owned() });
+            let (text, freed) = match &profile.devices {
+                _ if is_unknown => ("not found", None),
+                Some((devices, _)) => devices.after_filters(pod, &diagnosis),
+                None => (crate::devices::NO_CLAIMS, None),
+            };
+            told.push(text.to_owned());
+            release = freed;
         }
-        let may_preempt = all > 0 && !(profile.claims && diagnosis.whole.is_some());
+        let may_preempt = all > 0 && !(profile.claims && is_unknown);
         if let Some(settings) = profile.preemption.filter(|_| may_preempt) {
             self.shared.metrics.preemption_tried();
             let budgets: Vec<DisruptionBudgetView> =
@@ -331,7 +353,7 @@ impl Scheduler {
             Nominate::Node(node) => state.nominations.set(pod, node),
         }
         let message = diagnosis.message(all);
-        Report { pod: Arc::clone(pod), reason: "Unschedulable", message, nominate, preemption }
+        Report { pod: Arc::clone(pod), reason: "Unschedulable", message, nominate, preemption, release }
     }
 
     fn begin_preemption(
@@ -368,9 +390,6 @@ impl Scheduler {
         }
     }
 }
-
-/// What the plugin for resource claims says of a Pod that has none.
-const NO_CLAIMS: &str = "no new claims to deallocate";
 
 /// Puts a Pod back whose binding failed.
 pub(crate) fn take_back(shared: &Shared, pod: &Arc<PodView>) -> bool {

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     api::Api,
     config::{FromFlags, Settings, SettingsError, Sources},
+    devices::Devices,
     metrics::Metrics,
     options::Options,
     plugins::volumes::Storage,
@@ -26,7 +27,7 @@ use crate::{
     resource_metrics::ResourceMetrics,
     scheduler::{Profiles, Scheduler, Shared, State},
     serve, spread_selector,
-    watch::{Watched, storage_changed},
+    watch::{Watched, devices_changed, storage_changed},
 };
 
 const NAME: &str = "kube-scheduler";
@@ -173,7 +174,12 @@ impl Assembly<'_> {
         let informers = Arc::new(InformerSet::new(self.client.clone(), &runtime.tasks));
         let watched = Watched::start(&informers);
         let storage = Storage::following(&informers);
-        let sources = Sources { selector: spread_selector::following(&informers), storage: Arc::clone(&storage) };
+        let devices = Devices::following(&informers);
+        let sources = Sources {
+            selector: spread_selector::following(&informers),
+            storage: Arc::clone(&storage),
+            devices: Arc::clone(&devices),
+        };
         let profiles = self.settings.profiles(&sources)?;
         let tasks = runtime.tasks.child("scheduling");
         let api = Api::new(self.client.clone());
@@ -209,7 +215,7 @@ impl Assembly<'_> {
                 measuring.measure();
             }
         });
-        Ok(Parts { shared, informers, watched, storage })
+        Ok(Parts { shared, informers, watched, storage, devices })
     }
 }
 
@@ -219,6 +225,7 @@ struct Parts {
     informers: Arc<InformerSet>,
     watched: Watched,
     storage: Arc<Storage>,
+    devices: Arc<Devices>,
 }
 
 impl Parts {
@@ -227,6 +234,8 @@ impl Parts {
         self.watched.feed(&self.shared);
         let shared = Arc::clone(&self.shared);
         self.storage.on_change(move || storage_changed(&shared));
+        let shared = Arc::clone(&self.shared);
+        self.devices.on_change(move |change| devices_changed(&shared, change));
         while !self.informers.unsynced().is_empty() && !stop.is_cancelled() {
             stop.run_until_cancelled(self.shared.clock.sleep(SYNC_PAUSE)).await;
         }

@@ -6,6 +6,7 @@ use controller::{Change, Informer, InformerSet};
 use parking_lot::MutexGuard;
 
 use crate::{
+    devices::DeviceChange,
     events::{ClusterEvent, NodeChange},
     objects::{NamespaceView, NodeView, PodView, SharedPod},
     scheduler::{Shared, State},
@@ -96,6 +97,14 @@ fn namespace_changed(shared: &Shared, change: &Change<NamespaceView>) {
 pub(crate) fn storage_changed(shared: &Shared) {
     let now = shared.now();
     shared.state.lock().queue.happened(&ClusterEvent::StorageChanged, &shared.profiles, now);
+    shared.wake.notify_one();
+}
+
+/// A claim of devices changed, or what is offered.
+pub(crate) fn devices_changed(shared: &Shared, change: &DeviceChange) {
+    let now = shared.now();
+    let event = ClusterEvent::DevicesChanged(change);
+    shared.state.lock().queue.happened(&event, &shared.profiles, now);
     shared.wake.notify_one();
 }
 

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::file::{API_VERSION, PluginConfigFile};
+use super::file::{API_VERSION, PluginConfigFile, Span};
 use crate::{
     framework::PluginId,
     objects::{NodeSelector, NodeSelectorTerm, Weighted},
@@ -32,6 +32,10 @@ pub(super) struct Args {
     pub(super) spread: Defaults,
     /// Time for volumes to be bound.
     pub(super) bind_timeout: Duration,
+    /// Time for the search for devices on one node; zero for no bound.
+    pub(super) device_filter_timeout: Duration,
+    /// Time for devices to become ready.
+    pub(super) device_binding_timeout: Duration,
 }
 
 impl Default for Args {
@@ -46,6 +50,8 @@ impl Default for Args {
             fit: Arc::new(fit),
             spread: Defaults::System,
             bind_timeout: Duration::from_secs(600),
+            device_filter_timeout: Duration::from_secs(10),
+            device_binding_timeout: Duration::from_secs(600),
         }
     }
 }
@@ -157,6 +163,13 @@ struct VolumeBindingArgs {
     bind_timeout_seconds: Option<i64>,
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct DynamicResourcesArgs {
+    filter_timeout: Option<Span>,
+    binding_timeout: Option<Span>,
+}
+
 fn decoded<T: serde::de::DeserializeOwned>(plugin: PluginId, args: &Value) -> Result<T, String> {
     let kind = format!("{plugin}Args");
     let Value::Object(mut fields) = args.clone() else {
@@ -225,6 +238,16 @@ impl Args {
                 let args: VolumeBindingArgs = decoded(plugin, raw)?;
                 let seconds = within("bindTimeoutSeconds", args.bind_timeout_seconds.unwrap_or(600), 0, i64::MAX)?;
                 self.bind_timeout = Duration::from_secs(u64::try_from(seconds).unwrap_or(600));
+                Ok(())
+            }
+            PluginId::DynamicResources => {
+                let args: DynamicResourcesArgs = decoded(plugin, raw)?;
+                let span = |given: Option<Span>, default| given.map_or(default, |span| span.0);
+                self.device_filter_timeout = span(args.filter_timeout, self.device_filter_timeout);
+                self.device_binding_timeout = span(args.binding_timeout, self.device_binding_timeout);
+                if self.device_binding_timeout < Duration::from_secs(1) {
+                    return Err("bindingTimeout: Invalid value: must be at least 1s".into());
+                }
                 Ok(())
             }
             other => Err(format!("pluginConfig: plugin {:?} takes no args here", other.name())),

@@ -18,6 +18,7 @@ use self::{
     points::{Point, Points},
 };
 use crate::{
+    devices::Devices,
     framework::{PluginId, Profile, Scorer, SharedPlugin},
     plugins::{
         balanced_allocation::BalancedAllocation,
@@ -62,6 +63,7 @@ pub(crate) struct Sources {
     /// Finds whom a Pod is spread among by default.
     pub(crate) selector: DefaultSelector,
     pub(crate) storage: Arc<Storage>,
+    pub(crate) devices: Arc<Devices>,
 }
 
 /// The effective configuration.
@@ -253,6 +255,11 @@ impl Settings {
                 .iter()
                 .any(|e| e.plugin == PluginId::VolumeBinding)
                 .then(|| (Arc::clone(&sources.storage), args.bind_timeout)),
+            devices: points
+                .at(Point::PreBind)
+                .iter()
+                .any(|e| e.plugin == PluginId::DynamicResources)
+                .then(|| (Arc::clone(&sources.devices), args.device_binding_timeout)),
             claims: after(PluginId::DynamicResources),
             plugins: made,
         })
@@ -335,7 +342,9 @@ fn make(id: PluginId, args: &Args, sources: &Sources) -> Option<SharedPlugin> {
         }),
         PluginId::NodeResourcesBalancedAllocation => Arc::new(BalancedAllocation { resources: args.balanced.clone() }),
         PluginId::ImageLocality => Arc::new(ImageLocality),
-        PluginId::DynamicResources => Arc::new(DynamicResources),
+        PluginId::DynamicResources => {
+            Arc::new(DynamicResources { devices: Arc::clone(&sources.devices), timeout: args.device_filter_timeout })
+        }
         PluginId::VolumeRestrictions => Arc::new(VolumeRestrictions(Arc::clone(&sources.storage))),
         PluginId::NodeVolumeLimits => Arc::new(NodeVolumeLimits(Arc::clone(&sources.storage))),
         PluginId::VolumeBinding => Arc::new(VolumeBinding(Arc::clone(&sources.storage))),

@@ -78,7 +78,7 @@ fn profiles_differ() {
                   plugins: {preScore: {disabled: [{name: '*'}]}, score: {disabled: [{name: '*'}], enabled: [{name: ImageLocality, weight: 4}]}}\n  \
                   pluginConfig: [{name: DefaultPreemption, args: {minCandidateNodesAbsolute: 7}}]\n";
     let selector: DefaultSelector = Arc::new(|_| machinery::selector::LabelSelector::default());
-    let sources = Sources { selector, storage: Storage::empty() };
+    let sources = Sources { selector, storage: Storage::empty(), devices: crate::devices::Devices::empty() };
     let profiles = load(text, &[]).unwrap().profiles(&sources).unwrap();
     assert_eq!((profiles[0].percentage, profiles[1].percentage), (30, 100));
     let scores: Vec<_> = profiles[1].scores().map(|(id, weight, _)| (id, weight)).collect();

@@ -24,6 +24,8 @@ pub(crate) struct Profile {
     pub(crate) preemption: Option<crate::plugins::default_preemption::DefaultPreemption>,
     /// Finds volumes for claims, if VolumeBinding is enabled, and how long that may take.
     pub(crate) volumes: Option<(Arc<crate::plugins::volumes::Storage>, std::time::Duration)>,
+    /// Finds devices for claims, if DynamicResources is enabled, and how long they may take to be ready.
+    pub(crate) devices: Option<(Arc<crate::devices::Devices>, std::time::Duration)>,
     /// Whether DynamicResources takes part after filtering.
     pub(crate) claims: bool,
     /// Every plugin that takes part anywhere: who may know what an event is good for.

@@ -12,6 +12,19 @@ pub(crate) enum Reason {
     Text(&'static str),
     /// Not enough of an extended resource.
     Insufficient(Arc<str>),
+    /// Something that is wrong.
+    Told(Arc<str>),
+}
+
+impl Reason {
+    /// As it is told.
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Self::Text(text) => (*text).to_owned(),
+            Self::Insufficient(name) => format!("Insufficient {name}"),
+            Self::Told(text) => text.to_string(),
+        }
+    }
 }
 
 /// The reasons of one node: mostly one.
@@ -102,11 +115,7 @@ impl Diagnosis {
         }
         let mut texts: BTreeMap<String, usize> = BTreeMap::new();
         for (reason, n) in fixed {
-            let text = match reason {
-                Reason::Text(text) => (*text).to_owned(),
-                Reason::Insufficient(name) => format!("Insufficient {name}"),
-            };
-            *texts.entry(text).or_default() += n;
+            *texts.entry(reason.text()).or_default() += n;
         }
         if let Some(left_out) = self.left_out.as_ref().filter(|l| l.nodes > 0) {
             *texts.entry(left_out.text.clone()).or_default() += left_out.nodes;

@@ -1,5 +1,6 @@
 //! What the scheduler reads of the API: small forms of the objects, so that a hundred thousand Pods stay affordable.
 
+mod devices;
 mod meta;
 mod node;
 mod others;
@@ -8,12 +9,15 @@ mod requests;
 mod spec;
 mod storage;
 
+pub(crate) use devices::{
+    CLAIM_FINALIZER, CapacityOf, DeviceClaimView, DeviceClassView, DeviceId, DeviceView, Reach, SliceView, amount,
+};
 pub(crate) use meta::{Labels, Owner, controller_of};
 pub(crate) use node::{NodeView, Taint, TaintEffect};
 pub(crate) use others::{
     DisruptionBudgetView, NamespaceView, ReplicaSetView, ReplicationControllerView, ServiceView, StatefulSetView,
 };
-pub(crate) use pod::{PodView, SharedPod, Template};
+pub(crate) use pod::{DeviceClaimSource, PodView, SharedPod, Template};
 pub(crate) use requests::{HostPort, Requests};
 pub(crate) use spec::{
     AffinityTerm, InclusionPolicy, NodeSelector, NodeSelectorTerm, SpreadConstraint, Toleration, Weighted,

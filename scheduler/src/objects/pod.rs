@@ -77,7 +77,23 @@ struct SpecObject {
     resources: Resources,
     scheduling_gates: Vec<Gate>,
     volumes: Vec<VolumeObject>,
-    resource_claims: Vec<serde::de::IgnoredAny>,
+    resource_claims: Vec<DeviceClaimObject>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct DeviceClaimObject {
+    name: Box<str>,
+    resource_claim_name: Option<Box<str>>,
+    resource_claim_template_name: Option<serde::de::IgnoredAny>,
+}
+
+/// A claim of devices that was made for a Pod, by the Pod's own name for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct MadeClaim {
+    name: Box<str>,
+    resource_claim_name: Option<Box<str>>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -127,6 +143,7 @@ struct StatusObject {
     conditions: Vec<ScheduledCondition>,
     container_statuses: Vec<ContainerStatus>,
     init_container_statuses: Vec<ContainerStatus>,
+    resource_claim_statuses: Vec<MadeClaim>,
 }
 
 /// A Pod as it comes from the API.
@@ -175,8 +192,40 @@ pub(crate) struct Template {
     /// Claims that the Pod names; those of ephemeral volumes are named after the Pod.
     pub(crate) claims: Vec<Box<str>>,
     pub(crate) ephemeral_claims: Vec<Box<str>>,
+    /// Claims of devices.
+    pub(crate) device_claims: Vec<DeviceClaimRef>,
+}
+
+/// Where a claim of devices comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum DeviceClaimSource {
+    /// The Pod names it.
+    Named(Box<str>),
+    /// One is made for the Pod, whose status tells its name.
+    Made,
+    /// In a way from the future.
+    Unknown,
+}
+
+/// A claim of devices, by the Pod's own name for it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct DeviceClaimRef {
+    pub(crate) name: Box<str>,
+    pub(crate) source: DeviceClaimSource,
+}
+
+impl DeviceClaimRef {
+    /// Whether the Pod names this claim.
+    pub(crate) fn is_named(&self, claim: &str) -> bool {
+        matches!(&self.source, DeviceClaimSource::Named(name) if **name == *claim)
+    }
+}
+
+impl Template {
     /// Whether it asks for devices through resource claims.
-    pub(crate) wants_devices: bool,
+    pub(crate) fn wants_devices(&self) -> bool {
+        !self.device_claims.is_empty()
+    }
 }
 
 /// A Pod as the scheduler knows it.
@@ -197,6 +246,8 @@ pub(crate) struct PodView {
     pub(crate) scheduled: Option<Box<ScheduledCondition>>,
     /// A condition says that a scheduler preempted it.
     pub(crate) preempted: bool,
+    /// Claims of devices that were made for it: its own name, and the claim's unless none is needed.
+    pub(crate) made_claims: Box<[MadeClaim]>,
 }
 
 impl PodView {
@@ -206,6 +257,11 @@ impl PodView {
 
     pub(crate) fn priority(&self) -> i32 {
         self.template.priority
+    }
+
+    /// The claim that was made for one of its own names; the inner `None` if none is needed.
+    pub(crate) fn claim_made_for(&self, name: &str) -> Option<Option<&str>> {
+        self.made_claims.iter().find(|made| *made.name == *name).map(|made| made.resource_claim_name.as_deref())
     }
 
     /// `namespace/name`.
@@ -292,6 +348,7 @@ pub(super) fn view(object: PodObject) -> PodView {
         started: seconds(status.start_time.as_ref()),
         scheduled,
         preempted,
+        made_claims: status.resource_claim_statuses.clone().into(),
         template: shared(template(metadata, spec, &status)),
     }
 }
@@ -361,9 +418,18 @@ fn template(mut metadata: ObjectMeta, spec: SpecObject, status: &StatusObject) -
         gates,
         claims: claims.map(|c| c.claim_name.clone()).collect(),
         ephemeral_claims: spec.volumes.iter().filter(|v| v.ephemeral.is_some()).map(|v| v.name.clone()).collect(),
-        wants_devices: !spec.resource_claims.is_empty(),
+        device_claims: spec.resource_claims.into_iter().map(device_claim).collect(),
         namespace,
     }
+}
+
+fn device_claim(claim: DeviceClaimObject) -> DeviceClaimRef {
+    let source = match (claim.resource_claim_name, claim.resource_claim_template_name) {
+        (Some(name), _) => DeviceClaimSource::Named(name),
+        (None, Some(_)) => DeviceClaimSource::Made,
+        (None, None) => DeviceClaimSource::Unknown,
+    };
+    DeviceClaimRef { name: claim.name, source }
 }
 
 /// Reads a part of a spec; null is an absent one.

@@ -198,13 +198,9 @@ impl Preemption<'_> {
 }
 
 fn texts(reasons: &Reasons) -> Vec<String> {
-    let text = |reason: &Reason| match reason {
-        Reason::Text(text) => (*text).to_owned(),
-        Reason::Insufficient(name) => format!("Insufficient {name}"),
-    };
     match reasons {
-        Reasons::One(one) => vec![text(one)],
-        Reasons::Many(all) => all.iter().map(text).collect(),
+        Reasons::One(one) => vec![one.text()],
+        Reasons::Many(all) => all.iter().map(Reason::text).collect(),
     }
 }
 

@@ -227,13 +227,9 @@ impl Fixture {
 
 fn said(outcome: &Result<(), crate::framework::Denial>) -> String {
     let Err(denial) = outcome else { return String::new() };
-    let text = |r: &Reason| match r {
-        Reason::Text(t) => (*t).to_owned(),
-        Reason::Insufficient(name) => format!("Insufficient {name}"),
-    };
     let texts = match &denial.reasons {
-        Reasons::One(one) => text(one),
-        Reasons::Many(all) => all.iter().map(text).collect::<Vec<_>>().join(", "),
+        Reasons::One(one) => one.text(),
+        Reasons::Many(all) => all.iter().map(Reason::text).collect::<Vec<_>>().join(", "),
     };
     format!("{}{texts}", if denial.resolvable { "" } else { "!" })
 }
@@ -242,7 +238,11 @@ fn said(outcome: &Result<(), crate::framework::Denial>) -> String {
 pub(crate) fn default_profile() -> crate::framework::Profile {
     let selector: crate::plugins::topology_spread::DefaultSelector =
         Arc::new(|_| machinery::selector::LabelSelector::default());
-    let sources = crate::config::Sources { selector, storage: crate::plugins::volumes::Storage::empty() };
+    let sources = crate::config::Sources {
+        selector,
+        storage: crate::plugins::volumes::Storage::empty(),
+        devices: crate::devices::Devices::empty(),
+    };
     crate::config::Settings::defaults().profiles(&sources).unwrap().remove(0)
 }
 

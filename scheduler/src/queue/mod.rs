@@ -91,6 +91,8 @@ pub(crate) struct PodQueue {
     rejected: HashMap<PluginId, usize>,
     /// Pods whose preemption is under way.
     preempting: HashSet<Arc<str>>,
+    /// Pods that the gate of a plugin keeps out until something happens that concerns the plugin.
+    gated: HashSet<Arc<str>>,
     sequence: u64,
     times: BackoffTimes,
     /// Time after which an unschedulable Pod is tried again in any case.
@@ -109,6 +111,7 @@ impl PodQueue {
             unschedulable: HashSet::new(),
             rejected: HashMap::new(),
             preempting: HashSet::new(),
+            gated: HashSet::new(),
             sequence: 0,
             times,
             flush_after,
@@ -255,6 +258,7 @@ impl PodQueue {
 
     /// Something happened: Pods that it may help are tried again.
     pub(crate) fn happened(&mut self, event: &ClusterEvent<'_>, judge: &dyn Judge, now: Duration) {
+        self.open_gates(event, judge, now);
         // Most events concern none of the plugins that rejected anything.
         if !self.rejected.keys().any(|plugin| event.concerns(*plugin)) {
             return;
@@ -263,6 +267,25 @@ impl PodQueue {
         let helped: Vec<Arc<str>> = self.unschedulable.iter().filter(helps).cloned().collect();
         for uid in helped {
             self.release(&uid, event.label(), judge, now);
+        }
+    }
+
+    /// Lets Pods in whose gate an event has opened.
+    fn open_gates(&mut self, event: &ClusterEvent<'_>, judge: &dyn Judge, now: Duration) {
+        let opened = |uid: &&Arc<str>| {
+            let Some(waiting) = self.waiting.get(&***uid) else { return false };
+            let Place::Gated(plugin) = waiting.place else { return false };
+            event.concerns(plugin)
+                && judge.may_help(plugin, &waiting.pod, event)
+                && judge.gate(&waiting.pod) != Some(plugin)
+        };
+        let opened: Vec<Arc<str>> = self.gated.iter().filter(opened).cloned().collect();
+        for uid in opened {
+            let Some(waiting) = self.waiting.get(&uid) else { continue };
+            match judge.gate(&waiting.pod) {
+                None => self.activate(&uid, event.label(), now),
+                Some(plugin) => self.put(&uid, Place::Gated(plugin)),
+            }
         }
     }
 
@@ -365,7 +388,8 @@ impl PodQueue {
                     *self.rejected.entry(plugin).or_default() += 1;
                 }
             }
-            Place::Gated(_) | Place::InFlight => {}
+            Place::Gated(PluginId::SchedulingGates) | Place::InFlight => {}
+            Place::Gated(_) => drop(self.gated.insert(Arc::clone(&entry.pod.uid))),
         }
     }
 
@@ -389,7 +413,8 @@ impl PodQueue {
                     }
                 }
             }
-            Place::Gated(_) | Place::InFlight => {}
+            Place::Gated(_) => drop(self.gated.remove(uid)),
+            Place::InFlight => {}
         }
     }
 

@@ -10,7 +10,10 @@ use harness::{
     wait_until,
 };
 use http::Request;
-use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
+use k8s_openapi::api::{
+    core::v1::{Node, Pod, ServiceAccount},
+    resource::v1::{DeviceClass, ResourceClaim, ResourceSlice},
+};
 use kube::{
     Api, Client,
     api::{DeleteParams, Patch, PatchParams, PostParams},
@@ -158,4 +161,47 @@ async fn a_successor_goes_on_after_a_kill() {
     // What was bound before counts.
     let told = scene.refusal(first).await;
     assert!(told.starts_with("0/1 nodes are available: 1 Insufficient cpu."), "{told}");
+}
+
+#[tokio::test]
+async fn pods_get_the_devices_that_they_claim() {
+    let scene = Scene::new().await;
+    scene.node("n1", "2").await;
+    scene.node("n2", "2").await;
+    let classes: Api<DeviceClass> = Api::all(scene.client.clone());
+    let selector = "device.driver == 'gpu.example.com'";
+    let class = json!({"metadata": {"name": "gpu"}, "spec": {"selectors": [{"cel": {"expression": selector}}]}});
+    classes.create(&PostParams::default(), &serde_json::from_value(class).expect("valid")).await.expect("created");
+    let slices: Api<ResourceSlice> = Api::all(scene.client.clone());
+    let slice = json!({"metadata": {"name": "n2-gpus"}, "spec": {"driver": "gpu.example.com", "nodeName": "n2",
+        "pool": {"name": "n2", "generation": 1, "resourceSliceCount": 1},
+        "devices": [{"name": "gpu-0", "attributes": {"model": {"string": "a"}}}]}});
+    slices.create(&PostParams::default(), &serde_json::from_value(slice).expect("valid")).await.expect("created");
+    let claims: Api<ResourceClaim> = Api::namespaced(scene.client.clone(), "default");
+    for name in ["first", "second"] {
+        let of = json!([{"name": "gpu", "resourceClaimName": name}]);
+        scene.pod(name, "1", json!({"resourceClaims": of})).await;
+        let claim = json!({"metadata": {"name": name}, "spec": {"devices": {
+            "requests": [{"name": "r", "exactly": {"deviceClassName": "gpu"}}]}}});
+        claims.create(&PostParams::default(), &serde_json::from_value(claim).expect("valid")).await.expect("created");
+        if name == "first" {
+            assert_eq!(scene.node_of("first").await, "n2");
+        }
+    }
+    let claim = claims.get("first").await.expect("there");
+    assert_eq!(claim.metadata.finalizers, Some(vec!["resource.kubernetes.io/delete-protection".to_owned()]));
+    let status = claim.status.clone().expect("a status");
+    assert_eq!(status.reserved_for.as_ref().map(|users| users[0].name.as_str()), Some("first"));
+    let results = status.allocation.and_then(|a| a.devices?.results).expect("devices");
+    assert_eq!((results[0].device.as_str(), results[0].request.as_str()), ("gpu-0", "r"));
+    let told = scene.refusal("second").await;
+    assert!(
+        told.starts_with("0/2 nodes are available: 2 cannot allocate all claims. still not schedulable, "),
+        "{told}"
+    );
+    // The device is given back, as controllers do it.
+    let mut claim = claim;
+    claim.status = None;
+    claims.replace_status("first", &PostParams::default(), &claim).await.expect("given back");
+    assert_eq!(scene.node_of("second").await, "n2");
 }
