@@ -7,6 +7,7 @@ pub mod aggregation;
 pub mod audit;
 mod bootstrap;
 pub mod encryption;
+mod flow;
 mod health;
 mod identity;
 pub mod options;
@@ -23,6 +24,7 @@ use generic::{
     authn::{AuthnError, Peer, service_account::KeyError},
     authz::{self, Authorizer, node::NodeAuthorizer, rbac::Rbac},
     chain,
+    flowcontrol::FlowControl,
     metrics::Metrics,
     projection::Projection,
     published::Published,
@@ -36,6 +38,7 @@ use registry::{
 };
 use runtime::{
     Runtime,
+    clock::RealClock,
     features::FeatureGates,
     serving::{Connection, SecureServing, ServingError},
     tls,
@@ -225,6 +228,26 @@ async fn authorizers(
     Ok((Arc::new(authz::Chain(chain)), found))
 }
 
+/// Flow control by the stored levels and schemas, unless the flags turn it off.
+async fn flow_control(
+    options: &Options,
+    resources: &Resources,
+    registry: &runtime::Registry,
+    stop: &CancellationToken,
+) -> Result<Option<Arc<FlowControl>>, StartError> {
+    let keeper = flow::Keeper::new(resources)?;
+    keeper.bootstrap().await?;
+    tokio::spawn(keeper.clone().run(stop.clone()));
+    if !options.enable_priority_and_fairness {
+        return Ok(None);
+    }
+    let seats = options.max_requests_inflight.saturating_add(options.max_mutating_requests_inflight);
+    let seats = u32::try_from(seats).unwrap_or(u32::MAX);
+    let flow = FlowControl::new(seats, options.request_timeout / 4, RealClock::shared(), registry)?;
+    flow.follow(&keeper.schemas, &keeper.levels, stop).await;
+    Ok(Some(flow))
+}
+
 /// Runs the component until it is told to stop.
 pub async fn run(mut options: Options, runtime: Runtime) -> Result<(), StartError> {
     options.complete();
@@ -277,6 +300,7 @@ async fn serve(
     bootstrap::basics(&resources).await?;
     bootstrap::policy(&resources).await?;
     bootstrap::authentication(&resources, &options, identity.client_ca.as_deref()).await?;
+    let flow = flow_control(&options, &resources, &registry, &finished).await?;
     if let Some(rbac) = &rbac {
         rbac.synced().await;
     }
@@ -333,11 +357,13 @@ async fn serve(
             profiling: options.profiling.profiling,
             runtime: runtime.clone(),
             published,
+            flow: flow.clone(),
             address: SocketAddr::new(advertise, port).to_string(),
             issuer: options.service_account_issuer.first().cloned().unwrap_or_default(),
             keys,
         }),
         metrics: Metrics::new(&registry)?,
+        flow,
         limits: Limits::new(options.max_requests_inflight, options.max_mutating_requests_inflight),
         audit: audit::auditor(&options, &registry)?,
         times: Times {

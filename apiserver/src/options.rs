@@ -190,6 +190,9 @@ pub struct Options {
     /// Life of events.
     #[arg(long, default_value = "1h0m0s", value_parser = duration)]
     pub event_ttl: Duration,
+    /// Whether requests are let through by priority and fairness; the limits below then are seats of all levels.
+    #[arg(long, default_value_t = true)]
+    pub enable_priority_and_fairness: bool,
     /// Reading requests at once.
     #[arg(long, default_value_t = 400)]
     pub max_requests_inflight: usize,
@@ -235,6 +238,13 @@ impl Options {
         }
         if self.profiling.contention_profiling {
             problems.push("--contention-profiling is not supported".into());
+        }
+        let (reads, writes) = (self.max_requests_inflight, self.max_mutating_requests_inflight);
+        if self.enable_priority_and_fairness && reads == 0 && writes == 0 {
+            problems.push(format!(
+                "invalid configuration: MaxRequestsInFlight={reads} and MaxMutatingRequestsInFlight={writes}; they must \
+                 add up to something positive"
+            ));
         }
         if self.request_timeout.is_zero() {
             problems.push("--request-timeout can not be negative value".into());

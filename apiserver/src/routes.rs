@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::{Router, routing::get};
 use generic::{
     authn::service_account::VerifyingKey,
+    flowcontrol::{self, FlowControl},
     nonresource,
     published::{self, Published},
 };
@@ -36,6 +37,7 @@ pub(crate) struct Routes {
     /// Whether `/debug/pprof` is served.
     pub(crate) profiling: bool,
     pub(crate) published: Arc<Published>,
+    pub(crate) flow: Option<Arc<FlowControl>>,
     /// `host:port` that clients reach the server at.
     pub(crate) address: String,
     pub(crate) issuer: String,
@@ -59,6 +61,9 @@ pub(crate) fn router(routes: Routes) -> Router {
         .merge(published::router(routes.published))
         .route("/.well-known/openid-configuration", get(cached(configuration, "application/json")))
         .route("/openid/v1/jwks", get(cached(jwks, "application/jwk-set+json")));
+    if let Some(flow) = &routes.flow {
+        router = router.merge(flowcontrol::router(flow));
+    }
     if routes.profiling {
         router = router.merge(profiling::router(&runtime.tasks));
     }

@@ -16,6 +16,7 @@ use crate::{
     authz::{Attributes, Decision, forbidden},
     delegate,
     endpoint::{Call, Endpoint, Warnings},
+    flowcontrol::Found,
     impersonate,
     negotiate::{Media, error_media},
     nonresource,
@@ -27,8 +28,6 @@ use crate::{
 };
 
 static AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
-static FLOW_SCHEMA: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
-static PRIORITY_LEVEL: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
 
 /// Serves one request. Never fails: every failure is an answer.
 pub async fn serve(server: Arc<Server>, mut request: Request<Body>, peer: Peer) -> Response<Body> {
@@ -64,14 +63,17 @@ async fn answer(
         Ok(deadline) => deadline,
         Err(error) => return respond::error(&error, error_media(&accept)),
     };
-    let work = secured(server, request, peer, info, query);
+    let found = Found::default();
+    let work = secured(server, request, peer, info, query, &found);
     let outcome = match deadline {
         None => work.await,
         Some(deadline) => tokio::time::timeout(deadline, work).await.unwrap_or_else(|_| {
             Err(ApiError::timeout("request did not complete within the allotted timeout", 0).edit(|s| s.details = None))
         }),
     };
-    outcome.unwrap_or_else(|error| respond::error(&error, error_media(&accept)))
+    let mut response = outcome.unwrap_or_else(|error| respond::error(&error, error_media(&accept)));
+    found.mark(response.headers_mut());
+    response
 }
 
 /// When a request must have ended; `longest` is the deadline of those that wish none. `None` for streams.
@@ -92,6 +94,7 @@ async fn secured(
     peer: Peer,
     info: RequestInfo,
     query: Query,
+    found: &Found,
 ) -> ApiResult<Response<Body>> {
     let (mut parts, body) = request.into_parts();
     let user = authenticate(&server, &mut parts, &peer, &info).await?;
@@ -101,8 +104,8 @@ async fn secured(
         auditor.begin(&asked, &user)
     });
     let streams = info.is_long_running();
-    let request = Request::from_parts(parts, body);
-    let outcome = authenticated(server, request, peer, info, query, user, record.clone()).await;
+    let asked = Request::from_parts(parts, body);
+    let outcome = authenticated(server, asked, peer, (info, query), user, record.clone(), found).await;
     match record {
         Some(record) => record.finish(outcome, streams).await,
         None => outcome,
@@ -114,15 +117,18 @@ async fn authenticated(
     server: Arc<Server>,
     request: Request<Body>,
     peer: Peer,
-    info: RequestInfo,
-    query: Query,
+    (info, query): (RequestInfo, Query),
     user: User,
     record: Option<Arc<Record>>,
+    found: &Found,
 ) -> ApiResult<Response<Body>> {
     let (mut parts, body) = request.into_parts();
-    let _permit = server.admit_in_flight(&info)?;
     let name = user.name.clone();
     let user = impersonate::apply(&server, user, &mut parts.headers).await?;
+    let _admitted = match server.admit(&info, &query, &user, found).await {
+        Ok(admitted) => admitted,
+        Err(refused) => return Ok(too_many(refused.retry_after)),
+    };
     let attributes = Attributes::of(&info, &user);
     let decision = server.authorizer.authorize(&attributes).await;
     if let Some(record) = &record {
@@ -152,8 +158,6 @@ async fn authenticated(
     let mut response = resource(server, endpoint, request, peer, info, query, user).await?;
     let headers = response.headers_mut();
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
-    headers.insert(FLOW_SCHEMA.clone(), HeaderValue::from_static(""));
-    headers.insert(PRIORITY_LEVEL.clone(), HeaderValue::from_static(""));
     Ok(response)
 }
 
@@ -179,8 +183,19 @@ fn find(server: &Server, info: &RequestInfo) -> ApiResult<Option<Arc<Endpoint>>>
 
 /// The answer to paths that nobody serves.
 pub fn plain_not_found() -> Response<Body> {
-    let mut response = Response::new(Body::from("404 page not found\n"));
-    *response.status_mut() = StatusCode::NOT_FOUND;
+    plain(StatusCode::NOT_FOUND, "404 page not found\n")
+}
+
+/// The answer to requests that are too many.
+fn too_many(retry_after: u32) -> Response<Body> {
+    let mut response = plain(StatusCode::TOO_MANY_REQUESTS, "Too many requests, please try again later.\n");
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry_after));
+    response
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

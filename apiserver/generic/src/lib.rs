@@ -11,6 +11,7 @@ pub mod chain;
 pub mod codec;
 pub mod delegate;
 pub mod endpoint;
+pub mod flowcontrol;
 pub mod impersonate;
 pub mod metrics;
 pub mod negotiate;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use crate::request::RequestInfo;
 
@@ -17,7 +17,17 @@ const DURATION_BUCKETS: &[f64] = &[
 pub struct Metrics {
     total: IntCounterVec,
     duration: HistogramVec,
-    in_flight: IntGaugeVec,
+    reading: IntGauge,
+    mutating: IntGauge,
+}
+
+/// A request that runs, and is counted as long as this lives.
+pub struct Running(IntGauge);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 impl Metrics {
@@ -49,7 +59,9 @@ impl Metrics {
         registry.register(Box::new(total.clone()))?;
         registry.register(Box::new(duration.clone()))?;
         registry.register(Box::new(in_flight.clone()))?;
-        Ok(Self { total, duration, in_flight })
+        let (reading, mutating) =
+            (in_flight.with_label_values(&["readOnly"]), in_flight.with_label_values(&["mutating"]));
+        Ok(Self { total, duration, reading, mutating })
     }
 
     /// Records an answered request.
@@ -79,9 +91,11 @@ impl Metrics {
         }
     }
 
-    /// Sets the number of running requests of a kind (`mutating`, `readOnly`).
-    pub fn set_in_flight(&self, kind: &str, count: usize) {
-        self.in_flight.with_label_values(&[kind]).set(i64::try_from(count).unwrap_or(i64::MAX));
+    /// Counts a running request.
+    pub fn runs(&self, reads: bool) -> Running {
+        let gauge = if reads { &self.reading } else { &self.mutating };
+        gauge.inc();
+        Running(gauge.clone())
     }
 }
 

@@ -24,9 +24,11 @@ use crate::{
     authz::Authorizer,
     delegate::Delegate,
     endpoint::{Call, Endpoint, Subresource},
-    metrics::Metrics,
-    request::RequestInfo,
+    flowcontrol::{FlowControl, Found, Refused, Ticket},
+    metrics::{Metrics, Running},
+    request::{Query, RequestInfo},
     resource::Resource,
+    user::{MASTERS, User},
     verbs,
 };
 
@@ -50,6 +52,8 @@ pub struct Server {
     pub nonresource: Router,
     /// Request metrics.
     pub metrics: Metrics,
+    /// Who runs and who waits; without it `limits` hold.
+    pub flow: Option<Arc<FlowControl>>,
     /// Bounds of concurrently running requests.
     pub limits: Limits,
     /// How long requests may take.
@@ -69,23 +73,40 @@ pub struct Times {
     pub shortest_watch: Duration,
 }
 
-/// `--max-requests-inflight` and `--max-mutating-requests-inflight`.
+/// `--max-requests-inflight` and `--max-mutating-requests-inflight`, which hold where there is no flow control; 0 is no
+/// limit.
 pub struct Limits {
-    read: Arc<Semaphore>,
-    write: Arc<Semaphore>,
-    read_limit: usize,
-    write_limit: usize,
+    read: Option<Arc<Semaphore>>,
+    write: Option<Arc<Semaphore>>,
 }
 
 impl Limits {
     /// Limits of reading and of mutating requests.
-    pub fn new(read_limit: usize, write_limit: usize) -> Self {
-        Self {
-            read: Arc::new(Semaphore::new(read_limit)),
-            write: Arc::new(Semaphore::new(write_limit)),
-            read_limit,
-            write_limit,
+    pub fn new(read: usize, write: usize) -> Self {
+        let limit = |limit: usize| (limit > 0).then(|| Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS))));
+        Self { read: limit(read), write: limit(write) }
+    }
+
+    fn admit(
+        &self,
+        metrics: &Metrics,
+        info: &RequestInfo,
+        user: &User,
+        reads: bool,
+    ) -> Result<Option<Admitted>, Refused> {
+        if info.is_long_running() {
+            return Ok(None);
         }
+        let permit = match if reads { &self.read } else { &self.write } {
+            None => None,
+            // Who administrates a full server is let in.
+            Some(limit) => match Arc::clone(limit).try_acquire_owned() {
+                Ok(permit) => Some(permit),
+                Err(_) if user.in_group(MASTERS) => None,
+                Err(_) => return Err(Refused { retry_after: 1 }),
+            },
+        };
+        Ok(Some(Admitted { _permit: permit, _ticket: None, _counted: metrics.runs(reads) }))
     }
 }
 
@@ -103,22 +124,32 @@ impl Server {
         })
     }
 
-    /// Counts a request in, for as long as the permit lives; 429 when the server is full. Long-running requests and
-    /// health checks are not counted.
-    pub fn admit_in_flight(&self, info: &RequestInfo) -> ApiResult<Option<OwnedSemaphorePermit>> {
-        if info.is_long_running() || !info.is_resource {
+    /// Lets a request in for as long as the answer lives, maybe after a while; or sends it away. Streams are not counted.
+    pub async fn admit(
+        &self,
+        info: &RequestInfo,
+        query: &Query,
+        user: &User,
+        found: &Found,
+    ) -> Result<Option<Admitted>, Refused> {
+        if info.is_long_running() && info.verb != "watch" {
             return Ok(None);
         }
-        let limits = &self.limits;
-        let (kind, semaphore, limit) = match info.verb.as_str() {
-            "get" | "list" | "watch" => ("readOnly", &limits.read, limits.read_limit),
-            _ => ("mutating", &limits.write, limits.write_limit),
-        };
-        let permit = Arc::clone(semaphore).try_acquire_owned();
-        self.metrics.set_in_flight(kind, limit - semaphore.available_permits());
-        let full = "Too many requests, please try again later.";
-        permit.map(Some).map_err(|_| ApiError::too_many_requests(full, 1))
+        let reads = matches!(info.verb.as_str(), "get" | "list" | "watch" | "head" | "options");
+        let Some(flow) = &self.flow else { return self.limits.admit(&self.metrics, info, user, reads) };
+        let costs_more = info.is_resource && info.verb != "get";
+        let endpoint = costs_more.then(|| self.endpoints.get(&info.group, &info.version, &info.resource)).flatten();
+        let resource = endpoint.as_ref().and_then(|endpoint| endpoint.resource.as_deref());
+        let ticket = flow.admit(info, query, user, resource, found).await?;
+        Ok(Some(Admitted { _permit: None, _ticket: ticket, _counted: self.metrics.runs(reads) }))
     }
+}
+
+/// A request that was let in.
+pub struct Admitted {
+    _permit: Option<OwnedSemaphorePermit>,
+    _ticket: Option<Ticket>,
+    _counted: Running,
 }
 
 /// Group, version and plural.
@@ -211,6 +242,13 @@ impl Endpoints {
         let mut found: Vec<_> = self.served.values().chain(custom.values()).filter(same).cloned().collect();
         found.sort_by(|a, b| (&a.gvr.group, &a.gvr.version).cmp(&(&b.gvr.group, &b.gvr.version)));
         found
+    }
+
+    /// An endpoint that serves stored objects of a kind.
+    pub fn of_kind(&self, kind: &machinery::GroupVersionKind) -> Option<Arc<Endpoint>> {
+        let custom = self.custom.served.load();
+        let is = |endpoint: &&Arc<Endpoint>| endpoint.gvk == *kind && endpoint.resource.is_some();
+        self.served.values().chain(custom.values()).find(is).cloned()
     }
 
     /// Whether a built-in group version is served.

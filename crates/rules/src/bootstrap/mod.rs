@@ -1,6 +1,7 @@
 //! The RBAC objects that every cluster has from its first start (`rbac-defaults`).
 
 mod controllers;
+pub mod flow;
 mod roles;
 
 use serde_json::{Value, json};

@@ -8,6 +8,8 @@ use machinery::{
 };
 use serde_json::{Value, json};
 
+use crate::bootstrap::flow;
+
 use super::{
     checks::{choice, enumeration},
     read::{list, number, present, text},
@@ -15,6 +17,9 @@ use super::{
 };
 
 const MAX_PRECEDENCE: i64 = 10_000;
+const MAX_QUEUES: i64 = 10_000_000;
+/// Bits of a hash that dealing a hand may use up.
+const MAX_HASH_BITS: i64 = 60;
 const VERBS: [&str; 9] = ["create", "delete", "deletecollection", "get", "list", "patch", "proxy", "update", "watch"];
 
 /// Checks a FlowSchema.
@@ -22,6 +27,7 @@ pub(super) fn schema(object: &Value, errors: &mut ErrorList) {
     let none = Value::Null;
     let spec = object.get("spec").unwrap_or(&none);
     let path = spec_path();
+    fixed(object, spec, errors);
     let precedence = number(spec, "matchingPrecedence").unwrap_or(0);
     let at = path.child("matchingPrecedence");
     if precedence <= 0 {
@@ -45,6 +51,18 @@ pub(super) fn schema(object: &Value, errors: &mut ErrorList) {
     }
     for (at, rule) in list(spec, "rules").iter().enumerate() {
         check_rule(rule, &path.child("rules").index(at), errors);
+    }
+}
+
+/// The mandatory objects are what they are; of level `exempt` that is the type only.
+fn fixed(object: &Value, spec: &Value, errors: &mut ErrorList) {
+    let is_same = |other: &&Value| other.get("kind") == object.get("kind") && meta::name(other) == meta::name(object);
+    let mandatory = flow::mandatory();
+    let Some(wanted) = mandatory.iter().find(is_same) else { return };
+    let is_exempt_level = wanted.pointer("/spec/type").is_some_and(|kind| kind == "Exempt");
+    if !is_exempt_level && wanted.get("spec") != Some(spec) {
+        let text = format!("spec of '{}' must equal the fixed value", meta::name(object));
+        errors.invalid(&spec_path(), spec, &text);
     }
 }
 
@@ -142,6 +160,7 @@ pub(super) fn level(object: &Value, errors: &mut ErrorList) {
     let none = Value::Null;
     let spec = object.get("spec").unwrap_or(&none);
     let path = spec_path();
+    fixed(object, spec, errors);
     let kind = text(spec, "type");
     if (meta::name(object) == "exempt") != (kind == "Exempt") {
         let text = "type must be 'Exempt' if and only if `name` is 'exempt'";
@@ -214,10 +233,25 @@ fn queues(queuing: &Value, path: &Path, errors: &mut ErrorList) {
         }
     }
     let (queues, hand) = (number(queuing, "queues").unwrap_or(0), number(queuing, "handSize").unwrap_or(0));
+    if queues > MAX_QUEUES {
+        let text = format!("must not be greater than {MAX_QUEUES}");
+        errors.invalid(&path.child("queues"), &json!(queues), &text);
+    }
     if hand > queues {
         let text = format!("should not be greater than queues ({queues})");
         errors.invalid(&path.child("handSize"), &json!(hand), &text);
+    } else if queues > 0 && hand_bits(queues, hand) > MAX_HASH_BITS {
+        let text = format!(
+            "required entropy bits of deckSize {queues} and handSize {hand} should not be greater than {MAX_HASH_BITS}"
+        );
+        errors.invalid(&path.child("handSize"), &json!(hand), &text);
     }
+}
+
+/// Bits of a hash that dealing `hand` of `queues` uses up.
+fn hand_bits(queues: i64, hand: i64) -> i64 {
+    let bits: f64 = (0..hand.min(MAX_HASH_BITS + 1)).map(|dealt| ((queues - dealt).max(1) as f64).log2()).sum();
+    bits.ceil() as i64
 }
 
 /// Checks the conditions in the status of both kinds.

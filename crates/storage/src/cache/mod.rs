@@ -149,6 +149,11 @@ impl Cache {
         self.core().state.read().objects.len()
     }
 
+    /// Number of watches that a change of an object is given to, about.
+    pub fn watches_of(&self, namespace: &str, name: &str) -> usize {
+        self.core().state.read().watchers.interested(namespace, name)
+    }
+
     /// Whether there are no objects.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -148,6 +148,12 @@ impl Watchers {
         self.count
     }
 
+    /// Number of watchers that look at changes of an object. Those that look for values of fields are left out.
+    pub(super) fn interested(&self, namespace: &str, name: &str) -> usize {
+        let of = |map: &HashMap<Arc<str>, Bucket>, key: &str| map.get(key).map_or(0, Vec::len);
+        self.all.len() + of(&self.namespaces, namespace) + of(&self.names, name)
+    }
+
     /// Registers a watcher where the fewest changes find it.
     pub(super) fn add(&mut self, scope: &Scope) -> (u64, Place, Arc<Queue>) {
         let hot = scope.hot_field.as_ref().and_then(|(field, value)| {
