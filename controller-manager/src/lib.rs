@@ -21,6 +21,7 @@ mod credentials;
 mod cronjob;
 mod daemonset;
 mod deployment;
+mod devicetaints;
 mod disruption;
 mod endpoints;
 mod endpointslice;

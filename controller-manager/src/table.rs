@@ -88,6 +88,7 @@ pub(crate) const CONTROLLERS: &[Controller] = controllers! {
     "node-ipam-controller" "nodeipam" on crate::nodeipam::start;
     "node-lifecycle-controller" "nodelifecycle" on crate::nodelifecycle::start;
     "taint-eviction-controller" "" on crate::nodelifecycle::eviction::start;
+    "device-taint-eviction-controller" "" on crate::devicetaints::start;
 };
 
 /// Names of cloud controllers: known, because installers switch them off, and without effect.

@@ -5,7 +5,10 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use ::controller::{Change, EventRecorder, EventType, Informer, ObjectKey, Outcome, Reconcile, ReconcileError};
 use client::{ApiErrorExt, CallError};
-use k8s_openapi::api::core::v1::{ObjectReference, Pod, Taint, Toleration};
+use k8s_openapi::{
+    api::core::v1::{ObjectReference, Pod, Taint, Toleration},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
 use kube::{
     Api, Client,
     api::{DeleteParams, Preconditions},
@@ -151,29 +154,44 @@ impl Evictor {
     async fn evict(&self, key: &ObjectKey, uid: &str) -> Result<(), CallError> {
         let text = format!("Marking for deletion Pod {}/{}", key.namespace, key.name);
         self.recorder.event(&reference(key, uid), EventType::Normal, "TaintManagerEviction", text);
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
-        let now = now(&*self.clock);
-        let marked = client::modify_status(&api, &key.name, |pod: &mut Pod| {
-            if pod.metadata.uid.as_deref() != Some(uid) {
-                return false;
-            }
-            let status = pod.status.get_or_insert_default();
-            let text = "Taint manager: deleting due to NoExecute taint";
-            set_condition(status, "DisruptionTarget", "True", "DeletionByTaintManager", text, now.clone());
-            true
-        });
-        match marked.await {
-            Err(error) if error.is_not_found() => return Ok(()),
-            other => other.map(drop)?,
+        let why = Disruption {
+            reason: "DeletionByTaintManager",
+            message: "Taint manager: deleting due to NoExecute taint",
+            now: now(&*self.clock),
+        };
+        evict(&self.client, key, uid, &why).await
+    }
+}
+
+/// Why a Pod is evicted.
+pub(crate) struct Disruption {
+    pub(crate) reason: &'static str,
+    pub(crate) message: &'static str,
+    pub(crate) now: Time,
+}
+
+/// Tells in a Pod's status why it has to go, and deletes it.
+pub(crate) async fn evict(client: &Client, key: &ObjectKey, uid: &str, why: &Disruption) -> Result<(), CallError> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), &key.namespace);
+    let marked = client::modify_status(&api, &key.name, |pod: &mut Pod| {
+        if pod.metadata.uid.as_deref() != Some(uid) {
+            return false;
         }
-        let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
-        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
-        match api.delete(&key.name, &params).await {
-            Err(error) if !error.is_not_found() && !error.is_conflict() => {
-                Err(CallError::new(format!("delete {key}"), error))
-            }
-            _ => Ok(()),
+        let status = pod.status.get_or_insert_default();
+        set_condition(status, "DisruptionTarget", "True", why.reason, why.message, why.now.clone());
+        true
+    });
+    match marked.await {
+        Err(error) if error.is_not_found() => return Ok(()),
+        other => other.map(drop)?,
+    }
+    let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
+    let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+    match api.delete(&key.name, &params).await {
+        Err(error) if !error.is_not_found() && !error.is_conflict() => {
+            Err(CallError::new(format!("delete {key}"), error))
         }
+        _ => Ok(()),
     }
 }
 

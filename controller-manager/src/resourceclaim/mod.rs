@@ -1,7 +1,7 @@
 //! Resource claims: made for Pods from templates, given up when the Pods that they are reserved for are done, and reserved
 //! for Pods that came to a node without the scheduler.
 
-mod plan;
+pub(crate) mod plan;
 mod pods;
 
 use std::{collections::HashMap, sync::Arc};
@@ -52,10 +52,18 @@ fn by_owner(claim: &Cached<DeviceClaimView>) -> Vec<String> {
     plan::owner(claim).map(|owner| owner.uid.clone()).into_iter().collect()
 }
 
+/// Index by device, as `driver/pool/device`.
+pub(crate) const BY_DEVICE: &str = "device";
+
+fn by_device(claim: &Cached<DeviceClaimView>) -> Vec<String> {
+    plan::devices(claim).map(|(name, _)| name).collect()
+}
+
 impl Viewed for DeviceClaimView {
     type Object = ResourceClaim;
 
-    const INDICES: &'static [Index<Self>] = &[Index { name: BY_OWNER, keys: by_owner }];
+    const INDICES: &'static [Index<Self>] =
+        &[Index { name: BY_OWNER, keys: by_owner }, Index { name: BY_DEVICE, keys: by_device }];
 
     fn project(mut claim: ResourceClaim) -> Self {
         claim.metadata.managed_fields = None;

@@ -1,7 +1,9 @@
 //! Decisions about resource claims.
 
 use k8s_openapi::{
-    api::resource::v1::{ResourceClaim, ResourceClaimConsumerReference, ResourceClaimTemplate},
+    api::resource::v1::{
+        DeviceRequestAllocationResult, ResourceClaim, ResourceClaimConsumerReference, ResourceClaimTemplate,
+    },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
 
@@ -17,7 +19,7 @@ pub(super) const MAX_CONSUMERS: usize = 256;
 const MAX_BASE: usize = 57;
 
 /// A Pod for which devices are of no more use: it has ended, or goes without ever having had a node.
-pub(super) fn is_done(pod: &PodView) -> bool {
+pub(crate) fn is_done(pod: &PodView) -> bool {
     pod.phase.is_terminal() || pod.deletion.is_some() && pod.node.is_empty()
 }
 
@@ -75,13 +77,25 @@ pub(super) fn made_for<'a>(claim: &'a ResourceClaim, uid: &str) -> Option<&'a st
 }
 
 /// Consumers that a claim is reserved for.
-pub(super) fn consumers(claim: &ResourceClaim) -> &[ResourceClaimConsumerReference] {
+pub(crate) fn consumers(claim: &ResourceClaim) -> &[ResourceClaimConsumerReference] {
     claim.status.as_ref().and_then(|s| s.reserved_for.as_deref()).unwrap_or_default()
 }
 
 /// Whether a consumer is a Pod.
-pub(super) fn is_pod(consumer: &ResourceClaimConsumerReference) -> bool {
+pub(crate) fn is_pod(consumer: &ResourceClaimConsumerReference) -> bool {
     consumer.resource == "pods" && consumer.api_group.as_deref().unwrap_or_default().is_empty()
+}
+
+/// Full name of a device.
+pub(crate) fn device_name(driver: &str, pool: &str, device: &str) -> String {
+    format!("{driver}/{pool}/{device}")
+}
+
+/// The devices that a claim has, by full name.
+pub(crate) fn devices(claim: &ResourceClaim) -> impl Iterator<Item = (String, &DeviceRequestAllocationResult)> {
+    let allocation = claim.status.as_ref().and_then(|s| s.allocation.as_ref()?.devices.as_ref());
+    let results = allocation.into_iter().flat_map(|devices| devices.results.iter().flatten());
+    results.map(|result| (device_name(&result.driver, &result.pool, &result.device), result))
 }
 
 /// Whether devices are allocated.
