@@ -12,6 +12,7 @@
 //! 3. Its flags in [`options::Options`], with validation in `Options::validate`.
 
 mod aggregation;
+mod attachdetach;
 mod bootstrap;
 mod certificates;
 mod children;

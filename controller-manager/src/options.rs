@@ -10,8 +10,8 @@ use runtime::flags::{
 use serde_json::{Value, json};
 
 use crate::{
-    certificates::options::SigningOptions, nodeipam::options::IpamOptions, nodelifecycle::options::NodeOptions,
-    podautoscaler::options::AutoscalerOptions, table,
+    attachdetach::AttachOptions, certificates::options::SigningOptions, nodeipam::options::IpamOptions,
+    nodelifecycle::options::NodeOptions, podautoscaler::options::AutoscalerOptions, table,
 };
 
 /// All flags.
@@ -59,6 +59,9 @@ pub struct Options {
     /// Watching nodes.
     #[command(flatten)]
     pub nodes: NodeOptions,
+    /// Attaching and detaching of volumes.
+    #[command(flatten)]
+    pub attach: AttachOptions,
     /// Horizontal scaling.
     #[command(flatten)]
     pub autoscaler: AutoscalerOptions,
@@ -212,6 +215,7 @@ impl Options {
         problems.extend(self.ipam.validate());
         problems.extend(self.nodes.validate());
         problems.extend(self.autoscaler.validate());
+        problems.extend(self.attach.validate());
         problems.extend(table::unknown(&self.generic.controllers));
         let bounded = [
             ("--max-endpoints-per-slice", self.endpoints.max_endpoints_per_slice),
@@ -290,6 +294,11 @@ impl Options {
                     seconds(self.autoscaler.horizontal_pod_autoscaler_cpu_initialization_period),
                 "HorizontalPodAutoscalerInitialReadinessDelay":
                     seconds(self.autoscaler.horizontal_pod_autoscaler_initial_readiness_delay),
+            },
+            "AttachDetachController": {
+                "DisableAttachDetachReconcilerSync": self.attach.disable_attach_detach_reconcile_sync,
+                "ReconcilerSyncLoopPeriod": seconds(self.attach.attach_detach_reconcile_sync_period),
+                "DisableForceDetachOnTimeout": self.attach.disable_force_detach_on_timeout,
             },
             "SAController": {"RootCAFile": self.accounts.root_ca_file},
             "GarbageCollectorController": {

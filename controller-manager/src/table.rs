@@ -76,6 +76,7 @@ pub(crate) const CONTROLLERS: &[Controller] = controllers! {
     "bootstrap-signer-controller" "bootstrapsigner" off crate::bootstrap::start_signer;
     "token-cleaner-controller" "tokencleaner" off crate::bootstrap::start_cleaner;
     "persistentvolume-binder-controller" "persistentvolume-binder" on crate::volumes::start;
+    "persistentvolume-attach-detach-controller" "attachdetach" on crate::attachdetach::start;
     "persistentvolumeclaim-protection-controller" "pvc-protection" on crate::volumes::start_claim_protection;
     "persistentvolume-protection-controller" "pv-protection" on crate::volumes::start_volume_protection;
     "ephemeral-volume-controller" "ephemeral-volume" on crate::volumes::start_ephemeral;

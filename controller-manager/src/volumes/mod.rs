@@ -18,7 +18,7 @@ use ::controller::{
     Cached, Change, EventRecorder, EventType, Index, Informer, ObjectKey, Queue, Viewed, Whole, events::reference_to,
 };
 use k8s_openapi::api::{
-    core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim},
+    core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec},
     storage::v1::StorageClass,
 };
 use kube::{Client, Resource, api::PostParams};
@@ -70,6 +70,18 @@ impl Viewed for VolumeView {
     fn project(mut volume: PersistentVolume) -> Self {
         volume.metadata.managed_fields = None;
         Self(volume)
+    }
+}
+
+impl VolumeView {
+    /// What it is made of.
+    pub(crate) fn spec(&self) -> Option<&PersistentVolumeSpec> {
+        self.0.spec.as_ref()
+    }
+
+    /// The claim that it names.
+    pub(crate) fn claim(&self) -> Option<ObjectKey> {
+        self.spec()?.claim_ref.as_ref().map(claim_key)
     }
 }
 
