@@ -316,7 +316,7 @@ async fn serve(
         },
     )?;
     let hooks = Arc::new(ServiceHooks { addresses: Arc::clone(&addresses), ports: Arc::clone(&ports) });
-    let lookups = admission::Lookups::new(&resources, &authorizer, &finished)?;
+    let lookups = admission::Lookups::new(&resources, &authorizer, &registry, &finished)?;
     let choice = admission::Choice {
         enable: &options.enable_admission_plugins,
         disable: &options.disable_admission_plugins,

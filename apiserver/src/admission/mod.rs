@@ -1,14 +1,18 @@
 //! The built-in admission plugins, in upstream's order.
 
 mod certificates;
+mod criteria;
 mod defaults;
+mod expressions;
 mod limit_ranger;
+mod matching;
 mod namespaced;
 mod namespaces;
 mod node_restriction;
 mod nodes;
 mod opt_in;
 mod pod_security;
+mod policies;
 mod priority;
 mod privileged;
 mod quota;
@@ -25,6 +29,10 @@ use generic::{
     projection::Projection,
     resource::Resource,
 };
+use policies::{
+    MutatingPolicies, MutatingPolicy, ParamAccess, Policies, PolicyMetrics, ValidatingPolicies, ValidatingPolicy,
+};
+use prometheus::Registry;
 use registry::connect::webhook::Caller;
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +40,8 @@ pub(crate) use webhooks::Configuration;
 use webhooks::{MutatingWebhooks, ValidatingWebhooks, Webhooks};
 
 use crate::{StartError, resources::Resources};
+
+const GROUP: &str = "admissionregistration.k8s.io";
 
 /// What the plugins look things up in.
 pub(crate) struct Lookups {
@@ -52,6 +62,8 @@ pub(crate) struct Lookups {
     pub(crate) validating: Arc<Projection<Configuration>>,
     /// How webhooks are called.
     pub(crate) caller: Arc<Caller>,
+    validating_policies: Policies<ValidatingPolicy>,
+    mutating_policies: Policies<MutatingPolicy>,
 }
 
 impl Lookups {
@@ -59,13 +71,27 @@ impl Lookups {
     pub(crate) fn new(
         resources: &Resources,
         authorizer: &Arc<dyn Authorizer>,
+        metrics: &Registry,
         stop: &CancellationToken,
     ) -> Result<Self, StartError> {
-        let configurations = |plural| -> Result<_, StartError> {
-            Ok(Projection::follow(&resources.get("admissionregistration.k8s.io", plural)?, stop))
+        let configurations =
+            |plural| -> Result<_, StartError> { Ok(Projection::follow(&resources.get(GROUP, plural)?, stop)) };
+        let namespaces = resources.get("", "namespaces")?;
+        let metrics = PolicyMetrics::register(metrics)?;
+        let validating_policies = Policies {
+            policies: Projection::follow(&resources.get(GROUP, "validatingadmissionpolicies")?, stop),
+            bindings: Projection::follow(&resources.get(GROUP, "validatingadmissionpolicybindings")?, stop),
+            namespaces: Arc::clone(&namespaces),
+            metrics: Arc::clone(&metrics),
+        };
+        let mutating_policies = Policies {
+            policies: Projection::follow(&resources.get(GROUP, "mutatingadmissionpolicies")?, stop),
+            bindings: Projection::follow(&resources.get(GROUP, "mutatingadmissionpolicybindings")?, stop),
+            namespaces: Arc::clone(&namespaces),
+            metrics,
         };
         Ok(Self {
-            namespaces: resources.get("", "namespaces")?,
+            namespaces,
             service_accounts: resources.get("", "serviceaccounts")?,
             priority_classes: resources.get("scheduling.k8s.io", "priorityclasses")?,
             storage_classes: resources.get("storage.k8s.io", "storageclasses")?,
@@ -79,6 +105,8 @@ impl Lookups {
             mutating: configurations("mutatingwebhookconfigurations")?,
             validating: configurations("validatingwebhookconfigurations")?,
             caller: Arc::new(Caller::new(resources.get("", "services")?)),
+            validating_policies,
+            mutating_policies,
         })
     }
 
@@ -92,7 +120,7 @@ impl Lookups {
 }
 
 /// Names of all plugins, in order, with whether they are on by default.
-const ORDER: [(&str, bool); 29] = [
+const ORDER: [(&str, bool); 31] = [
     ("AlwaysAdmit", false),
     ("NamespaceAutoProvision", false),
     ("NamespaceLifecycle", true),
@@ -118,7 +146,9 @@ const ORDER: [(&str, bool); 29] = [
     ("DenyServiceExternalIPs", false),
     ("PodTopologyLabels", true),
     ("PodResizeValidator", true),
+    ("MutatingAdmissionPolicy", true),
     ("MutatingAdmissionWebhook", true),
+    ("ValidatingAdmissionPolicy", true),
     ("ValidatingAdmissionWebhook", true),
     ("ResourceQuota", true),
     ("AlwaysDeny", false),
@@ -150,7 +180,12 @@ pub(crate) fn plugins(lookups: &Lookups, choice: &Choice<'_>) -> Result<Plugins,
     let named = ORDER.iter().filter(|(name, default)| on(name, *default)).filter_map(|(name, _)| make(name, lookups));
     let check: Option<Arc<dyn Plugin>> =
         if *allow_privileged { None } else { Some(Arc::new(privileged::NoPrivileged)) };
-    Ok(Plugins(Arc::new(check.into_iter().chain(named).collect())))
+    let access: Arc<dyn Plugin> = Arc::new(ParamAccess {
+        authorizer: Arc::clone(&lookups.authorizer),
+        validating: Arc::clone(&lookups.validating_policies.policies),
+        mutating: Arc::clone(&lookups.mutating_policies.policies),
+    });
+    Ok(Plugins(Arc::new(check.into_iter().chain([access]).chain(named).collect())))
 }
 
 fn make(name: &str, lookups: &Lookups) -> Option<Arc<dyn Plugin>> {
@@ -203,6 +238,8 @@ fn make(name: &str, lookups: &Lookups) -> Option<Arc<dyn Plugin>> {
             Arc::new(certificates::CertificateSigning { authorizer: Arc::clone(&lookups.authorizer) })
         }
         "CertificateSubjectRestriction" => Arc::new(certificates::CertificateSubjectRestriction),
+        "MutatingAdmissionPolicy" => Arc::new(MutatingPolicies(lookups.mutating_policies.clone())),
+        "ValidatingAdmissionPolicy" => Arc::new(ValidatingPolicies(lookups.validating_policies.clone())),
         "MutatingAdmissionWebhook" => Arc::new(MutatingWebhooks(lookups.webhooks(&lookups.mutating))),
         "ValidatingAdmissionWebhook" => Arc::new(ValidatingWebhooks(lookups.webhooks(&lookups.validating))),
         "PodTopologyLabels" => Arc::new(nodes::PodTopologyLabels { nodes: Arc::clone(&lookups.nodes) }),

@@ -97,6 +97,12 @@ impl Type {
         Self::Object(Arc::new(fields.collect()))
     }
 
+    /// An object of fields that expressions know by the names of the data, reserved words or not.
+    pub fn record(fields: impl IntoIterator<Item = (String, Self)>) -> Self {
+        let fields = fields.into_iter().map(|(name, kind)| (name.clone(), Field { name, kind }));
+        Self::Object(Arc::new(fields.collect()))
+    }
+
     /// Type of the items of a list.
     pub(crate) fn item(&self) -> Self {
         match self {

@@ -72,7 +72,7 @@ impl fmt::Display for GroupResource {
     }
 }
 
-/// A group, a version and a kind.
+/// A group, a version and a kind, printed `group/version, Kind=kind`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct GroupVersionKind {
     /// API group; empty for the core group.
@@ -81,6 +81,12 @@ pub struct GroupVersionKind {
     pub version: String,
     /// Kind.
     pub kind: String,
+}
+
+impl fmt::Display for GroupVersionKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}, Kind={}", self.group, self.version, self.kind)
+    }
 }
 
 impl GroupVersionKind {

@@ -7,6 +7,7 @@ pub mod bootstrap;
 pub mod defaults;
 pub mod metadata;
 pub mod pod_security;
+pub mod policy;
 pub mod rbac;
 pub mod strategy;
 pub mod validation;

@@ -4,7 +4,11 @@ use generic::admission::AdmissionRequest;
 use machinery::{ApiError, ApiResult, patch};
 use serde_json::Value;
 
-use super::{Webhooks, conditions, config::Webhook, matching::Matched, review};
+use super::{Webhooks, config::Webhook, review};
+use crate::admission::{
+    expressions::{Evaluation, Subject},
+    matching::Matched,
+};
 
 impl Webhooks {
     /// Asks a webhook. The object as it changed it, if it did.
@@ -45,14 +49,19 @@ impl Webhooks {
     ) -> Result<Option<Value>, Failure> {
         let version = review::version(webhook)
             .ok_or_else(|| Failure::NotAsked("webhook does not accept known AdmissionReview versions".into()))?;
-        let sent = sent(object, matched, request).await?;
-        let sent_old = self::sent(old, matched, request).await?;
-        let uid = uuid::Uuid::new_v4().to_string();
-        let question = review::question(version, &uid, request, matched, &sent, &sent_old);
-        let about = &question["request"];
-        if !conditions::hold(&webhook.match_conditions, &sent, &sent_old, about).map_err(Failure::Undecided)? {
+        let failed = |error: ApiError| Failure::NotAsked(error.to_string());
+        let subject = Subject {
+            object: matched.sent(object, request).await.map_err(failed)?,
+            old: matched.sent(old, request).await.map_err(failed)?,
+            about: matched.about(request),
+            namespace: Value::Null,
+        };
+        let holds = Evaluation::of_webhook(&subject, request).hold(&webhook.match_conditions).await;
+        if !holds.map_err(Failure::Undecided)? {
             return Ok(None);
         }
+        let uid = uuid::Uuid::new_v4().to_string();
+        let question = review::question(version, &uid, &subject);
         if request.dry_run && !webhook.takes_dry_runs() {
             let text = format!("admission webhook {:?} does not support dry run", webhook.name);
             return Err(Failure::Denied(ApiError::bad_request(text)));
@@ -69,8 +78,9 @@ impl Webhooks {
             return Err(Failure::Denied(denied.error(&webhook.name)));
         }
         let Some(patch) = verdict.patch else { return Ok(None) };
-        let patched = patch::json::apply(&sent, &patch).map_err(|error| Failure::NotAsked(error.to_string()))?;
-        received(patched, matched, request).await.map(Some).map_err(Failure::Denied)
+        let patched =
+            patch::json::apply(&subject.object, &patch).map_err(|error| Failure::NotAsked(error.to_string()))?;
+        matched.received(patched, request).await.map(Some).map_err(Failure::Denied)
     }
 }
 
@@ -82,43 +92,4 @@ enum Failure {
     Undecided(String),
     /// It could not be asked, or answered nonsense.
     NotAsked(String),
-}
-
-/// An object in the version that the webhook is sent.
-async fn sent(object: Option<&Value>, matched: &Matched, request: &AdmissionRequest) -> Result<Value, Failure> {
-    let Some(object) = object else { return Ok(Value::Null) };
-    let failed = |error: ApiError| Failure::NotAsked(error.to_string());
-    let (asked, wanted) = (&request.endpoint, &matched.endpoint);
-    match (asked.custom(), wanted.custom()) {
-        (Some(_), Some(_)) if matched.is_asked(request) => Ok(object.clone()),
-        (Some(from), Some(_)) => {
-            let stored = from.unload(object.clone()).await.map_err(failed)?;
-            wanted.served(stored).await.map_err(failed)
-        }
-        _ => wanted.served(object.clone()).await.map_err(failed),
-    }
-}
-
-/// What the webhook made of an object, in the version that writes work on, with its defaults.
-async fn received(object: Value, matched: &Matched, request: &AdmissionRequest) -> ApiResult<Value> {
-    let (asked, sent) = (&request.endpoint, &matched.endpoint);
-    let mut object = match (asked.custom(), sent.custom()) {
-        (Some(to), Some(from)) => {
-            let mut object = object;
-            if !matched.is_asked(request) {
-                object = asked.served(from.unload(object).await?).await?;
-            }
-            to.check(&mut object);
-            to.strategy().defaults(&mut object);
-            return Ok(object);
-        }
-        _ => match sent.conversion {
-            Some(conversion) => conversion.to_stored(object),
-            None => object,
-        },
-    };
-    if let Some(resource) = asked.resource.as_ref().filter(|resource| resource.gvk == request.kind) {
-        resource.strategy.defaults(&mut object);
-    }
-    Ok(object)
 }

@@ -2,16 +2,14 @@
 //!
 //! ```text
 //!  configuration --> [config]   typed, followed in the watch cache
-//!  request       --> [matching] rules, selectors, which version the webhook is sent
-//!                --> [conditions] expressions that must hold
+//!  request       --> [super::matching] rules, selectors, which version the webhook is sent
+//!                --> [super::expressions] conditions that must hold
 //!                --> [review]   AdmissionReview out and in
 //!                --> [call]     one webhook: failure policy, denial, patch
 //! ```
 
 mod call;
-mod conditions;
 mod config;
-mod matching;
 mod review;
 #[cfg(test)]
 mod tests;
@@ -30,7 +28,8 @@ use registry::connect::webhook::Caller;
 use serde_json::Value;
 
 pub(crate) use config::Configuration;
-use matching::{Matched, is_reviewed};
+
+use super::matching::{Matched, is_reviewed, matched};
 
 /// What both plugins need.
 pub(super) struct Webhooks {
@@ -40,6 +39,17 @@ pub(super) struct Webhooks {
 }
 
 impl Webhooks {
+    /// Whether a webhook is to be asked about a request.
+    async fn matched(
+        &self,
+        webhook: &config::Webhook,
+        request: &AdmissionRequest,
+        object: Option<&Value>,
+        old: Option<&Value>,
+    ) -> ApiResult<Option<Matched>> {
+        matched(&webhook.criteria(), &self.namespaces, request, object, old).await
+    }
+
     /// The configurations in the order in which they are asked: by name.
     fn configurations(&self, request: &AdmissionRequest, object: Option<&Value>) -> ApiResult<Vec<Arc<Configuration>>> {
         if !self.configurations.is_synced() {

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use generic::admission::AdmissionRequest;
-use machinery::{ApiError, GroupVersionKind, Status, meta};
+use machinery::{ApiError, Status, meta};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{config::Webhook, matching::Matched};
+use super::config::Webhook;
+use crate::admission::expressions::Subject;
 
 const GROUP: &str = "admission.k8s.io";
 
@@ -51,49 +51,11 @@ pub(super) fn version(webhook: &Webhook) -> Option<&str> {
 }
 
 /// The question.
-pub(super) fn question(
-    version: &str,
-    uid: &str,
-    request: &AdmissionRequest,
-    matched: &Matched,
-    object: &Value,
-    old: &Value,
-) -> Value {
-    let kind = |gvk: &GroupVersionKind| json!({"group": gvk.group, "version": gvk.version, "kind": gvk.kind});
-    let resource = |endpoint: &generic::endpoint::Endpoint| {
-        let gvr = &endpoint.gvr;
-        json!({"group": gvr.group, "version": gvr.version, "resource": gvr.resource})
-    };
-    let asked = Matched { endpoint: std::sync::Arc::clone(&request.endpoint) };
-    let user = &request.user;
-    let mut body = json!({
-        "uid": uid,
-        "kind": kind(&matched.kind(request)),
-        "resource": resource(&matched.endpoint),
-        "requestKind": kind(&asked.kind(request)),
-        "requestResource": resource(&request.endpoint),
-        "operation": request.operation.as_str(),
-        "userInfo": {"username": user.name, "groups": user.groups},
-        "object": object,
-        "oldObject": old,
-        "dryRun": request.dry_run,
-        "options": request.options(),
-    });
-    for (field, text) in [
-        ("subResource", &request.subresource),
-        ("requestSubResource", &request.subresource),
-        ("name", &request.name),
-        ("namespace", &request.namespace),
-    ] {
-        if !text.is_empty() {
-            body[field] = json!(text);
-        }
-    }
-    if !user.uid.is_empty() {
-        body["userInfo"]["uid"] = json!(user.uid);
-    }
-    if !user.extra.is_empty() {
-        body["userInfo"]["extra"] = json!(user.extra);
+pub(super) fn question(version: &str, uid: &str, subject: &Subject) -> Value {
+    let mut body = subject.about.clone();
+    for (field, value) in [("uid", json!(uid)), ("object", subject.object.clone()), ("oldObject", subject.old.clone())]
+    {
+        body[field] = value;
     }
     json!({"kind": "AdmissionReview", "apiVersion": format!("{GROUP}/{version}"), "request": body})
 }

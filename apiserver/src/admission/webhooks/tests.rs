@@ -3,9 +3,12 @@ use machinery::GroupVersionResource;
 use serde_json::json;
 
 use super::{
-    config::{Configuration, Rule},
-    matching::{Place, covers_place},
+    config::Configuration,
     review::{answer, version},
+};
+use crate::admission::{
+    criteria::Rule,
+    matching::{Place, covers_place},
 };
 
 fn rule(value: serde_json::Value) -> Rule {
@@ -17,7 +20,7 @@ fn rules_name_operations_resources_and_scopes() {
     let pods = GroupVersionResource::new("", "v1", "pods");
     let namespaces = GroupVersionResource::new("", "v1", "namespaces");
     let covers = |rule: &Rule, resource: &GroupVersionResource, namespace: &str, subresource: &str| {
-        covers_place(rule, resource, Operation::Create, &Place { namespace, subresource })
+        covers_place(rule, resource, Operation::Create, &Place { namespace, subresource, name: "p" })
     };
     let main = json!({"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]});
     assert!(covers(&rule(main.clone()), &pods, "n", ""));
@@ -33,6 +36,8 @@ fn rules_name_operations_resources_and_scopes() {
     assert!(!covers(&with("resources", json!(["*"])), &pods, "n", "exec"));
     assert!(covers(&with("resources", json!(["*/*"])), &pods, "n", "exec"));
     assert!(!covers(&with("scope", json!("Cluster")), &pods, "n", ""));
+    assert!(covers(&with("resourceNames", json!(["o", "p"])), &pods, "n", ""));
+    assert!(!covers(&with("resourceNames", json!(["o"])), &pods, "n", ""));
     let mut all = with("resources", json!(["*"]));
     all.scope = Some("Namespaced".into());
     assert!(!covers(&all, &namespaces, "n", ""), "a Namespace is of the cluster");

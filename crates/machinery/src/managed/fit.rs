@@ -5,7 +5,7 @@ use std::{collections::HashSet, fmt::Write};
 use serde_json::Value;
 
 use super::{
-    parts::{Parts, parts},
+    parts::{Parts, field, parts},
     set::readable,
 };
 use crate::{
@@ -29,6 +29,34 @@ pub(super) fn check(config: &Value, schema: SchemaRef<'_>) -> ApiResult<()> {
     };
     let message = format!("failed to create typed patch object ({}): {text}", describe(config));
     Err(ApiError::new(500, Reason::Unknown, message))
+}
+
+/// Paths of the lists, maps and structs of a configuration that are owned as a whole.
+pub(super) fn wholes(config: &Value, schema: SchemaRef<'_>) -> Vec<String> {
+    let mut found = Vec::new();
+    find_wholes(config, schema, "", &mut found);
+    found
+}
+
+fn find_wholes(value: &Value, schema: SchemaRef<'_>, path: &str, found: &mut Vec<String>) {
+    match parts(value, schema) {
+        Parts::Leaf if value.is_array() || value.is_object() => found.push(path.to_owned()),
+        Parts::Leaf => {}
+        Parts::Fields(map) => {
+            for (key, inner) in map {
+                if let Some(schema) = field(schema, key) {
+                    find_wholes(inner, schema, &format!("{path}.{key}"), found);
+                }
+            }
+        }
+        Parts::Items(items) => {
+            for (element, inner) in items {
+                if let Some(schema) = schema.item() {
+                    find_wholes(inner, schema, &format!("{path}{}", readable(&element)), found);
+                }
+            }
+        }
+    }
 }
 
 /// `<namespace>/<name>; <apiVersion>, Kind=<kind>`.

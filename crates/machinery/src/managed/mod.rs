@@ -150,6 +150,21 @@ pub fn apply(
     Ok(object)
 }
 
+/// Merges a configuration over an object without regard to owners, as mutating policies do. What is owned as a whole
+/// (atomic lists, maps and structs) may not be part of it.
+pub fn merge_configuration(object: &Value, config: &Value, schema: SchemaRef<'_>) -> ApiResult<Value> {
+    fit::check(config, schema)?;
+    let wholes = fit::wholes(config, schema);
+    if !wholes.is_empty() {
+        let text =
+            format!("invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: {}", wholes.join(", "));
+        return Err(ApiError::bad_request(text));
+    }
+    let mut merged = object.clone();
+    merge::merge(&mut merged, config, schema);
+    Ok(merged)
+}
+
 /// The configuration over the live object, which keeps its identity.
 fn merged(live: Option<&Value>, config: &Value, schema: SchemaRef<'_>) -> Value {
     let Some(live) = live else {

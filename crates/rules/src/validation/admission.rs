@@ -1,7 +1,8 @@
-//! Webhook configurations, admission policies and their bindings.
+//! Webhook configurations and APIServices.
 
 use std::collections::HashSet;
 
+use cel::Program;
 use machinery::{
     field::{ErrorList, Path},
     meta, names,
@@ -9,10 +10,11 @@ use machinery::{
 use serde_json::{Value, json};
 
 use super::{
-    checks::{choice, enumeration, port_number, selector},
+    checks::{enumeration, port_number, selector},
     read::{is_true, list, number, present, text},
     spec_path,
 };
+use crate::policy::{Asks, Fault, Scope, Yields};
 
 const MAX_CONDITIONS: usize = 64;
 const REVIEWS: [&str; 2] = ["v1", "v1beta1"];
@@ -55,7 +57,7 @@ fn webhook(hook: &Value, path: &Path, errors: &mut ErrorList) {
     }
     client_config(hook.get("clientConfig").unwrap_or(&Value::Null), &path.child("clientConfig"), errors);
     review_versions(list(hook, "admissionReviewVersions"), &path.child("admissionReviewVersions"), errors);
-    match_conditions(hook, &path.child("matchConditions"), errors);
+    match_conditions(hook, &Scope::of_webhook(), &path.child("matchConditions"), errors);
 }
 
 /// Checks a name of at least three parts.
@@ -72,7 +74,7 @@ fn fully_qualified(name: &str, path: &Path, errors: &mut ErrorList) {
     }
 }
 
-fn operations_and_resources(rule: &Value, path: &Path, errors: &mut ErrorList) {
+pub(super) fn operations_and_resources(rule: &Value, path: &Path, errors: &mut ErrorList) {
     let operations = list(rule, "operations");
     let known = ["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
     if operations.is_empty() {
@@ -237,18 +239,30 @@ fn review_versions(versions: &[Value], path: &Path, errors: &mut ErrorList) {
     }
 }
 
-/// Compiles an expression that narrows what webhooks and policies are asked about.
-pub fn match_condition(expression: &str) -> Result<cel::Program, String> {
-    let of_any_type = cel::Type::Dyn;
-    let variables = ["object", "oldObject", "request", "authorizer"].map(|name| (name, &of_any_type));
-    let program = cel::Program::compile(expression, &variables).map_err(|error| error.to_string())?;
-    match program.result() {
-        cel::Type::Bool | cel::Type::Dyn => Ok(program),
-        _ => Err("must evaluate to bool".into()),
+/// Requires an expression that compiles; `missing`: what is said if there is none.
+pub(super) fn compiled(
+    holder: &Value,
+    field: &str,
+    missing: &str,
+    compile: impl FnOnce(&str) -> Result<Program, Fault>,
+    path: &Path,
+    errors: &mut ErrorList,
+) -> Option<Program> {
+    let (expression, path) = (text(holder, field), path.child(field));
+    if expression.trim().is_empty() {
+        errors.required(&path, missing);
+        return None;
+    }
+    match compile(expression) {
+        Ok(program) => Some(program),
+        Err(fault) => {
+            errors.invalid(&path, &json!(expression), &fault.to_string());
+            None
+        }
     }
 }
 
-fn match_conditions(holder: &Value, path: &Path, errors: &mut ErrorList) {
+pub(super) fn match_conditions(holder: &Value, scope: &Scope, path: &Path, errors: &mut ErrorList) {
     let conditions = list(holder, "matchConditions");
     if conditions.len() > MAX_CONDITIONS {
         errors.too_many(path, conditions.len(), MAX_CONDITIONS);
@@ -256,12 +270,8 @@ fn match_conditions(holder: &Value, path: &Path, errors: &mut ErrorList) {
     let mut seen = HashSet::new();
     for (at, condition) in conditions.iter().enumerate() {
         let path = path.index(at);
-        let expression = text(condition, "expression");
-        if expression.trim().is_empty() {
-            errors.required(&path.child("expression"), "");
-        } else if let Err(why) = match_condition(expression) {
-            errors.invalid(&path.child("expression"), &json!(expression), &format!("compilation failed: {why}"));
-        }
+        let compile = |expression: &str| scope.compile(expression, Yields::Bool, Asks::Authorizer);
+        compiled(condition, "expression", "", compile, &path, errors);
         let name = text(condition, "name");
         if name.is_empty() {
             errors.required(&path.child("name"), "");
@@ -271,226 +281,6 @@ fn match_conditions(holder: &Value, path: &Path, errors: &mut ErrorList) {
                 errors.duplicate(&path.child("name"), &json!(name));
             }
         }
-    }
-}
-
-/// Checks a ValidatingAdmissionPolicy or MutatingAdmissionPolicy.
-pub(super) fn policy(object: &Value, mutating: bool, errors: &mut ErrorList) {
-    let none = Value::Null;
-    let spec = object.get("spec").unwrap_or(&none);
-    let path = spec_path();
-    enumeration(spec, "failurePolicy", &["Fail", "Ignore"], &path, errors);
-    if let Some(kind) = present(spec, "paramKind") {
-        param_kind(kind, &path.child("paramKind"), errors);
-    }
-    match present(spec, "matchConstraints") {
-        None => errors.required(&path.child("matchConstraints"), ""),
-        Some(constraints) => {
-            let path = path.child("matchConstraints");
-            match_resources(constraints, &path, errors);
-            // At least one rule, or nothing would match.
-            if list(constraints, "resourceRules").is_empty() {
-                errors.required(&path.child("resourceRules"), "");
-            }
-        }
-    }
-    match_conditions(spec, &path.child("matchConditions"), errors);
-    variables(spec, &path.child("variables"), errors);
-    if mutating {
-        mutations(spec, &path, errors);
-    } else {
-        validations(spec, meta::name(object), &path, errors);
-    }
-}
-
-fn param_kind(kind: &Value, path: &Path, errors: &mut ErrorList) {
-    for field in ["apiVersion", "kind"] {
-        if text(kind, field).is_empty() {
-            errors.required(&path.child(field), "");
-        }
-    }
-    let version = text(kind, "apiVersion");
-    if version.matches('/').count() > 1 {
-        let text = format!("unexpected GroupVersion string: {version}");
-        errors.invalid(&path.child("apiVersion"), &json!(version), &text);
-    }
-    let name = text(kind, "kind");
-    if !name.is_empty() {
-        let problems = names::dns1035_label(&name.to_lowercase());
-        if !problems.is_empty() {
-            let text = format!("may have mixed case, but should otherwise match: {}", problems.join(","));
-            errors.invalid(&path.child("kind"), &json!(name), &text);
-        }
-    }
-}
-
-fn match_resources(constraints: &Value, path: &Path, errors: &mut ErrorList) {
-    choice(constraints, "matchPolicy", &["Equivalent", "Exact"], path, errors);
-    for field in ["namespaceSelector", "objectSelector"] {
-        if present(constraints, field).is_none() {
-            errors.required(&path.child(field), "");
-        }
-        selector(constraints.get(field), &path.child(field), errors);
-    }
-    for field in ["resourceRules", "excludeResourceRules"] {
-        for (at, rule) in list(constraints, field).iter().enumerate() {
-            let path = path.child(field).index(at);
-            operations_and_resources(rule, &path, errors);
-            let mut seen = HashSet::new();
-            for (at, name) in list(rule, "resourceNames").iter().filter_map(Value::as_str).enumerate() {
-                let path = path.child("resourceNames").index(at);
-                errors.invalid_all(&path, &json!(name), names::path_segment(name));
-                if !seen.insert(name) {
-                    errors.duplicate(&path, &json!(name));
-                }
-            }
-        }
-    }
-}
-
-fn variables(spec: &Value, path: &Path, errors: &mut ErrorList) {
-    let mut seen = HashSet::new();
-    for (at, variable) in list(spec, "variables").iter().enumerate() {
-        let path = path.index(at);
-        let name = text(variable, "name");
-        if name.is_empty() {
-            errors.required(&path.child("name"), "name is not specified");
-        } else if !is_identifier(name) {
-            errors.invalid(&path.child("name"), &json!(name), "name is not a valid CEL identifier");
-        } else if !seen.insert(name) {
-            errors.duplicate(&path.child("name"), &json!(name));
-        }
-        if text(variable, "expression").trim().is_empty() {
-            errors.required(&path.child("expression"), "expression is not specified");
-        }
-    }
-}
-
-fn is_identifier(name: &str) -> bool {
-    name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-}
-
-fn validations(spec: &Value, policy: &str, path: &Path, errors: &mut ErrorList) {
-    let (rules, audits) = (list(spec, "validations"), list(spec, "auditAnnotations"));
-    if rules.is_empty() && audits.is_empty() {
-        for field in ["validations", "auditAnnotations"] {
-            let text = "validations or auditAnnotations must contain at least one item";
-            errors.required(&path.child(field), text);
-        }
-    }
-    let reasons = ["Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized"];
-    for (at, rule) in rules.iter().enumerate() {
-        let path = path.child("validations").index(at);
-        if text(rule, "expression").trim().is_empty() {
-            errors.required(&path.child("expression"), "expression is not specified");
-        }
-        if present(rule, "messageExpression").and_then(Value::as_str).is_some_and(|text| text.trim().is_empty()) {
-            let value = &rule["messageExpression"];
-            errors.invalid(&path.child("messageExpression"), value, "must be non-empty if specified");
-        }
-        let message = text(rule, "message");
-        if message.contains('\n') {
-            errors.invalid(&path.child("message"), &json!(message), "message must not contain line breaks");
-        } else if !message.is_empty() && message.trim().is_empty() {
-            errors.invalid(&path.child("message"), &json!(message), "message must be non-empty if specified");
-        }
-        enumeration(rule, "reason", &reasons, &path, errors);
-    }
-    let mut seen = HashSet::new();
-    for (at, audit) in audits.iter().enumerate() {
-        let path = path.child("auditAnnotations").index(at);
-        let key = text(audit, "key");
-        if key.is_empty() {
-            errors.required(&path.child("key"), "key is not specified");
-        } else {
-            let full = format!("{policy}/{key}");
-            errors.invalid_all(&path.child("key"), &json!(key), names::qualified_name(&full));
-        }
-        if !seen.insert(key) {
-            errors.duplicate(&path.child("key"), &json!(key));
-        }
-        if text(audit, "valueExpression").trim().is_empty() {
-            errors.required(&path.child("valueExpression"), "valueExpression is not specified");
-        }
-    }
-}
-
-fn mutations(spec: &Value, path: &Path, errors: &mut ErrorList) {
-    choice(spec, "reinvocationPolicy", &["IfNeeded", "Never"], path, errors);
-    let mutations = list(spec, "mutations");
-    let path = path.child("mutations");
-    if mutations.is_empty() {
-        errors.required(&path, "mutations must contain at least one item");
-    }
-    for (at, mutation) in mutations.iter().enumerate() {
-        let path = path.index(at);
-        choice(mutation, "patchType", &["ApplyConfiguration", "JSONPatch"], &path, errors);
-    }
-}
-
-/// Checks a ValidatingAdmissionPolicyBinding or MutatingAdmissionPolicyBinding.
-pub(super) fn binding(object: &Value, mutating: bool, errors: &mut ErrorList) {
-    let none = Value::Null;
-    let spec = object.get("spec").unwrap_or(&none);
-    let path = spec_path();
-    let policy = text(spec, "policyName");
-    if policy.is_empty() {
-        errors.required(&path.child("policyName"), "");
-    } else {
-        errors.invalid_all(&path.child("policyName"), &json!(policy), names::dns1123_subdomain(policy));
-    }
-    if let Some(reference) = present(spec, "paramRef") {
-        param_ref(reference, &path.child("paramRef"), errors);
-    }
-    if let Some(resources) = present(spec, "matchResources") {
-        match_resources(resources, &path.child("matchResources"), errors);
-    }
-    if !mutating {
-        actions(list(spec, "validationActions"), &path.child("validationActions"), errors);
-    }
-}
-
-fn param_ref(reference: &Value, path: &Path, errors: &mut ErrorList) {
-    let (name, labels) = (text(reference, "name"), present(reference, "selector"));
-    if name.is_empty() && labels.is_none() {
-        errors.required(path, "one of name or selector must be specified");
-    } else if !name.is_empty() && labels.is_some() {
-        errors.forbidden(&path.child("name"), "name and selector are mutually exclusive");
-    }
-    if !name.is_empty() {
-        errors.invalid_all(&path.child("name"), &json!(name), names::path_segment(name));
-    }
-    selector(labels, &path.child("selector"), errors);
-    match present(reference, "parameterNotFoundAction").and_then(Value::as_str) {
-        None => errors.required(&path.child("parameterNotFoundAction"), ""),
-        Some("Allow" | "Deny") => {}
-        Some(other) => {
-            let values = ["Allow", "Deny"];
-            errors.not_supported(&path.child("parameterNotFoundAction"), &json!(other), &values);
-        }
-    }
-}
-
-fn actions(actions: &[Value], path: &Path, errors: &mut ErrorList) {
-    let known = ["Audit", "Deny", "Warn"];
-    let mut seen = HashSet::new();
-    for (at, action) in actions.iter().filter_map(Value::as_str).enumerate() {
-        let path = path.index(at);
-        if !known.contains(&action) {
-            errors.not_supported(&path, &json!(action), &known);
-        }
-        if !seen.insert(action) {
-            errors.duplicate(&path, &json!(action));
-        }
-    }
-    if seen.contains("Deny") && seen.contains("Warn") {
-        let text = "must not contain both Deny and Warn (repeating the same validation failure information in the API \
-                    response and headers serves no purpose)";
-        errors.invalid(path, &json!(actions), text);
-    }
-    if seen.is_empty() {
-        errors.required(path, "at least one validation action is required");
     }
 }
 

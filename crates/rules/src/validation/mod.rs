@@ -18,6 +18,7 @@ mod flow;
 mod job;
 mod networking;
 mod pod;
+mod policies;
 mod quota;
 mod read;
 mod service;
@@ -26,7 +27,6 @@ mod storage;
 mod tests;
 mod workloads;
 
-pub use admission::match_condition;
 pub use checks::is_extended;
 use machinery::{
     GroupVersionKind,
@@ -154,10 +154,10 @@ fn admission_kind(kind: &str, object: &Value, errors: &mut ErrorList) {
     match kind {
         "ValidatingWebhookConfiguration" => admission::webhooks(object, false, errors),
         "MutatingWebhookConfiguration" => admission::webhooks(object, true, errors),
-        "ValidatingAdmissionPolicy" => admission::policy(object, false, errors),
-        "MutatingAdmissionPolicy" => admission::policy(object, true, errors),
-        "ValidatingAdmissionPolicyBinding" => admission::binding(object, false, errors),
-        "MutatingAdmissionPolicyBinding" => admission::binding(object, true, errors),
+        "ValidatingAdmissionPolicy" => policies::policy(object, false, errors),
+        "MutatingAdmissionPolicy" => policies::policy(object, true, errors),
+        "ValidatingAdmissionPolicyBinding" => policies::binding(object, false, errors),
+        "MutatingAdmissionPolicyBinding" => policies::binding(object, true, errors),
         _ => {}
     }
 }
