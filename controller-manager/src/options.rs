@@ -174,6 +174,9 @@ pub struct AccountOptions {
     /// File with the PEM private RSA or ECDSA key that signs the tokens in Secrets.
     #[arg(long)]
     pub service_account_private_key_file: Option<PathBuf>,
+    /// The time that a legacy service account token stays unused before it can be cleaned up.
+    #[arg(long, default_value = "8760h", value_parser = duration)]
+    pub legacy_service_account_token_clean_up_period: Duration,
     /// Use individual service account credentials for each controller.
     #[arg(long, default_value_t = false)]
     pub use_service_account_credentials: bool,
@@ -301,6 +304,9 @@ impl Options {
                 "DisableForceDetachOnTimeout": self.attach.disable_force_detach_on_timeout,
             },
             "SAController": {"RootCAFile": self.accounts.root_ca_file},
+            "LegacySATokenCleaner": {
+                "CleanUpPeriod": seconds(self.accounts.legacy_service_account_token_clean_up_period),
+            },
             "GarbageCollectorController": {
                 "EnableGarbageCollector": self.collection.enable_garbage_collector,
                 "ConcurrentGCSyncs": self.collection.concurrent_gc_syncs,

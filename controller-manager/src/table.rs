@@ -77,9 +77,12 @@ pub(crate) const CONTROLLERS: &[Controller] = controllers! {
     "token-cleaner-controller" "tokencleaner" off crate::bootstrap::start_cleaner;
     "persistentvolume-binder-controller" "persistentvolume-binder" on crate::volumes::start;
     "persistentvolume-attach-detach-controller" "attachdetach" on crate::attachdetach::start;
+    "persistentvolume-expander-controller" "persistentvolume-expander" on crate::volumes::start_expander;
     "persistentvolumeclaim-protection-controller" "pvc-protection" on crate::volumes::start_claim_protection;
     "persistentvolume-protection-controller" "pv-protection" on crate::volumes::start_volume_protection;
+    "volumeattributesclass-protection-controller" "" on crate::volumes::start_attributes_protection;
     "ephemeral-volume-controller" "ephemeral-volume" on crate::volumes::start_ephemeral;
+    "legacy-serviceaccount-token-cleaner-controller" "legacy-service-account-token-cleaner" on crate::tokens::legacy::start;
     "resourceclaim-controller" "resource-claim-controller" on crate::resourceclaim::start;
     "resourcequota-controller" "resourcequota" on crate::resourcequota::start;
     "disruption-controller" "disruption" on crate::disruption::start;

@@ -1,5 +1,6 @@
 //! Tokens in Secrets of type `kubernetes.io/service-account-token`: filled in, and removed with their account.
 
+pub(crate) mod legacy;
 mod signer;
 
 use ::controller::{Change, Informer, InformerConfig, ObjectKey, Outcome, Reconcile, ReconcileError, Viewed};

@@ -5,8 +5,10 @@
 //! the volume, the claim is Bound. Each sync takes the next one from what the caches show, with the resource version
 //! that was seen; what was interrupted goes on from where it stopped, and of two writers one fails and looks again.
 
+mod attributes;
 mod claim;
 mod ephemeral;
+mod expand;
 mod matching;
 mod protection;
 mod steps;
@@ -23,7 +25,9 @@ use k8s_openapi::api::{
 };
 use kube::{Client, Resource, api::PostParams};
 
+pub(crate) use attributes::start as start_attributes_protection;
 pub(crate) use ephemeral::start as start_ephemeral;
+pub(crate) use expand::start as start_expander;
 pub(crate) use protection::{start_claims as start_claim_protection, start_volumes as start_volume_protection};
 
 use crate::{

@@ -154,7 +154,7 @@ impl Reconcile for VolumeProtection {
 }
 
 /// Adds or takes away a finalizer, of this very object.
-async fn write<K>(api: &Api<K>, object: &K, finalizer: &str, wanted: bool) -> Result<Outcome, ReconcileError>
+pub(super) async fn write<K>(api: &Api<K>, object: &K, finalizer: &str, wanted: bool) -> Result<Outcome, ReconcileError>
 where
     K: Resource<DynamicType = ()>
         + Clone

@@ -13,10 +13,12 @@ use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet, StatefulSet},
     batch::v1::Job,
     core::v1::{
-        ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service, ServiceAccount,
+        ConfigMap, Endpoints, Event, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service,
+        ServiceAccount,
     },
     discovery::v1::EndpointSlice,
-    resource::v1::{ResourceClaim, ResourceClaimTemplate},
+    resource::v1::{ResourceClaim, ResourceClaimTemplate, ResourceSlice},
+    storage::v1::VolumeAttachment,
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
@@ -336,4 +338,112 @@ async fn claims_of_devices_come_and_go_with_their_pods() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn tainted_devices_drive_pods_away() {
+    let scene = Scene::new().await;
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n1", "terminationGracePeriodSeconds": 0,
+        "containers": [{"name": "c", "image": "i"}], "resourceClaims": [{"name": "gpu", "resourceClaimName": "c"}]}});
+    let pod = scene.create::<Pod>(pod).await;
+    let request = json!([{"name": "r", "exactly": {"deviceClassName": "gpu"}}]);
+    let claim = json!({"metadata": {"name": "c"}, "spec": {"devices": {"requests": request}}});
+    let mut claim = scene.create::<ResourceClaim>(claim).await;
+    let result = json!({"request": "r", "driver": "d.example.com", "pool": "n1", "device": "a"});
+    claim.status = serde_json::from_value(json!({"allocation": {"devices": {"results": [result]}}})).expect("a status");
+    let claims = scene.api::<ResourceClaim>();
+    claims.replace_status("c", &PostParams::default(), &claim).await.expect("allocated");
+    // Nobody scheduled the Pod: the claim is reserved for it here.
+    wait_until("the reservation", || async {
+        let claim = claims.get("c").await.map_err(|e| e.to_string())?;
+        let users = claim.status.and_then(|s| s.reserved_for).unwrap_or_default();
+        if users.iter().any(|user| Some(&user.uid) == pod.uid().as_ref()) { Ok(()) } else { Err(format!("{users:?}")) }
+    })
+    .await;
+    let taint = json!({"key": "sick", "effect": "NoExecute"});
+    let slice = json!({"metadata": {"name": "s"}, "spec": {"driver": "d.example.com", "nodeName": "n1",
+        "pool": {"name": "n1", "generation": 1, "resourceSliceCount": 1},
+        "devices": [{"name": "a", "taints": [taint]}]}});
+    let slices: Api<ResourceSlice> = Api::all(scene.client.clone());
+    slices.create(&PostParams::default(), &serde_json::from_value(slice).expect("valid")).await.expect("created");
+    let pods = scene.api::<Pod>();
+    wait_until("the Pod to go", || async {
+        match pods.get_opt("p").await.map_err(|e| e.to_string())? {
+            None => Ok(()),
+            Some(pod) => Err(format!("{:?}\n{}", pod.status, scene.manager.output())),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn volumes_are_attached_where_pods_are() {
+    let scene = Scene::new().await;
+    let nodes: Api<Node> = Api::all(scene.client.clone());
+    let managed = json!({"volumes.kubernetes.io/controller-managed-attach-detach": "true"});
+    for name in ["n1", "n2"] {
+        let node = json!({"metadata": {"name": name, "annotations": managed}});
+        nodes.create(&PostParams::default(), &serde_json::from_value(node).expect("valid")).await.expect("created");
+    }
+    let volumes: Api<PersistentVolume> = Api::all(scene.client.clone());
+    let volume = json!({"metadata": {"name": "pv"}, "spec": {"capacity": {"storage": "1Gi"},
+        "accessModes": ["ReadWriteOnce"], "storageClassName": "",
+        "csi": {"driver": "d.example.com", "volumeHandle": "h1"}}});
+    volumes.create(&PostParams::default(), &serde_json::from_value(volume).expect("valid")).await.expect("created");
+    let claim = json!({"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"],
+        "storageClassName": "", "volumeName": "pv", "resources": {"requests": {"storage": "1Gi"}}}});
+    scene.create::<PersistentVolumeClaim>(claim).await;
+    let user = |name: &str, node: &str| {
+        json!({"metadata": {"name": name}, "spec": {"nodeName": node, "terminationGracePeriodSeconds": 0,
+            "containers": [{"name": "c", "image": "i"}],
+            "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]}})
+    };
+    scene.create::<Pod>(user("first", "n1")).await;
+    let attachments: Api<VolumeAttachment> = Api::all(scene.client.clone());
+    let on = async |node: &str| {
+        let all = attachments.list(&ListParams::default()).await.map_err(|e| e.to_string())?.items;
+        Ok::<_, String>(all.into_iter().find(|a| a.spec.node_name == node))
+    };
+    let attachment =
+        wait_until("the attachment", || async { on("n1").await?.ok_or_else(|| scene.manager.output()) }).await;
+    assert_eq!(attachment.spec.attacher, "d.example.com");
+    // Stands in for the driver.
+    let attached = json!({"status": {"attached": true}});
+    let params = PatchParams::default();
+    attachments.patch_status(&attachment.name_any(), &params, &Patch::Merge(&attached)).await.expect("attached");
+    let reported = async |node: &str| {
+        let node = nodes.get(node).await.map_err(|e| e.to_string())?;
+        let list = node.status.and_then(|s| s.volumes_attached).unwrap_or_default();
+        Ok::<_, String>(list.into_iter().map(|v| v.name).collect::<Vec<_>>())
+    };
+    let unique = "kubernetes.io/csi/d.example.com^h1";
+    wait_until("the report", || async {
+        let list = reported("n1").await?;
+        if list == [unique] { Ok(()) } else { Err(format!("{list:?}")) }
+    })
+    .await;
+    let in_use = json!({"status": {"volumesInUse": [unique]}});
+    nodes.patch_status("n1", &params, &Patch::Merge(&in_use)).await.expect("in use");
+    scene.create::<Pod>(user("second", "n2")).await;
+    let events = scene.api::<Event>();
+    wait_until("the refusal", || async {
+        let all = events.list(&ListParams::default()).await.map_err(|e| e.to_string())?.items;
+        let wanted = "Multi-Attach error for volume \"pv\" Volume is already used by pod(s) first";
+        let texts: Vec<String> = all.into_iter().filter_map(|e| e.message).collect();
+        if texts.iter().any(|text| text == wanted) { Ok(()) } else { Err(texts.join("\n")) }
+    })
+    .await;
+    // The first Pod goes; the node lets go of the volume only afterwards.
+    scene.api::<Pod>().delete("first", &DeleteParams::default().grace_period(0)).await.expect("deleted");
+    assert!(on("n1").await.expect("listed").is_some(), "it is used");
+    let unused = json!({"status": {"volumesInUse": null}});
+    nodes.patch_status("n1", &params, &Patch::Merge(&unused)).await.expect("not in use");
+    wait_until("the other attachment", || async {
+        match (on("n1").await?, on("n2").await?) {
+            (None, Some(_)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    assert_eq!(reported("n1").await.expect("read"), Vec::<String>::new());
 }
