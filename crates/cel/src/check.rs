@@ -12,6 +12,8 @@ use crate::{
     value::Val,
 };
 
+pub(crate) use calls::is_scalar;
+
 /// Things that are wrong with one expression, beyond which the rest is not told.
 const MAX_ISSUES: usize = 100;
 

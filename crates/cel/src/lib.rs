@@ -6,6 +6,7 @@
 
 mod ast;
 mod check;
+mod cost;
 mod eval;
 mod functions;
 mod lexer;
@@ -18,9 +19,10 @@ mod value;
 use std::fmt;
 
 pub use self::{
+    cost::{Range, Size},
     eval::{Activation, Budget, EvalError},
     functions::authorization::{Authorizer, Check, Decision},
-    types::{Field, Type},
+    types::{Field, Type, escape},
     value::Val,
 };
 

@@ -162,7 +162,7 @@ impl fmt::Display for Type {
 const ALSO_RESERVED: [&str; 4] = ["true", "false", "null", "in"];
 
 /// The name by which expressions know a field; `None` if they cannot.
-pub(crate) fn escape(name: &str) -> Option<String> {
+pub fn escape(name: &str) -> Option<String> {
     if RESERVED.contains(&name) || ALSO_RESERVED.contains(&name) {
         return Some(format!("__{name}__"));
     }

@@ -3,6 +3,7 @@
 
 pub mod custom;
 mod definitions;
+pub mod expressions;
 pub mod structural;
 pub mod v2;
 pub mod v2_protobuf;

@@ -158,6 +158,13 @@ pub(super) fn is_known(name: &str) -> bool {
     SPECIAL.contains(&name) || FORMS.iter().any(|(own, ..)| *own == name)
 }
 
+/// Whether what a function gives is always of one size.
+pub(crate) fn is_scalar(name: &str) -> bool {
+    let gives = FORMS.iter().find(|(own, ..)| *own == name).map(|(_, _, result)| *result);
+    matches!(gives, Some(Bool | Int | Uint | Double | Time | Span))
+        || matches!(name, "!_" | "-_" | "_-_" | "_*_" | "_/_" | "_%_")
+}
+
 fn takes(wanted: T, given: &Type) -> bool {
     let wanted = match wanted {
         Any => return true,

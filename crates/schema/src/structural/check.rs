@@ -1,12 +1,14 @@
 //! Whether a schema is structural, and says nothing that custom resources may not say.
 
+mod cost;
 mod invariants;
 mod nested;
 
 use machinery::field::{ErrorList, Path};
 use serde_json::{Map, Value, json};
 
-use super::{Schema, apply_defaults, prune, validate};
+use self::cost::Costs;
+use super::{Schema, apply_defaults, prune, rules::sized, validate};
 
 /// Where a schema stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -26,7 +28,10 @@ pub fn check(schema: &Value, path: &Path) -> ErrorList {
     invariants::check(schema, Place::Root, path, &mut errors);
     if errors.is_empty() {
         defaults(schema, path, &mut errors);
-        rules(schema, Correlation::Possible, true, path, &mut errors);
+        let mut costs = Costs::default();
+        let root = Spot { correlation: Correlation::Possible, is_resource: true, cardinality: Some(1) };
+        rules(schema, root, path, &mut costs, &mut errors);
+        costs.end(path, &mut errors);
     }
     errors
 }
@@ -38,15 +43,39 @@ enum Correlation {
     Impossible,
 }
 
+/// Where rules stand.
+#[derive(Clone, Copy)]
+struct Spot {
+    correlation: Correlation,
+    is_resource: bool,
+    /// How many values the rules are evaluated for; `None`: as many as there is room for.
+    cardinality: Option<u64>,
+}
+
+impl Spot {
+    /// The values of a field.
+    fn below(self) -> Self {
+        Self { is_resource: false, ..self }
+    }
+
+    /// The items of a list or the values of a map, of which there are `most`.
+    fn each(self, most: Option<u64>) -> Self {
+        let cardinality = self.cardinality.zip(most).map(|(own, most)| own.saturating_mul(most));
+        Self { cardinality, ..self.below() }
+    }
+}
+
 const REASONS: [&str; 4] = ["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
 
 /// Rules must compile, and ask for former states only where there are some.
-fn rules(schema: &Value, correlation: Correlation, root: bool, path: &Path, errors: &mut ErrorList) {
+fn rules(schema: &Value, spot: Spot, path: &Path, costs: &mut Costs, errors: &mut ErrorList) {
     let compiled = Schema::compile(schema);
     if !compiled.has_rules {
         return;
     }
     let given = list_of(schema, "x-kubernetes-validations");
+    let sized = sized(&compiled);
+    let everywhere = spot.cardinality.unwrap_or_else(|| sized.cardinality());
     for (at, (rule, given)) in compiled.rules.iter().zip(given).enumerate() {
         let path = path.child("x-kubernetes-validations").index(at);
         if rule.rule.trim().is_empty() {
@@ -60,25 +89,38 @@ fn rules(schema: &Value, correlation: Correlation, root: bool, path: &Path, erro
         if !reason.is_empty() && !REASONS.contains(&reason) {
             errors.not_supported(&path.child("reason"), &json!(reason), &REASONS);
         }
-        match rule.compile(&compiled, root || compiled.embedded) {
-            Err(unfit) => errors.invalid(&path.child(unfit.field), given, &unfit.text),
-            Ok(made) if correlation == Correlation::Impossible && made.program.uses("oldSelf") => {
-                let text = "oldSelf cannot be used on the uncorrelatable portion of the schema";
-                errors.invalid(&path.child("rule"), &json!(rule.rule), text);
+        let made = match rule.compile(&compiled, spot.is_resource || compiled.embedded) {
+            Ok(made) => made,
+            Err(unfit) => {
+                errors.invalid(&path.child(unfit.field), given, &unfit.text);
+                continue;
             }
-            Ok(_) => {}
+        };
+        if spot.correlation == Correlation::Impossible && made.program.uses("oldSelf") {
+            let text = "oldSelf cannot be used on the uncorrelatable portion of the schema";
+            errors.invalid(&path.child("rule"), &json!(rule.rule), text);
+        }
+        let cost = |program: &cel::Program| {
+            program.estimate(&[("self", &sized.size), ("oldSelf", &sized.size)]).max.saturating_mul(everywhere)
+        };
+        costs.rule(cost(&made.program), &path.child("rule"), errors);
+        if let Some(message) = &made.message {
+            costs.message(cost(message), &path.child("messageExpression"), errors);
         }
     }
     for (name, inner) in object_of(schema, "properties") {
-        rules(inner, correlation, false, &path.child("properties").key(name), errors);
+        rules(inner, spot.below(), &path.child("properties").key(name), costs, errors);
     }
+    let limit = |key: &str| schema.get(key).and_then(Value::as_u64);
     if let Some(inner) = schema.get("additionalProperties").filter(|inner| inner.is_object()) {
-        rules(inner, correlation, false, &path.child("additionalProperties"), errors);
+        let below = spot.each(limit("maxProperties"));
+        rules(inner, below, &path.child("additionalProperties"), costs, errors);
     }
     if let Some(inner) = schema.get("items").filter(|inner| inner.is_object()) {
         let by_key = text_of(schema, "x-kubernetes-list-type") == "map";
-        let below = if by_key { correlation } else { Correlation::Impossible };
-        rules(inner, below, false, &path.child("items"), errors);
+        let correlation = if by_key { spot.correlation } else { Correlation::Impossible };
+        let below = Spot { correlation, ..spot.each(limit("maxItems")) };
+        rules(inner, below, &path.child("items"), costs, errors);
     }
 }
 

@@ -1,6 +1,7 @@
 //! `x-kubernetes-validations`: rules in the Common Expression Language.
 
 mod declare;
+mod sizes;
 #[cfg(test)]
 mod tests;
 
@@ -13,6 +14,7 @@ use serde_json::{Map, Value};
 use super::{Additional, ListType, Schema, lists::identity};
 
 pub(super) use declare::declared;
+pub(super) use sizes::sized;
 
 /// Work of one evaluation, and of all of one object.
 const PER_EXPRESSION: u64 = 1_000_000;

@@ -104,3 +104,51 @@ fn work_is_bounded() {
     let found = errors(spec(rule), json!({}), None);
     assert!(found[0].contains("running out of cost budget"), "{found:?}");
 }
+
+#[test]
+fn rules_that_may_cost_too_much_are_refused() {
+    let told = |properties: Value| {
+        let schema = json!({"type": "object", "properties": properties});
+        let found = check(&schema, &Path::new("s"));
+        found.iter().map(|e| format!("{}: {}", e.field, e.message)).collect::<Vec<_>>()
+    };
+    let names = |limits: Value, rule: &str| {
+        let mut names = json!({"type": "array", "items": {"type": "string"},
+            "x-kubernetes-validations": [{"rule": rule}]});
+        for (key, value) in limits.as_object().expect("limits") {
+            names[key] = value.clone();
+        }
+        names
+    };
+    let unique = "self.all(a, self.all(b, a != b))";
+    let advice = "(try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and \
+                  strings are declared)";
+    let rule = "s.properties[names].x-kubernetes-validations[0].rule";
+    assert_eq!(
+        told(json!({"names": names(json!({}), unique)})),
+        [
+            format!("{rule}: Forbidden: estimated rule cost exceeds budget by factor of more than 100x {advice}"),
+            format!(
+                "{rule}: Forbidden: contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 \
+                 schema"
+            ),
+            format!(
+                "s: Forbidden: x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema exceeds \
+                 budget by factor of more than 100x {advice}"
+            ),
+        ]
+    );
+    let bounded = json!({"maxItems": 50, "items": {"type": "string", "maxLength": 64}});
+    assert!(told(json!({"names": names(bounded.clone(), unique)})).is_empty());
+    assert!(told(json!({"names": names(json!({}), "self.all(a, a.startsWith('x'))")})).is_empty());
+    // What is bounded by itself is not where it may stand many times.
+    let many =
+        json!({"type": "array", "items": {"type": "object", "properties": {"names": names(bounded.clone(), unique)}}});
+    let found = told(json!({"many": many}));
+    assert!(
+        found[0].starts_with("s.properties[many].items.properties[names].x-kubernetes-validations[0].rule: Forbidden")
+    );
+    let few = json!({"type": "array", "maxItems": 10,
+        "items": {"type": "object", "properties": {"names": names(bounded, unique)}}});
+    assert!(told(json!({"few": few})).is_empty());
+}

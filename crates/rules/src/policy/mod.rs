@@ -1,5 +1,7 @@
 //! Expressions of admission policies: which variables they know, and what they must yield.
 
+pub mod typecheck;
+
 use std::{fmt, sync::LazyLock};
 
 use cel::{Program, Structs, Type};
