@@ -2,23 +2,52 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use generic::authn::{
-    Authenticator, TokenAuthenticator,
-    bearer::Bearer,
-    bootstrap::BootstrapTokens,
-    front_proxy::FrontProxy,
-    service_account::{ServiceAccountTokens, SigningKey, VerifyingKey},
-    token_file::TokenFile,
-    x509::X509,
+use generic::{
+    authn::{
+        Authenticator, TokenAuthenticator,
+        bearer::Bearer,
+        bootstrap::BootstrapTokens,
+        front_proxy::FrontProxy,
+        jwt::{
+            self, JwtAuthenticators,
+            config::{self, AuthenticationConfiguration},
+        },
+        service_account::{ServiceAccountTokens, SigningKey, VerifyingKey},
+        token_file::TokenFile,
+        webhook::TokenWebhook,
+        x509::X509,
+    },
+    remote::Remote,
 };
+use machinery::field::ErrorList;
 use rcgen::KeyPair;
-use runtime::{serving::SecureServing, tasks::TaskGroup, tls};
+use runtime::{
+    Registry, Runtime, clock::RealClock, config_file, metrics::Stability, serving::SecureServing, tasks::TaskGroup, tls,
+};
+use tokio_util::sync::CancellationToken;
 
-use crate::{StartError, options::Options, resources::Resources};
+use crate::{
+    StartError,
+    options::Options,
+    reload::{self, ReloadMetrics},
+    resources::Resources,
+};
 
 /// Names of the `kubernetes` Service.
 const NAMES: [&str; 4] =
     ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"];
+
+/// Paths that may be read without credentials.
+const ANONYMOUS_PATHS: [&str; 8] = [
+    "/livez",
+    "/livez/*",
+    "/readyz",
+    "/readyz/*",
+    "/healthz",
+    "/version",
+    "/version/",
+    "/api/v1/namespaces/kube-public/configmaps/cluster-info",
+];
 
 /// Keys of ServiceAccount tokens, and who signs client certificates.
 pub(crate) struct Identity {
@@ -70,16 +99,28 @@ pub(crate) struct Authentication {
     pub(crate) bearer: Arc<Bearer>,
     /// Keys of ServiceAccount tokens.
     pub(crate) keys: Vec<VerifyingKey>,
+    /// Paths that need no credentials.
+    pub(crate) anonymous: Vec<String>,
+}
+
+/// What authentication is set up in.
+pub(crate) struct Context<'a> {
+    pub(crate) registry: &'a Registry,
+    /// Names the server.
+    pub(crate) id: &'a str,
+    pub(crate) stop: &'a CancellationToken,
+    pub(crate) runtime: &'a Runtime,
 }
 
 /// Sets up authentication as the flags say.
-pub(crate) fn authentication(
+pub(crate) async fn authentication(
     options: &Options,
     identity: &Identity,
     resources: &Resources,
     audiences: &[String],
-    tasks: &TaskGroup,
+    context: &Context<'_>,
 ) -> Result<Authentication, StartError> {
+    let tasks = &context.runtime.tasks;
     let mut all: Vec<Arc<dyn Authenticator>> = Vec::new();
     if let Some(file) = &options.requestheader_client_ca_file {
         let lower = |names: &[String]| names.iter().map(|n| n.to_lowercase()).collect::<Vec<_>>();
@@ -112,9 +153,70 @@ pub(crate) fn authentication(
     if options.enable_bootstrap_token_auth {
         tokens.push(Arc::new(BootstrapTokens { secrets: resources.get("", "secrets")? }));
     }
+    let (issuers, anonymous) = issuers(options, audiences, context)?;
+    tokens.extend(issuers.map(|issuers| issuers as Arc<dyn TokenAuthenticator>));
+    if let Some(file) = &options.authentication.authentication_token_webhook_config_file {
+        let flags = &options.authentication;
+        let remote = Remote::of_kubeconfig(file).await.map_err(|error| StartError::Flags(error.to_string()))?;
+        let (version, ttl) =
+            (&flags.authentication_token_webhook_version, flags.authentication_token_webhook_cache_ttl);
+        tokens.push(Arc::new(TokenWebhook::new(remote, version, audiences, ttl, RealClock::shared())));
+    }
     let bearer = Arc::new(Bearer(tokens));
     all.push(Arc::clone(&bearer) as Arc<dyn Authenticator>);
-    Ok(Authentication { authenticators: all, bearer, keys: verifying_keys(identity)? })
+    Ok(Authentication { authenticators: all, bearer, keys: verifying_keys(identity)?, anonymous })
+}
+
+fn decode_authentication(text: &str) -> Result<AuthenticationConfiguration, String> {
+    config_file::decode(text, &config::VERSIONS, config::KIND).map_err(|error| error.to_string())
+}
+
+fn shown(errors: &ErrorList) -> String {
+    let all: Vec<String> = errors.iter().map(|error| format!("{}: {}", error.field, error.message)).collect();
+    all.join(", ")
+}
+
+type Issuers = (Option<Arc<JwtAuthenticators>>, Vec<String>);
+
+/// Issuers of JSON web tokens as flags or the file say, and the paths that need no credentials. The issuers of the file
+/// are followed.
+fn issuers(options: &Options, audiences: &[String], context: &Context<'_>) -> Result<Issuers, StartError> {
+    let flags = |why: String| StartError::Flags(why);
+    let (own, clock) = (options.service_account_issuer.clone(), RealClock::shared());
+    let default: &[&str] = if options.anonymous_auth { &ANONYMOUS_PATHS } else { &[] };
+    let default: Vec<String> = default.iter().map(|path| (*path).to_owned()).collect();
+    let Some(file) = &options.authentication.authentication_config else {
+        let authorities =
+            options.authentication.oidc_ca_file.as_deref().map(tls::read).transpose()?.unwrap_or_default();
+        let authorities = String::from_utf8_lossy(&authorities).into_owned();
+        let Some(config) = options.authentication.configuration(authorities) else { return Ok((None, default)) };
+        let algorithms = jwt::algorithms(&options.authentication.oidc_signing_algs).map_err(flags)?;
+        let issuers = JwtAuthenticators::new(&config, &own, &algorithms, audiences, &clock);
+        return Ok((Some(Arc::new(issuers.map_err(|errors| flags(shown(&errors)))?)), default));
+    };
+    let text = config_file::read(file).map_err(|error| flags(error.to_string()))?;
+    let config = decode_authentication(&text).map_err(flags)?;
+    let issuers = JwtAuthenticators::new(&config, &own, &[], audiences, &clock);
+    let issuers = Arc::new(issuers.map_err(|errors| flags(shown(&errors)))?);
+    let anonymous = match config.anonymous {
+        None => default,
+        Some(_) if context.runtime.flags.iter().any(|flag| flag.name == "anonymous-auth" && flag.given) => {
+            let text = "--anonymous-auth flag cannot be set when anonymous field is configured in authentication \
+                        configuration file";
+            return Err(flags(text.into()));
+        }
+        Some(anonymous) if !anonymous.enabled => Vec::new(),
+        Some(anonymous) if anonymous.conditions.is_empty() => vec!["*".into()],
+        Some(anonymous) => anonymous.conditions.into_iter().map(|condition| condition.path).collect(),
+    };
+    let metrics = ReloadMetrics::new(context.registry, "authentication", Stability::Beta, context.id)?;
+    let shared = Arc::clone(&issuers);
+    reload::follow(file, context.stop, metrics, move |text| {
+        let replaced = decode_authentication(&text)
+            .and_then(|config| shared.replace(&config, &own, &[], &clock).map_err(|errors| shown(&errors)));
+        Box::pin(std::future::ready(replaced))
+    })?;
+    Ok((Some(issuers), anonymous))
 }
 
 fn verifying_keys(identity: &Identity) -> Result<Vec<VerifyingKey>, StartError> {

@@ -5,12 +5,15 @@
 mod admission;
 pub mod aggregation;
 pub mod audit;
+pub mod auth_options;
+mod authorization;
 mod bootstrap;
 pub mod encryption;
 mod flow;
 mod health;
 mod identity;
 pub mod options;
+mod reload;
 mod resources;
 mod routes;
 
@@ -22,11 +25,10 @@ use std::{
 
 use generic::{
     authn::{AuthnError, Peer, service_account::KeyError},
-    authz::{self, Authorizer, node::NodeAuthorizer, rbac::Rbac},
+    authz::Authorizer,
     chain,
     flowcontrol::FlowControl,
     metrics::Metrics,
-    projection::Projection,
     published::Published,
     server::{Limits, Server, Times},
 };
@@ -53,6 +55,7 @@ use storage::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    authorization::Authorizers,
     bootstrap::KubernetesService,
     health::StoreHealth,
     options::Options,
@@ -102,17 +105,6 @@ pub enum StartError {
 
 /// Grace for running requests at shutdown.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(60);
-/// Paths that may be read without credentials.
-const ANONYMOUS_PATHS: [&str; 8] = [
-    "/livez",
-    "/livez/*",
-    "/readyz",
-    "/readyz/*",
-    "/healthz",
-    "/version",
-    "/version/",
-    "/api/v1/namespaces/kube-public/configmaps/cluster-info",
-];
 
 async fn open_store(options: &Options, stop: &CancellationToken) -> Result<Arc<dyn Store>, StartError> {
     if options.etcd_servers.is_empty() {
@@ -159,73 +151,6 @@ fn advertise_address(options: &Options) -> IpAddr {
         address if address.is_unspecified() => default_address(),
         address => address,
     })
-}
-
-async fn rbac(resources: &Resources, stop: &CancellationToken) -> Result<Arc<Rbac>, StartError> {
-    let group = "rbac.authorization.k8s.io";
-    Ok(Arc::new(Rbac {
-        roles: Projection::follow(&resources.get(group, "roles")?, stop),
-        role_bindings: Projection::follow(&resources.get(group, "rolebindings")?, stop),
-        cluster_roles: Projection::follow(&resources.get(group, "clusterroles")?, stop),
-        cluster_role_bindings: Projection::follow(&resources.get(group, "clusterrolebindings")?, stop),
-    }))
-}
-
-struct AlwaysAllow;
-
-#[async_trait::async_trait]
-impl Authorizer for AlwaysAllow {
-    async fn authorize(&self, _attributes: &authz::Attributes) -> authz::Decision {
-        authz::Decision::Allow(String::new())
-    }
-}
-
-struct AlwaysDeny;
-
-#[async_trait::async_trait]
-impl Authorizer for AlwaysDeny {
-    async fn authorize(&self, _attributes: &authz::Attributes) -> authz::Decision {
-        authz::Decision::NoOpinion("Everything is forbidden.".into())
-    }
-}
-
-async fn authorizers(
-    options: &Options,
-    resources: &Resources,
-    stop: &CancellationToken,
-) -> Result<(Arc<dyn Authorizer>, Option<Arc<Rbac>>), StartError> {
-    let mut chain: Vec<Arc<dyn Authorizer>> = Vec::new();
-    let mut found = None;
-    for (at, mode) in options.authorization_mode.iter().enumerate() {
-        if options.authorization_mode[..at].contains(mode) {
-            let all = &options.authorization_mode;
-            return Err(StartError::Flags(format!("authorization-mode {all:?} has mode specified more than once")));
-        }
-        match mode.as_str() {
-            "RBAC" => {
-                let rbac = rbac(resources, stop).await?;
-                found = Some(Arc::clone(&rbac));
-                chain.push(rbac);
-            }
-            "Node" => {
-                let pods = resources.get("", "pods")?;
-                chain.push(Arc::new(NodeAuthorizer {
-                    references: Projection::follow(&pods, stop),
-                    pods,
-                    claims: Projection::follow(&resources.get("", "persistentvolumeclaims")?, stop),
-                    attachments: Projection::follow(&resources.get("storage.k8s.io", "volumeattachments")?, stop),
-                    rules: rules::bootstrap::node_rules(),
-                }));
-            }
-            "AlwaysAllow" if options.authorization_mode.len() == 1 => chain.push(Arc::new(AlwaysAllow)),
-            "AlwaysAllow" => {
-                return Err(StartError::Flags("AlwaysAllow is not accepted together with other modes".into()));
-            }
-            "AlwaysDeny" => chain.push(Arc::new(AlwaysDeny)),
-            other => return Err(StartError::Flags(format!("authorization-mode: {other:?} is not a valid mode"))),
-        }
-    }
-    Ok((Arc::new(authz::Chain(chain)), found))
 }
 
 /// Flow control by the stored levels and schemas, unless the flags turn it off.
@@ -294,23 +219,23 @@ async fn serve(
     } else {
         options.api_audiences.clone()
     };
-    let identity::Authentication { authenticators, bearer, keys } =
-        identity::authentication(&options, &identity, &resources, &audiences, &runtime.tasks)?;
-    let (authorizer, rbac) = authorizers(&options, &resources, &finished).await?;
+    let id = uuid::Uuid::new_v4().to_string();
+    let context = identity::Context { registry: &registry, id: &id, stop: &finished, runtime: &runtime };
+    let identity::Authentication { authenticators, bearer, keys, anonymous } =
+        identity::authentication(&options, &identity, &resources, &audiences, &context).await?;
+    let authorizers = Arc::new(Authorizers::new(&resources, &registry, &finished)?);
+    let authorizer: Arc<dyn Authorizer> = authorizers.chain(&options.authorization, &registry, &id, &finished).await?;
     bootstrap::basics(&resources).await?;
     bootstrap::policy(&resources).await?;
     bootstrap::authentication(&resources, &options, identity.client_ca.as_deref()).await?;
     let flow = flow_control(&options, &resources, &registry, &finished).await?;
-    if let Some(rbac) = &rbac {
-        rbac.synced().await;
-    }
+    authorizers.rbac.synced().await;
     let handlers = resources::handlers(
         &resources,
         &HandlerSettings {
             options: &options,
             audiences: &audiences,
             bearer,
-            rbac,
             signing_key: Arc::clone(&identity.signing_key),
             store: Arc::clone(&store),
         },
@@ -332,7 +257,6 @@ async fn serve(
             .clone()
             .run_until_cancelled_owned(aggregation::keep_authentication(Arc::clone(&resources), options.clone())),
     );
-    let anonymous: &[&str] = if options.anonymous_auth { &ANONYMOUS_PATHS } else { &[] };
     let endpoints = registry::endpoints::endpoints(&resources.0, &handlers, &hooks);
     health::add_definitions(&runtime.health, endpoints.custom());
     let definitions = apiextensions::Definitions::new(apiextensions::Settings {
@@ -345,10 +269,11 @@ async fn serve(
         webhooks: Arc::new(Caller::new(resources.get("", "services")?)),
     });
     tokio::spawn(definitions.run(finished.clone()));
+    let auditor = audit::auditor(&options.audit, &registry).await?;
     let server = Arc::new(Server {
         endpoints,
         authenticators,
-        anonymous_paths: anonymous.iter().map(|p| (*p).to_owned()).collect(),
+        anonymous_paths: anonymous,
         authorizer,
         plugins: admission::plugins(&lookups, &choice)?,
         store: Arc::clone(&store),
@@ -365,7 +290,7 @@ async fn serve(
         metrics: Metrics::new(&registry)?,
         flow,
         limits: Limits::new(options.max_requests_inflight, options.max_mutating_requests_inflight),
-        audit: audit::auditor(&options, &registry)?,
+        audit: auditor.clone(),
         times: Times {
             request: options.request_timeout,
             shortest_watch: Duration::from_secs(options.min_request_timeout),
@@ -385,6 +310,9 @@ async fn serve(
     };
     tokio::spawn(service.run(finished.clone()));
     listen(server, serving, options.shutdown_delay_duration, stop).await;
+    if let Some(auditor) = auditor {
+        auditor.close().await;
+    }
     Ok(())
 }
 

@@ -14,7 +14,11 @@ use runtime::{
     flags::{MetricsArgs, ProfilingArgs, SecureServingArgs, duration},
 };
 
-use crate::aggregation::AggregationOptions;
+use crate::{
+    aggregation::AggregationOptions,
+    audit::AuditOptions,
+    auth_options::{AuthenticationOptions, AuthorizationOptions},
+};
 
 /// The component.
 pub const INFO: ComponentInfo = ComponentInfo {
@@ -91,21 +95,9 @@ pub struct Options {
     /// Key prefix of everything stored.
     #[arg(long, default_value = "/registry")]
     pub etcd_prefix: String,
-    /// What is recorded in the audit log; nothing without it.
-    #[arg(long)]
-    pub audit_policy_file: Option<PathBuf>,
-    /// The audit log; - is standard output.
-    #[arg(long)]
-    pub audit_log_path: Option<PathBuf>,
-    /// Days that full audit logs are kept; 0 for ever.
-    #[arg(long, default_value_t = 366)]
-    pub audit_log_maxage: u64,
-    /// Full audit logs that are kept; 0 for all.
-    #[arg(long, default_value_t = 100)]
-    pub audit_log_maxbackup: usize,
-    /// Size of a full audit log, megabytes; 0 for any size.
-    #[arg(long, default_value_t = 100)]
-    pub audit_log_maxsize: u64,
+    /// The audit log.
+    #[command(flatten)]
+    pub audit: AuditOptions,
     /// Which resources are encrypted in the store, and with which keys.
     #[arg(long)]
     pub encryption_provider_config: Option<PathBuf>,
@@ -172,9 +164,12 @@ pub struct Options {
     /// Audiences of the API; the issuers by default.
     #[arg(long, value_delimiter = ',')]
     pub api_audiences: Vec<String>,
-    /// Authorizers in order: Node, RBAC, AlwaysAllow, AlwaysDeny.
-    #[arg(long, value_delimiter = ',', default_value = "Node,RBAC")]
-    pub authorization_mode: Vec<String>,
+    /// Authentication by others.
+    #[command(flatten)]
+    pub authentication: AuthenticationOptions,
+    /// Authorization.
+    #[command(flatten)]
+    pub authorization: AuthorizationOptions,
     /// Admission plugins to add.
     #[arg(long, value_delimiter = ',')]
     pub enable_admission_plugins: Vec<String>,
@@ -230,6 +225,9 @@ impl Options {
     pub(crate) fn validate(&self) -> Vec<String> {
         let mut problems = self.metrics.validate();
         problems.extend(self.aggregation.validate());
+        problems.extend(self.audit.validate());
+        problems.extend(self.authentication.validate());
+        problems.extend(self.authorization.validate());
         if self.serving.secure_port == Some(0) {
             problems.push(
                 "invalid port value 0: --secure-port 0 cannot be turned off, must be between 1 and 65535, inclusive"

@@ -4,7 +4,6 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use generic::{
     authn::{bearer::Bearer, service_account::SigningKey},
-    authz::rbac::Rbac,
     endpoint::Handler,
     resource::Resource,
 };
@@ -52,7 +51,6 @@ pub(crate) struct HandlerSettings<'a> {
     pub(crate) options: &'a Options,
     pub(crate) audiences: &'a [String],
     pub(crate) bearer: Arc<Bearer>,
-    pub(crate) rbac: Option<Arc<Rbac>>,
     pub(crate) signing_key: Arc<SigningKey>,
     pub(crate) store: Arc<dyn Store>,
 }
@@ -108,7 +106,7 @@ pub(crate) fn handlers(resources: &Resources, settings: &HandlerSettings<'_>) ->
     add(authorization, "subjectaccessreviews", Arc::new(AccessReview { local: false }));
     add(authorization, "localsubjectaccessreviews", Arc::new(AccessReview { local: true }));
     add(authorization, "selfsubjectaccessreviews", Arc::new(SelfAccessReview));
-    add(authorization, "selfsubjectrulesreviews", Arc::new(RulesReview { rbac: settings.rbac.clone() }));
+    add(authorization, "selfsubjectrulesreviews", Arc::new(RulesReview));
     Ok(handlers)
 }
 

@@ -98,11 +98,14 @@ async fn secured(
 ) -> ApiResult<Response<Body>> {
     let (mut parts, body) = request.into_parts();
     let user = authenticate(&server, &mut parts, &peer, &info).await?;
-    let record = server.audit.as_ref().and_then(|auditor| {
-        let id = parts.headers.get(&AUDIT_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
-        let asked = Asked { info: &info, uri: &parts.uri, headers: &parts.headers, peer: &peer, id };
-        auditor.begin(&asked, &user)
-    });
+    let record = match &server.audit {
+        None => None,
+        Some(auditor) => {
+            let id = parts.headers.get(&AUDIT_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
+            let asked = Asked { info: &info, uri: &parts.uri, headers: &parts.headers, peer: &peer, id };
+            auditor.begin(asked, &user).await?
+        }
+    };
     let streams = info.is_long_running();
     let asked = Request::from_parts(parts, body);
     let outcome = authenticated(server, asked, peer, (info, query), user, record.clone(), found).await;
@@ -130,7 +133,14 @@ async fn authenticated(
         Err(refused) => return Ok(too_many(refused.retry_after)),
     };
     let attributes = Attributes::of(&info, &user);
+    let asked = std::time::Instant::now();
     let decision = server.authorizer.authorize(&attributes).await;
+    let result = match &decision {
+        Decision::Allow(_) => 0,
+        Decision::Deny(_) => 1,
+        Decision::NoOpinion(_) => 2,
+    };
+    server.metrics.authorization.count(result, asked.elapsed());
     if let Some(record) = &record {
         if user.name != name {
             record.impersonates(&user);
@@ -208,11 +218,15 @@ async fn authenticate(
     peer: &Peer,
     info: &RequestInfo,
 ) -> ApiResult<User> {
+    let started = std::time::Instant::now();
+    let counted = |result| server.metrics.authentication.count(result, started.elapsed());
     let mut refusals = Vec::new();
     for authenticator in &server.authenticators {
         match authenticator.authenticate(parts, peer).await {
             Ok(Some(user)) => {
                 parts.headers.remove(header::AUTHORIZATION);
+                counted(0);
+                server.metrics.user(&user.name);
                 return Ok(user.authenticated());
             }
             Ok(None) => {}
@@ -221,11 +235,15 @@ async fn authenticate(
     }
     if !refusals.is_empty() {
         tracing::error!(err = format!("[{}]", refusals.join(", ")), "Unable to authenticate the request");
+        counted(2);
         return Err(ApiError::unauthorized());
     }
     if parts.headers.contains_key(header::AUTHORIZATION) || !server.allows_anonymous(&info.path) {
+        counted(1);
         return Err(ApiError::unauthorized());
     }
+    counted(0);
+    server.metrics.user(user::ANONYMOUS);
     Ok(user::User::anonymous())
 }
 

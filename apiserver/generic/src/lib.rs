@@ -20,6 +20,7 @@ pub mod options;
 pub mod print;
 pub mod projection;
 pub mod published;
+pub mod remote;
 pub mod request;
 pub mod resource;
 pub mod respond;

@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+
+use runtime::metrics::{Stability, counter_vec, histogram_vec};
 
 use crate::request::RequestInfo;
 
@@ -19,6 +23,39 @@ pub struct Metrics {
     duration: HistogramVec,
     reading: IntGauge,
     mutating: IntGauge,
+    /// How authentication went.
+    pub authentication: Outcomes<3>,
+    /// How authorization went.
+    pub authorization: Outcomes<4>,
+    users: IntCounterVec,
+    other_users: IntCounter,
+}
+
+/// Attempts and their durations by result.
+pub struct Outcomes<const N: usize>([(IntCounter, Histogram); N]);
+
+impl<const N: usize> Outcomes<N> {
+    fn new(registry: &Registry, what: &str, attempts: &str, results: [&str; N]) -> Result<Self, prometheus::Error> {
+        let counters =
+            counter_vec(registry, Stability::Alpha, attempts, &format!("Counter of {what} attempts."), &["result"])?;
+        let seconds = histogram_vec(
+            registry,
+            Stability::Alpha,
+            &format!("{what}_duration_seconds"),
+            &format!("Duration of {what} in seconds broken out by result."),
+            &["result"],
+            &runtime::metrics::exponential_buckets(0.001, 2.0, 15),
+        )?;
+        Ok(Self(results.map(|result| (counters.with_label_values(&[result]), seconds.with_label_values(&[result])))))
+    }
+
+    /// Counts an attempt with the `result`th result.
+    pub fn count(&self, result: usize, took: Duration) {
+        if let Some((attempts, seconds)) = self.0.get(result) {
+            attempts.inc();
+            seconds.observe(took.as_secs_f64());
+        }
+    }
 }
 
 /// A request that runs, and is counted as long as this lives.
@@ -61,7 +98,34 @@ impl Metrics {
         registry.register(Box::new(in_flight.clone()))?;
         let (reading, mutating) =
             (in_flight.with_label_values(&["readOnly"]), in_flight.with_label_values(&["mutating"]));
-        Ok(Self { total, duration, reading, mutating })
+        let users = counter_vec(
+            registry,
+            Stability::Alpha,
+            "authenticated_user_requests",
+            "Counter of authenticated requests broken out by username.",
+            &["username"],
+        )?;
+        let other_users = users.with_label_values(&["other"]);
+        Ok(Self {
+            total,
+            duration,
+            reading,
+            mutating,
+            authentication: Outcomes::new(
+                registry,
+                "authentication",
+                "authentication_attempts",
+                ["success", "failure", "error"],
+            )?,
+            authorization: Outcomes::new(
+                registry,
+                "authorization",
+                "authorization_attempts_total",
+                ["allowed", "denied", "no-opinion", "error"],
+            )?,
+            users,
+            other_users,
+        })
     }
 
     /// Records an answered request.
@@ -88,6 +152,17 @@ impl Metrics {
         self.total.with_label_values(&with_code).inc();
         if verb != "WATCH" && verb != "CONNECT" {
             self.duration.with_label_values(&common).observe(took.as_secs_f64());
+        }
+    }
+
+    /// Counts a request of a user. Few names are shown, so that users cannot make the metric grow.
+    pub fn user(&self, name: &str) {
+        const SHOWN: [&str; 5] =
+            ["admin", "client", "kube_proxy", "kubelet", "system:serviceaccount:kube-system:default"];
+        match name {
+            shown if SHOWN.contains(&shown) => self.users.with_label_values(&[shown]).inc(),
+            address if address.contains('@') => self.users.with_label_values(&["email_id"]).inc(),
+            _ => self.other_users.inc(),
         }
     }
 

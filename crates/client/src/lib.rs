@@ -3,6 +3,7 @@
 //! No HTTP is written here: requests go through `kube::Client`, to which [`connect`] adds a user agent, a rate limit, a
 //! deadline for everything but watches and upgrades, and the `rest_client_*` metrics.
 
+pub mod answers;
 mod connect;
 pub mod delegated;
 mod discovery;

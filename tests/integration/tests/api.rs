@@ -2,6 +2,9 @@
 //!
 //! Processes, because restarts, TLS and the wire are what is tested; rules of single kinds are unit tests.
 
+#[path = "api/others.rs"]
+mod others;
+
 use std::process::Command;
 
 use futures::{StreamExt, TryStreamExt};

@@ -1,15 +1,21 @@
 //! The audit log of a real server.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
+use axum::{body::Body, response::Response};
 use harness::{
     ApiServer,
     server::{ADMIN_TOKEN, NOBODY_TOKEN, http_get},
     wait_until,
 };
 use http::Request;
+use http_body_util::BodyExt;
 use kube::Client;
+use parking_lot::Mutex;
+use runtime::{serving, tls};
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 const POLICY: &str = "apiVersion: audit.k8s.io/v1
 kind: Policy
@@ -93,4 +99,81 @@ async fn requests_are_on_record_as_the_policy_says() {
     .await;
     use std::os::unix::fs::PermissionsExt;
     assert_eq!(fs::metadata(&log).expect("the log").permissions().mode() & 0o777, 0o600);
+}
+
+/// A server that takes events, and the kubeconfig that leads to it.
+async fn taker(directory: &Path) -> (Arc<Mutex<Vec<Value>>>, DropGuard) {
+    let (certificate, key) = tls::self_signed("localhost", &["localhost".into()], &[]).expect("a certificate");
+    let pair = tls::ServingCertificate::new(certificate.as_bytes(), key.as_bytes()).expect("a pair");
+    let config = tls::server_config(Arc::new(pair)).expect("TLS");
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let taken = Arc::new(Mutex::new(Vec::new()));
+    let lists = Arc::clone(&taken);
+    let handler = move |request: Request<Body>| {
+        let lists = Arc::clone(&lists);
+        async move {
+            let body = request.into_body().collect().await.expect("a body").to_bytes();
+            lists.lock().push(serde_json::from_slice(&body).expect("a list"));
+            Response::new(Body::empty())
+        }
+    };
+    let stop = CancellationToken::new();
+    tokio::spawn(serving::serve(listener, Some(config), handler, stop.clone(), Duration::ZERO));
+    fs::write(directory.join("ca.crt"), certificate).expect("a file");
+    let kubeconfig = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{"name": "c", "cluster": {
+            "server": format!("https://localhost:{port}/events"), "certificate-authority": directory.join("ca.crt"),
+        }}],
+        "users": [{"name": "u", "user": {}}], "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+    });
+    fs::write(directory.join("kubeconfig"), kubeconfig.to_string()).expect("a file");
+    (taken, stop.drop_guard())
+}
+
+#[tokio::test]
+async fn events_are_posted_and_cut_down() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let policy = directory.path().join("policy.yaml");
+    fs::write(&policy, POLICY).expect("the policy");
+    let (taken, _stop) = taker(directory.path()).await;
+    let flags = [
+        format!("--audit-policy-file={}", policy.display()),
+        format!("--audit-webhook-config-file={}", directory.path().join("kubeconfig").display()),
+    ];
+    let more = ["--audit-webhook-mode=blocking", "--audit-webhook-truncate-enabled"];
+    let small = "--audit-webhook-truncate-max-event-size=2000";
+    let server = ApiServer::start_with(&[&flags[0], &flags[1], more[0], more[1], small]).await;
+    let admin = server.admin().await;
+    let map = |name: &str, size: usize| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"k": "x".repeat(size)}});
+    for (name, size) in [("small", 1), ("large", 3000)] {
+        send(&admin, "POST", "/api/v1/namespaces/default/configmaps", &map(name, size)).await.expect("created");
+        let lists = taken.lock().clone();
+        let event = lists.iter().flat_map(|list| list["items"].as_array().cloned().unwrap_or_default());
+        let event = event.last().expect("it was posted before the answer");
+        assert_eq!(event["objectRef"]["name"], name);
+        assert_eq!(event.get("requestObject").is_some(), name == "small");
+        assert_eq!(event["annotations"].get("audit.k8s.io/truncated").is_some(), name == "large");
+        assert_eq!((&lists[0]["kind"], &lists[0]["apiVersion"]), (&json!("EventList"), &json!("audit.k8s.io/v1")));
+    }
+}
+
+#[tokio::test]
+async fn requests_do_not_go_on_without_a_record_where_that_is_strict() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let policy = directory.path().join("policy.yaml");
+    let text = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- {level: Metadata, users: [nobody]}\n";
+    fs::write(&policy, text).expect("the policy");
+    let (_, stop) = taker(directory.path()).await;
+    drop(stop);
+    let flags = [
+        format!("--audit-policy-file={}", policy.display()),
+        format!("--audit-webhook-config-file={}", directory.path().join("kubeconfig").display()),
+    ];
+    let more = ["--audit-webhook-mode=blocking-strict", "--audit-webhook-initial-backoff=1ms"];
+    let server = ApiServer::start_with(&[&flags[0], &flags[1], more[0], more[1]]).await;
+    let text = "failed to store audit event";
+    let error = server.client(NOBODY_TOKEN).await.request_text(http_get("/version")).await.expect_err("refused");
+    assert!(error.to_string().contains(text), "{error}");
 }

@@ -8,13 +8,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use flate2::{Compression, write::GzEncoder};
 use parking_lot::Mutex;
 use time::{OffsetDateTime, macros::format_description};
 
-use super::Sink;
+use super::delivery::legacy_line;
 
 /// Where events go, and how long they stay.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct LogSettings {
     /// The file; `-` is standard output.
     pub path: PathBuf,
@@ -24,6 +25,10 @@ pub struct LogSettings {
     pub max_backups: usize,
     /// How long full files are kept; zero for ever.
     pub max_age: Duration,
+    /// Whether full files are compressed.
+    pub compress: bool,
+    /// Whether lines have the old format instead of JSON.
+    pub legacy: bool,
 }
 
 /// A log of events.
@@ -76,8 +81,11 @@ impl LogFile {
             more += 1;
             full = path.with_file_name(format!("{stem}-{now}-{more}{end}"));
         }
-        fs::rename(path, full)?;
+        fs::rename(path, &full)?;
         *state = append(path)?;
+        if self.settings.compress {
+            compress(&full)?;
+        }
         self.remove_old()
     }
 
@@ -89,7 +97,7 @@ impl LogFile {
         for entry in fs::read_dir(path.parent().unwrap_or(Path::new(".")))? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with(&format!("{stem}-")) && name.ends_with(&end) {
+            if name.starts_with(&format!("{stem}-")) && (name.ends_with(&end) || name.ends_with(&format!("{end}.gz"))) {
                 full.push((name, entry.path(), entry.metadata()?.modified()?));
             }
         }
@@ -117,10 +125,27 @@ fn names(path: &Path) -> (String, String) {
     (text(path.file_stem()), if end.is_empty() { end } else { format!(".{end}") })
 }
 
-impl Sink for LogFile {
-    fn write(&self, mut line: Vec<u8>) -> io::Result<()> {
-        line.push(b'\n');
-        self.write_line(&line)
+/// Replaces a file by a compressed one.
+fn compress(path: &Path) -> io::Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".gz");
+    let mut from = File::open(path)?;
+    let to = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(PathBuf::from(name))?;
+    let mut encoder = GzEncoder::new(to, Compression::default());
+    io::copy(&mut from, &mut encoder)?;
+    encoder.finish()?.sync_all()?;
+    fs::remove_file(path)
+}
+
+impl LogFile {
+    /// Writes events, one JSON object each.
+    pub(super) fn write_all(&self, events: &[String]) -> io::Result<()> {
+        for event in events {
+            let mut line = if self.settings.legacy { legacy_line(event)? } else { event.clone() };
+            line.push('\n');
+            self.write_line(line.as_bytes())?;
+        }
+        Ok(())
     }
 }
 
@@ -132,10 +157,10 @@ mod tests {
     fn full_files_are_kept_for_a_while() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("new/audit.log");
-        let settings = LogSettings { path: path.clone(), max_size: 10, max_backups: 2, max_age: Duration::ZERO };
+        let settings = LogSettings { path: path.clone(), max_size: 10, max_backups: 2, ..LogSettings::default() };
         let log = LogFile::open(settings).expect("a log");
         for n in 0..5 {
-            log.write(format!("line {n}").into_bytes()).expect("written");
+            log.write_all(&[format!("line {n}")]).expect("written");
         }
         assert_eq!(fs::read_to_string(&path).expect("the log"), "line 4\n");
         let mut names: Vec<String> = fs::read_dir(path.parent().expect("a directory"))
@@ -144,5 +169,26 @@ mod tests {
             .collect();
         names.sort();
         assert!(names.len() == 3 && names.iter().all(|name| name.starts_with("audit") && name.ends_with(".log")));
+    }
+
+    #[test]
+    fn full_files_are_compressed_if_that_is_wanted() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("audit.log");
+        let settings =
+            LogSettings { path: path.clone(), max_size: 10, max_backups: 1, compress: true, ..LogSettings::default() };
+        let log = LogFile::open(settings).expect("a log");
+        for n in 0..4 {
+            log.write_all(&[format!("line {n}")]).expect("written");
+        }
+        let kept: Vec<PathBuf> = fs::read_dir(directory.path())
+            .expect("entries")
+            .map(|entry| entry.expect("an entry").path())
+            .filter(|path| path.extension().is_some_and(|end| end == "gz"))
+            .collect();
+        let mut text = String::new();
+        let file = File::open(&kept[0]).expect("a file");
+        io::Read::read_to_string(&mut flate2::read::GzDecoder::new(file), &mut text).expect("text");
+        assert_eq!((text.as_str(), kept.len()), ("line 2\n", 1));
     }
 }

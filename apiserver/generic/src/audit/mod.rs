@@ -3,12 +3,13 @@
 //! A request that the policy wants recorded carries a [`Record`] through the handler chain; each stage writes an event
 //! of what is known by then.
 
+pub mod delivery;
 pub mod log;
 pub mod policy;
+pub mod webhook;
 
 use std::{
     collections::BTreeMap,
-    io,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -22,19 +23,17 @@ use http::{HeaderMap, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use machinery::{ApiError, ApiResult, time::format_micro};
 use parking_lot::Mutex;
-use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, Registry};
+use runtime::metrics::{Stability, counter, counter_vec};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use self::policy::{Level, Policy, Stage, Verdict};
+use self::{
+    delivery::{Kept, Sink, delivered},
+    policy::{Level, Policy, Stage, Verdict},
+};
 use crate::{authn::Peer, authz::Decision, negotiate, request::RequestInfo, user::User, verbs::body};
-
-/// Takes encoded events.
-pub trait Sink: Send + Sync {
-    /// Keeps an event before it returns.
-    fn write(&self, event: Vec<u8>) -> io::Result<()>;
-}
 
 /// What plugins and authorizers note in the record of a request. Clones share them.
 #[derive(Clone, Debug, Default)]
@@ -50,52 +49,73 @@ impl Annotations {
 struct AuditMetrics {
     events: IntCounter,
     levels: IntCounterVec,
-    errors: IntCounterVec,
+    rejected: IntCounter,
 }
 
 /// Records requests.
 pub struct Auditor {
     policy: Policy,
-    sink: Arc<dyn Sink>,
+    sinks: Vec<Sink>,
     metrics: AuditMetrics,
 }
 
 impl Auditor {
-    /// Records in `sink` what `policy` wants.
-    pub fn new(policy: Policy, sink: Arc<dyn Sink>, registry: &Registry) -> Result<Self, prometheus::Error> {
-        let events = IntCounter::new("apiserver_audit_event_total", "Audit events generated and sent to the sink.")?;
-        let levels = Opts::new("apiserver_audit_level_total", "Policy levels of audited requests.");
-        let levels = IntCounterVec::new(levels, &["level"])?;
-        let errors = Opts::new("apiserver_audit_error_total", "Audit events that could not be kept.");
-        let errors = IntCounterVec::new(errors, &["plugin"])?;
-        registry.register(Box::new(events.clone()))?;
-        registry.register(Box::new(levels.clone()))?;
-        registry.register(Box::new(errors.clone()))?;
-        Ok(Self { policy, sink, metrics: AuditMetrics { events, levels, errors } })
+    /// Records in `sinks` what `policy` wants.
+    pub fn new(policy: Policy, sinks: Vec<Sink>, registry: &Registry) -> Result<Self, prometheus::Error> {
+        use Stability::Alpha;
+        let events = counter(
+            registry,
+            Alpha,
+            "apiserver_audit_event_total",
+            "Counter of audit events generated and sent to the audit backend.",
+        )?;
+        let levels = counter_vec(
+            registry,
+            Alpha,
+            "apiserver_audit_level_total",
+            "Counter of policy levels for audit events (1 per request).",
+            &["level"],
+        )?;
+        let rejected = counter(
+            registry,
+            Alpha,
+            "apiserver_audit_requests_rejected_total",
+            "Counter of apiserver requests rejected due to an error in audit logging backend.",
+        )?;
+        Ok(Self { policy, sinks, metrics: AuditMetrics { events, levels, rejected } })
     }
 
-    /// Begins the record of a request, if the policy wants one.
-    pub(crate) fn begin(self: &Arc<Self>, request: &Asked<'_>, user: &User) -> Option<Arc<Record>> {
+    /// Waits until what waits has been delivered, within bounds.
+    pub async fn close(&self) {
+        for sink in &self.sinks {
+            sink.close().await;
+        }
+    }
+
+    /// Begins the record of a request, if the policy wants one. An error if the request must not go on without one.
+    pub(crate) async fn begin(self: &Arc<Self>, request: Asked<'_>, user: &User) -> ApiResult<Option<Arc<Record>>> {
         let verdict = self.policy.decide(request.info, user);
         self.metrics.levels.with_label_values(&[verdict.level.as_str()]).inc();
         if verdict.level == Level::None {
-            return None;
+            return Ok(None);
         }
         let annotations = Annotations::default();
         let event = request.event(verdict.level, user);
         let fields = Mutex::new(event);
         let ended = AtomicBool::new(false);
-        let record = Record { auditor: Arc::clone(self), verdict, fields, annotations, ended };
-        record.emit(Stage::RequestReceived, None);
-        Some(Arc::new(record))
+        let record = Arc::new(Record { auditor: Arc::clone(self), verdict, fields, annotations, ended });
+        let kept = record.emit(Stage::RequestReceived, None);
+        if !delivered(kept).await {
+            record.ended.store(true, Ordering::Release);
+            self.metrics.rejected.inc();
+            return Err(ApiError::internal("failed to store audit event"));
+        }
+        Ok(Some(record))
     }
 
-    fn keep(&self, event: &Value) {
+    fn keep(&self, event: &Value) -> Vec<Kept> {
         self.metrics.events.inc();
-        if let Err(error) = self.sink.write(event.to_string().into_bytes()) {
-            self.metrics.errors.with_label_values(&["log"]).inc();
-            tracing::error!(%error, "Unable to write an audit event");
-        }
+        self.sinks.iter().filter_map(|sink| sink.keep(event)).collect()
     }
 }
 
@@ -236,9 +256,9 @@ impl Record {
         object
     }
 
-    fn emit(&self, stage: Stage, response: Option<Value>) {
+    fn emit(&self, stage: Stage, response: Option<Value>) -> Vec<Kept> {
         if self.verdict.omitted.contains(&stage) {
-            return;
+            return Vec::new();
         }
         let mut event = self.fields.lock().clone();
         event["stage"] = json!(stage.as_str());
@@ -250,12 +270,12 @@ impl Record {
         if !annotations.is_empty() {
             event["annotations"] = json!(annotations);
         }
-        self.auditor.keep(&event);
+        self.auditor.keep(&event)
     }
 
-    fn end(&self, status: Value) {
+    fn end(&self, status: Value) -> Vec<Kept> {
         self.ended.store(true, Ordering::Release);
-        self.emit(Stage::ResponseComplete, Some(status));
+        self.emit(Stage::ResponseComplete, Some(status))
     }
 
     /// The end of a request: its answer, recorded. `streams`: whether the answer goes on after its head.
@@ -267,19 +287,19 @@ impl Record {
         let response = match outcome {
             Ok(response) => response,
             Err(error) => {
-                self.end(of_error(&error));
+                delivered(self.end(of_error(&error))).await;
                 return Err(error);
             }
         };
         let status = json!({"metadata": {}, "code": response.status().as_u16()});
         if streams && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            self.emit(Stage::ResponseStarted, Some(status.clone()));
+            delivered(self.emit(Stage::ResponseStarted, Some(status.clone()))).await;
             let (head, body) = response.into_parts();
             let frames = Recorded { body: body.into_data_stream(), _end: End { record: self, status } };
             return Ok(Response::from_parts(head, Body::from_stream(frames)));
         }
         if self.verdict.level < Level::RequestResponse || streams {
-            self.end(status);
+            delivered(self.end(status)).await;
             return Ok(response);
         }
         let (head, body) = response.into_parts();
@@ -287,7 +307,7 @@ impl Record {
         if let Ok(object) = serde_json::from_slice::<Value>(&bytes) {
             self.fields.lock()["responseObject"] = self.shown(object);
         }
-        self.end(status);
+        delivered(self.end(status)).await;
         Ok(Response::from_parts(head, Body::from(bytes)))
     }
 }
@@ -306,7 +326,8 @@ struct End {
 
 impl Drop for End {
     fn drop(&mut self) {
-        self.record.end(self.status.clone());
+        // Nobody waits for it.
+        drop(self.record.end(self.status.clone()));
     }
 }
 
@@ -317,7 +338,7 @@ impl Drop for Record {
             return;
         }
         let (stage, code) = if std::thread::panicking() { (Stage::Panic, 500) } else { (Stage::ResponseComplete, 504) };
-        self.emit(stage, Some(json!({"metadata": {}, "status": "Failure", "code": code})));
+        drop(self.emit(stage, Some(json!({"metadata": {}, "status": "Failure", "code": code}))));
     }
 }
 

@@ -15,14 +15,24 @@ const PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
 pub struct Bearer(pub Vec<Arc<dyn TokenAuthenticator>>);
 
 impl Bearer {
-    /// Resolves a token. `Ok(None)`: nobody knows it.
+    /// Resolves a token. `Ok(None)`: nobody knows it. What one refuses another may accept.
     pub async fn resolve(&self, token: &str, audiences: &[String]) -> Result<Option<TokenIdentity>, AuthnError> {
+        let mut refusals = Vec::new();
         for authenticator in &self.0 {
-            if let Some(identity) = authenticator.authenticate_token(token, audiences).await? {
-                return Ok(Some(identity));
+            match authenticator.authenticate_token(token, audiences).await {
+                Ok(Some(identity)) => return Ok(Some(identity)),
+                Ok(None) => {}
+                Err(error) => refusals.push(error),
             }
         }
-        Ok(None)
+        match refusals.len() {
+            0 => Ok(None),
+            1 => Err(refusals.remove(0)),
+            _ => {
+                let all: Vec<String> = refusals.iter().map(ToString::to_string).collect();
+                Err(AuthnError::Invalid(format!("[{}]", all.join(", "))))
+            }
+        }
     }
 }
 

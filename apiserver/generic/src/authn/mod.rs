@@ -3,9 +3,11 @@
 pub mod bearer;
 pub mod bootstrap;
 pub mod front_proxy;
+pub mod jwt;
 mod keys;
 pub mod service_account;
 pub mod token_file;
+pub mod webhook;
 pub mod x509;
 
 use std::{net::SocketAddr, sync::Arc};

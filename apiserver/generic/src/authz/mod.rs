@@ -1,12 +1,18 @@
 //! Authorization: the frame, and the Node and RBAC authorizers behind it.
 
+pub mod config;
 pub mod node;
 pub mod rbac;
+pub mod webhook;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use machinery::{ApiError, GroupResource, Reason, StatusDetails};
+use prometheus::{IntCounter, IntCounterVec, Registry};
+use rules::rbac::PolicyRule;
+use runtime::metrics::Stability;
 
 use crate::{request::RequestInfo, user::User};
 
@@ -74,10 +80,57 @@ pub enum Decision {
 pub trait Authorizer: Send + Sync {
     /// Decides; must not block on remote calls without a deadline.
     async fn authorize(&self, attributes: &Attributes) -> Decision;
+
+    /// The rules that hold for a user in a namespace, and why there may be more.
+    fn rules_of(&self, _user: &User, _namespace: &str) -> (Vec<PolicyRule>, Vec<String>) {
+        (Vec::new(), Vec::new())
+    }
 }
 
-/// Asks authorizers in order; the first Allow or Deny wins. `system:masters` is always allowed.
-pub struct Chain(pub Vec<Arc<dyn Authorizer>>);
+/// Asks authorizers in order; the first Allow or Deny wins. `system:masters` is always allowed. The authorizers can be
+/// replaced.
+#[derive(Default)]
+pub struct Chain(ArcSwap<Vec<Link>>);
+
+/// One authorizer of a chain.
+pub struct Link {
+    authorizer: Arc<dyn Authorizer>,
+    allowed: IntCounter,
+    denied: IntCounter,
+}
+
+/// Counts what authorizers decide.
+#[derive(Clone)]
+pub struct DecisionMetrics(IntCounterVec);
+
+impl DecisionMetrics {
+    /// Registers the metric.
+    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let help =
+            "Total number of terminal decisions made by an authorizer split by authorizer type, name, and decision.";
+        let labels = ["type", "name", "decision"];
+        let name = "apiserver_authorization_decisions_total";
+        Ok(Self(runtime::metrics::counter_vec(registry, Stability::Alpha, name, help, &labels)?))
+    }
+
+    /// An authorizer whose decisions are counted.
+    pub fn link(&self, kind: &str, name: &str, authorizer: Arc<dyn Authorizer>) -> Link {
+        let counter = |decision: &str| self.0.with_label_values(&[kind, name, decision]);
+        Link { authorizer, allowed: counter("allowed"), denied: counter("denied") }
+    }
+}
+
+impl Chain {
+    /// Of authorizers in order.
+    pub fn new(links: Vec<Link>) -> Self {
+        Self(ArcSwap::from_pointee(links))
+    }
+
+    /// Other authorizers from now on.
+    pub fn replace(&self, links: Vec<Link>) {
+        self.0.store(Arc::new(links));
+    }
+}
 
 #[async_trait]
 impl Authorizer for Chain {
@@ -86,14 +139,29 @@ impl Authorizer for Chain {
             return Decision::Allow(String::new());
         }
         let mut reasons = Vec::new();
-        for authorizer in &self.0 {
-            match authorizer.authorize(attributes).await {
+        let links = self.0.load_full();
+        for link in links.iter() {
+            match link.authorizer.authorize(attributes).await {
                 Decision::NoOpinion(reason) if reason.is_empty() => {}
                 Decision::NoOpinion(reason) => reasons.push(reason),
-                decision => return decision,
+                decision => {
+                    let counter = if matches!(decision, Decision::Allow(_)) { &link.allowed } else { &link.denied };
+                    counter.inc();
+                    return decision;
+                }
             }
         }
         Decision::NoOpinion(reasons.join(", "))
+    }
+
+    fn rules_of(&self, user: &User, namespace: &str) -> (Vec<PolicyRule>, Vec<String>) {
+        let (mut rules, mut doubts) = (Vec::new(), Vec::new());
+        for link in self.0.load().iter() {
+            let (more, why) = link.authorizer.rules_of(user, namespace);
+            rules.extend(more);
+            doubts.extend(why);
+        }
+        (rules, doubts)
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 use storage::cache::Freshness;
 
 use super::{Attributes, Authorizer, Decision};
-use crate::{projection::Projection, resource::Resource, verbs::list::HOT_FIELD};
+use crate::{projection::Projection, resource::Resource, user::User, verbs::list::HOT_FIELD};
 
 /// What a Pod refers to.
 #[derive(Debug, Default)]
@@ -171,6 +171,10 @@ impl Authorizer for NodeAuthorizer {
             ("", "pods") => self.pods_of(node, attributes).await,
             _ => self.by_rules(attributes),
         }
+    }
+
+    fn rules_of(&self, _user: &User, _namespace: &str) -> (Vec<PolicyRule>, Vec<String>) {
+        (Vec::new(), vec!["node authorizer does not support user rule resolution".into()])
     }
 }
 

@@ -183,4 +183,8 @@ impl Authorizer for Rbac {
         });
         if allowed { Decision::Allow(reason) } else { Decision::NoOpinion(String::new()) }
     }
+
+    fn rules_of(&self, user: &User, namespace: &str) -> (Vec<PolicyRule>, Vec<String>) {
+        (self.rules_for(user, namespace), Vec::new())
+    }
 }

@@ -1,11 +1,11 @@
 //! SubjectAccessReview and its relatives.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use axum::body::Body;
 use generic::{
-    authz::{Attributes, Decision, rbac::Rbac},
+    authz::{Attributes, Decision},
     endpoint::{Call, Handler},
     user::User,
 };
@@ -142,10 +142,7 @@ impl Handler for SelfAccessReview {
 }
 
 /// Handler of SelfSubjectRulesReviews.
-pub struct RulesReview {
-    /// RBAC, whose rules can be listed; `None` when it is not enabled.
-    pub rbac: Option<Arc<Rbac>>,
-}
+pub struct RulesReview;
 
 #[async_trait]
 impl Handler for RulesReview {
@@ -155,7 +152,7 @@ impl Handler for RulesReview {
         if namespace.is_empty() {
             return Err(ApiError::bad_request("no namespace on request"));
         }
-        let rules = self.rbac.as_ref().map(|r| r.rules_for(&call.user, &namespace)).unwrap_or_default();
+        let (rules, doubts) = call.server.authorizer.rules_of(&call.user, &namespace);
         let masters = call.user.in_group(generic::user::MASTERS);
         let (mut resource, mut other): (Vec<Value>, Vec<Value>) = (Vec::new(), Vec::new());
         if masters {
@@ -179,9 +176,11 @@ impl Handler for RulesReview {
         review["status"] = json!({
             "resourceRules": resource,
             "nonResourceRules": other,
-            "incomplete": true,
-            "evaluationError": "node authorizer does not support user rule resolution",
+            "incomplete": !doubts.is_empty(),
         });
+        if !doubts.is_empty() {
+            review["status"]["evaluationError"] = json!(doubts.join(", "));
+        }
         answer(call, review)
     }
 }

@@ -16,10 +16,9 @@ use sha2::{Digest, Sha256};
 
 use super::{
     AuthMetrics, DelegatedError,
-    cache::Cache,
     lookup::{self, ClusterTrust},
 };
-use crate::ApiErrorExt;
+use crate::{ApiErrorExt, answers::Answers};
 
 /// Time for one review.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -83,7 +82,7 @@ pub(super) struct Callers {
 struct Tokens {
     client: Client,
     ttl: Duration,
-    known: Cache<[u8; 32], Option<Caller>>,
+    known: Answers<[u8; 32], Option<Caller>>,
     clock: Arc<dyn Clock>,
     metrics: AuthMetrics,
 }
@@ -108,7 +107,7 @@ impl Callers {
             Some(client) => Some(Tokens {
                 client,
                 ttl: args.authentication_token_webhook_cache_ttl,
-                known: Cache::new(),
+                known: Answers::new(),
                 clock: Arc::clone(&runtime.clock),
                 metrics: AuthMetrics::new(&runtime.registry, "authn")?,
             }),

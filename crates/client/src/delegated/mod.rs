@@ -5,7 +5,6 @@
 //! A component wraps its router: `auth.protect(router)`. Callers without credentials are `system:anonymous`, who may
 //! see the always-allowed paths (health) and nothing else unless RBAC says so.
 
-mod cache;
 mod callers;
 mod lookup;
 mod review;

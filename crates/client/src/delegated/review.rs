@@ -8,8 +8,8 @@ use k8s_openapi::api::authorization::v1::{
 use kube::{Api, Client, api::PostParams};
 use runtime::{Runtime, clock::Clock, flags::DelegatedAuthArgs};
 
-use super::{AuthMetrics, Caller, cache::Cache};
-use crate::ApiErrorExt;
+use super::{AuthMetrics, Caller};
+use crate::{ApiErrorExt, answers::Answers};
 
 /// Time for one review.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -28,7 +28,7 @@ pub(super) struct Reviews {
     client: Client,
     allowed_ttl: Duration,
     denied_ttl: Duration,
-    known: Cache<(Caller, String, String), Decision>,
+    known: Answers<(Caller, String, String), Decision>,
     clock: Arc<dyn Clock>,
     metrics: AuthMetrics,
 }
@@ -39,7 +39,7 @@ impl Reviews {
             client,
             allowed_ttl: args.authorization_webhook_cache_authorized_ttl,
             denied_ttl: args.authorization_webhook_cache_unauthorized_ttl,
-            known: Cache::new(),
+            known: Answers::new(),
             clock: Arc::clone(&runtime.clock),
             metrics,
         }

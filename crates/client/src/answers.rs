@@ -7,18 +7,28 @@ use parking_lot::Mutex;
 /// Answers kept at most.
 const CAPACITY: usize = 4096;
 
-pub(super) struct Cache<K, V>(Mutex<HashMap<K, (Duration, V)>>);
+/// Answers by question. Their number is bounded.
+pub struct Answers<K, V>(Mutex<HashMap<K, (Duration, V)>>);
 
-impl<K: Hash + Eq, V: Clone> Cache<K, V> {
-    pub(super) fn new() -> Self {
+impl<K: Hash + Eq, V: Clone> Default for Answers<K, V> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<K: Hash + Eq, V: Clone> Answers<K, V> {
+    /// None yet.
+    pub fn new() -> Self {
         Self(Mutex::new(HashMap::new()))
     }
 
-    pub(super) fn get(&self, key: &K, now: Duration) -> Option<V> {
+    /// The answer to a question, if it still holds.
+    pub fn get(&self, key: &K, now: Duration) -> Option<V> {
         self.0.lock().get(key).filter(|(until, _)| *until > now).map(|(_, value)| value.clone())
     }
 
-    pub(super) fn put(&self, key: K, value: V, now: Duration, ttl: Duration) {
+    /// An answer that holds for `ttl`.
+    pub fn put(&self, key: K, value: V, now: Duration, ttl: Duration) {
         if ttl.is_zero() {
             return;
         }
@@ -39,7 +49,7 @@ mod tests {
 
     #[test]
     fn answers_end_and_do_not_pile_up() {
-        let cache = Cache::new();
+        let cache = Answers::new();
         let second = Duration::from_secs(1);
         cache.put(1, "a", Duration::ZERO, second);
         assert_eq!(cache.get(&1, second / 2), Some("a"));

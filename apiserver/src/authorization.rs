@@ -1,0 +1,166 @@
+//! The authorizers that flags or a file ask for.
+
+use std::sync::Arc;
+
+use generic::{
+    authz::{
+        self, Authorizer, Chain, DecisionMetrics, Link,
+        config::{AuthorizationConfiguration, AuthorizerConfig, KIND, VERSIONS, WebhookConfig},
+        node::NodeAuthorizer,
+        rbac::Rbac,
+        webhook::{AccessWebhook, WebhookMetrics},
+    },
+    projection::Projection,
+    remote::Remote,
+    user::User,
+};
+use rules::rbac::PolicyRule;
+use runtime::{
+    Registry,
+    clock::{Clock, RealClock},
+    config_file,
+    metrics::Stability,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    StartError,
+    auth_options::AuthorizationOptions,
+    reload::{self, ReloadMetrics},
+    resources::Resources,
+};
+
+/// What authorizers are made of.
+pub(crate) struct Authorizers {
+    pub(crate) rbac: Arc<Rbac>,
+    node: Arc<dyn Authorizer>,
+    decisions: DecisionMetrics,
+    webhooks: WebhookMetrics,
+    clock: Arc<dyn Clock>,
+}
+
+struct AlwaysAllow;
+
+#[async_trait::async_trait]
+impl Authorizer for AlwaysAllow {
+    async fn authorize(&self, _attributes: &authz::Attributes) -> authz::Decision {
+        authz::Decision::Allow(String::new())
+    }
+
+    fn rules_of(&self, _user: &User, _namespace: &str) -> (Vec<PolicyRule>, Vec<String>) {
+        let all = || vec!["*".to_owned()];
+        let objects = PolicyRule { verbs: all(), api_groups: all(), resources: all(), ..PolicyRule::default() };
+        let paths = PolicyRule { verbs: all(), non_resource_urls: all(), ..PolicyRule::default() };
+        (vec![objects, paths], Vec::new())
+    }
+}
+
+struct AlwaysDeny;
+
+#[async_trait::async_trait]
+impl Authorizer for AlwaysDeny {
+    async fn authorize(&self, _attributes: &authz::Attributes) -> authz::Decision {
+        authz::Decision::NoOpinion("Everything is forbidden.".into())
+    }
+}
+
+fn rbac(resources: &Resources, stop: &CancellationToken) -> Result<Rbac, StartError> {
+    let group = "rbac.authorization.k8s.io";
+    Ok(Rbac {
+        roles: Projection::follow(&resources.get(group, "roles")?, stop),
+        role_bindings: Projection::follow(&resources.get(group, "rolebindings")?, stop),
+        cluster_roles: Projection::follow(&resources.get(group, "clusterroles")?, stop),
+        cluster_role_bindings: Projection::follow(&resources.get(group, "clusterrolebindings")?, stop),
+    })
+}
+
+fn node(resources: &Resources, stop: &CancellationToken) -> Result<NodeAuthorizer, StartError> {
+    let pods = resources.get("", "pods")?;
+    Ok(NodeAuthorizer {
+        references: Projection::follow(&pods, stop),
+        pods,
+        claims: Projection::follow(&resources.get("", "persistentvolumeclaims")?, stop),
+        attachments: Projection::follow(&resources.get("storage.k8s.io", "volumeattachments")?, stop),
+        rules: rules::bootstrap::node_rules(),
+    })
+}
+
+/// Reads the text of an `AuthorizationConfiguration`.
+fn decode(text: &str) -> Result<AuthorizationConfiguration, String> {
+    let config: AuthorizationConfiguration =
+        config_file::decode(text, &VERSIONS, KIND).map_err(|error| error.to_string())?;
+    let errors = config.validate();
+    if errors.is_empty() {
+        return Ok(config);
+    }
+    let all: Vec<String> = errors.iter().map(|error| format!("{}: {}", error.field, error.message)).collect();
+    Err(all.join(", "))
+}
+
+impl Authorizers {
+    pub(crate) fn new(
+        resources: &Resources,
+        registry: &Registry,
+        stop: &CancellationToken,
+    ) -> Result<Self, StartError> {
+        Ok(Self {
+            rbac: Arc::new(rbac(resources, stop)?),
+            node: Arc::new(node(resources, stop)?),
+            decisions: DecisionMetrics::new(registry)?,
+            webhooks: WebhookMetrics::new(registry)?,
+            clock: RealClock::shared(),
+        })
+    }
+
+    /// The chain that the flags ask for; a file is followed until `stop`. `id` names the server.
+    pub(crate) async fn chain(
+        self: &Arc<Self>,
+        options: &AuthorizationOptions,
+        registry: &Registry,
+        id: &str,
+        stop: &CancellationToken,
+    ) -> Result<Arc<Chain>, StartError> {
+        let flags = |why: String| StartError::Flags(why);
+        let Some(file) = &options.authorization_config else {
+            return Ok(Arc::new(Chain::new(self.links(&options.authorizers()).await.map_err(flags)?)));
+        };
+        let text = config_file::read(file).map_err(|error| flags(error.to_string()))?;
+        let wrong =
+            |why: String| StartError::Flags(format!("failed to load AuthorizationConfiguration from file: {why}"));
+        let config = decode(&text).map_err(wrong)?;
+        let chain = Arc::new(Chain::new(self.links(&config.authorizers).await.map_err(wrong)?));
+        let metrics = ReloadMetrics::new(registry, "authorization", Stability::Beta, id)?;
+        let (this, shared) = (Arc::clone(self), Arc::clone(&chain));
+        reload::follow(file, stop, metrics, move |text| {
+            let (this, chain) = (Arc::clone(&this), Arc::clone(&shared));
+            Box::pin(async move {
+                let config = decode(&text)?;
+                chain.replace(this.links(&config.authorizers).await?);
+                Ok(())
+            })
+        })?;
+        Ok(chain)
+    }
+
+    async fn links(&self, configs: &[AuthorizerConfig]) -> Result<Vec<Link>, String> {
+        let mut links = Vec::new();
+        for config in configs {
+            let authorizer: Arc<dyn Authorizer> = match (config.kind.as_str(), &config.webhook) {
+                ("RBAC", _) => Arc::clone(&self.rbac) as Arc<dyn Authorizer>,
+                ("Node", _) => Arc::clone(&self.node),
+                ("AlwaysAllow", _) => Arc::new(AlwaysAllow),
+                ("AlwaysDeny", _) => Arc::new(AlwaysDeny),
+                (_, Some(webhook)) => Arc::new(self.webhook(&config.name, webhook).await?),
+                (other, None) => return Err(format!("authorizer {other:?} has no configuration")),
+            };
+            links.push(self.decisions.link(&config.kind, &config.name, authorizer));
+        }
+        Ok(links)
+    }
+
+    async fn webhook(&self, name: &str, config: &WebhookConfig) -> Result<AccessWebhook, String> {
+        let file = config.connection_info.kube_config_file.as_deref().ok_or("the webhook has no kubeconfig")?;
+        let remote = Remote::of_kubeconfig(file).await.map_err(|error| error.to_string())?;
+        AccessWebhook::new(name, config, remote, Arc::clone(&self.clock), self.webhooks.clone())
+    }
+}
