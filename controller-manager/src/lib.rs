@@ -34,6 +34,7 @@ mod nodelifecycle;
 pub mod options;
 mod podautoscaler;
 mod podgc;
+mod policystatus;
 mod replicaset;
 mod resourceclaim;
 mod resourcequota;

@@ -120,6 +120,9 @@ pub struct WorkerOptions {
     /// The number of ephemeral volume syncing operations that will be done concurrently.
     #[arg(long, default_value_t = 5)]
     pub concurrent_ephemeralvolume_syncs: usize,
+    /// The number of validating admission policies whose expressions are checked concurrently.
+    #[arg(long, default_value_t = 5)]
+    pub concurrent_validating_admission_policy_status_syncs: usize,
     /// The number of namespaces that are allowed to sync concurrently.
     #[arg(long, default_value_t = 10)]
     pub concurrent_namespace_syncs: usize,
@@ -273,6 +276,9 @@ impl Options {
             "TTLAfterFinishedController": {"ConcurrentTTLSyncs": self.workers.concurrent_ttl_after_finished_syncs},
             "EphemeralVolumeController": {
                 "ConcurrentEphemeralVolumeSyncs": self.workers.concurrent_ephemeralvolume_syncs,
+            },
+            "ValidatingAdmissionPolicyStatusController": {
+                "ConcurrentPolicySyncs": self.workers.concurrent_validating_admission_policy_status_syncs,
             },
             "NamespaceController": {
                 "ConcurrentNamespaceSyncs": self.workers.concurrent_namespace_syncs,

@@ -93,6 +93,7 @@ pub(crate) const CONTROLLERS: &[Controller] = controllers! {
     "node-lifecycle-controller" "nodelifecycle" on crate::nodelifecycle::start;
     "taint-eviction-controller" "" on crate::nodelifecycle::eviction::start;
     "device-taint-eviction-controller" "" on crate::devicetaints::start;
+    "validatingadmissionpolicy-status-controller" "" on crate::policystatus::start;
 };
 
 /// Names of cloud controllers: known, because installers switch them off, and without effect.

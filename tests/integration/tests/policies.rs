@@ -2,18 +2,26 @@
 
 use std::time::{Duration, Instant};
 
-use harness::{ApiServer, Kubectl, server::ADMIN_TOKEN};
+use harness::{
+    ApiServer, Kubectl,
+    process::{Process, binary, free_port},
+    server::ADMIN_TOKEN,
+};
 use serde_json::{Value, json};
 
 const GROUP: &str = "admissionregistration.k8s.io/v1";
 
 async fn with_kubectl(test: impl FnOnce(&Kubectl)) {
+    with_server(|_, kubectl| test(kubectl)).await;
+}
+
+async fn with_server(test: impl FnOnce(&ApiServer, &Kubectl)) {
     let binary = Kubectl::stock().pop().expect("STOCK_KUBECTL names a kubectl");
     let server = ApiServer::start().await;
     let kubectl = Kubectl::new(&binary, &server.kubeconfig_file(ADMIN_TOKEN));
     tokio::task::block_in_place(|| {
         kubectl.ok("create serviceaccount default");
-        test(&kubectl);
+        test(&server, &kubectl);
     });
 }
 
@@ -274,6 +282,50 @@ async fn mutating_policies_merge_and_patch() {
         open["failurePolicy"] = json!("Ignore");
         apply(kubectl, &bound("Mutating", "atomic", &open, &json!({})));
         until("the failure policy", || kubectl.run_with("create --dry-run=server -f -", &pod("p")).code == 0);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn expressions_are_checked_against_schemas() {
+    with_server(|server, kubectl| {
+        let arguments = [
+            format!("--kubeconfig={}", server.kubeconfig_file(ADMIN_TOKEN).display()),
+            "--bind-address=127.0.0.1".to_owned(),
+            format!("--secure-port={}", free_port()),
+            "--leader-elect=false".to_owned(),
+            "--controllers=validatingadmissionpolicy-status-controller".to_owned(),
+        ];
+        let log = server.path().join("controller-manager.log");
+        let _manager = Process::start(&binary("kube-controller-manager"), &arguments, log);
+        let spec = |expression: &str| {
+            json!({"matchConstraints": rules("apps", "deployments", &["CREATE"]), "validations": [
+                {"expression": expression, "messageExpression": "string(object.spec.nothing)"}]})
+        };
+        let mut wrong = spec("object.spec.replicas > '1'");
+        wrong["matchConstraints"]["resourceRules"][0]["apiVersions"] = json!(["v1"]);
+        apply(kubectl, &bound("Validating", "wrong", &wrong, &json!({})));
+        apply(kubectl, &bound("Validating", "anything", &spec("object.spec.replicas > '1'"), &json!({})));
+        let status = |name: &str| {
+            let found = kubectl.ok(&format!("get validatingadmissionpolicy {name} -o jsonpath={{.status}}"));
+            serde_json::from_str::<Value>(&found).unwrap_or_default()
+        };
+        until("the check", || status("wrong")["observedGeneration"] == 1 && status("anything")["observedGeneration"] == 1);
+        assert_eq!(status("anything"), json!({"observedGeneration": 1, "typeChecking": {}}));
+        assert_eq!(
+            status("wrong")["typeChecking"]["expressionWarnings"],
+            json!([
+                {"fieldRef": "spec.validations[0].expression", "warning":
+                    "apps/v1, Kind=Deployment: ERROR: <input>:1:22: found no matching overload for '_>_' applied to '(int, \
+                     string)'\n | object.spec.replicas > '1'\n | .....................^"},
+                {"fieldRef": "spec.validations[0].messageExpression", "warning":
+                    "apps/v1, Kind=Deployment: ERROR: <input>:1:19: undefined field 'nothing'\n \
+                     | string(object.spec.nothing)\n | ..................^"},
+            ])
+        );
+        wrong["validations"] = json!([{"expression": "object.spec.replicas > 1"}]);
+        apply(kubectl, &bound("Validating", "wrong", &wrong, &json!({})));
+        until("the second check", || status("wrong") == json!({"observedGeneration": 2, "typeChecking": {}}));
     })
     .await;
 }
