@@ -321,7 +321,7 @@ mod tests {
         text.lines().map(|line| serde_json::from_str(line).expect("an event")).collect()
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn batches_are_bounded_and_end_well() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("log");
