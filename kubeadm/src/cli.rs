@@ -1,5 +1,7 @@
 //! The command line.
 
+pub mod upgrade;
+
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
@@ -35,6 +37,8 @@ pub enum Command {
     Join(Box<JoinCommand>),
     /// Performs a best effort revert of changes made to this host by 'kubeadm init' or 'kubeadm join'.
     Reset(Box<ResetCommand>),
+    /// Upgrade your cluster smoothly to a newer version with this command.
+    Upgrade(upgrade::UpgradeCommand),
     /// Manage bootstrap tokens.
     Token(TokenCommand),
     /// Manage configuration for a kubeadm cluster persisted in a ConfigMap in the cluster.
@@ -475,6 +479,8 @@ pub enum PrintAction {
     JoinDefaults,
     /// Print default reset configuration, that can be used for 'kubeadm reset'.
     ResetDefaults,
+    /// Print default upgrade configuration, that can be used for 'kubeadm upgrade'.
+    UpgradeDefaults,
 }
 
 /// Components whose defaults are printed too.

@@ -96,6 +96,8 @@ pub enum Stop {
 pub trait Host: Send + Sync {
     /// Prints to standard output.
     fn say(&self, text: &str);
+    /// Whether [`say`](Self::say) prints nothing until told otherwise.
+    fn hush(&self, quiet: bool);
     /// Prints to standard error.
     fn warn(&self, text: &str);
     /// Reads a line from standard input.

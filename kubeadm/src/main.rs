@@ -11,7 +11,7 @@ fn main() -> ExitCode {
     if verbosity > 0 {
         runtime::logging::install(&LoggingArgs { verbosity, ..LoggingArgs::default() });
     }
-    runtime::run_tool(async |stop| match commands::run(Arc::new(LocalHost), words, stop).await {
+    runtime::run_tool(async |stop| match commands::run(Arc::new(LocalHost::default()), words, stop).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");

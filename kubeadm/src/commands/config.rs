@@ -10,7 +10,7 @@ use crate::{
     cli::{ComponentFlags, ConfigAction, ConfigCommand, ImagesAction, ImagesFlags, PrintAction},
     config::{
         API_VERSION, ClusterConfiguration, Configuration, Discovery, JoinConfiguration, ResetConfiguration, Timeouts,
-        TokenDiscovery,
+        TokenDiscovery, UpgradeConfiguration,
         defaults::{self, Detect, GivenInit},
         documents::{Documents, Strictness},
         validate,
@@ -94,6 +94,12 @@ async fn migrate(host: &dyn Host, text: &str) -> Result<String> {
         reset.cri_socket = defaults::runtime_socket(host, &reset.cri_socket)?;
         out.push(document("ResetConfiguration", &reset)?);
     }
+    if let Some(mut upgrade) =
+        documents.decode::<UpgradeConfiguration>(host, "UpgradeConfiguration", Strictness::Fail)?
+    {
+        complete_upgrade(&mut upgrade);
+        out.push(document("UpgradeConfiguration", &upgrade)?);
+    }
     if out.is_empty() {
         return fail!("no InitConfiguration or ClusterConfiguration kind was found in the configuration file");
     }
@@ -105,6 +111,27 @@ fn complete_reset(reset: &mut ResetConfiguration) {
         reset.certificates_dir = PKI_DIR.to_owned();
     }
     reset.timeouts = Some(Timeouts::completed(reset.timeouts.take()));
+}
+
+fn complete_upgrade(upgrade: &mut UpgradeConfiguration) {
+    let pulled = |policy: &mut String, serial: &mut Option<bool>| {
+        if policy.is_empty() {
+            "IfNotPresent".clone_into(policy);
+        }
+        serial.get_or_insert(true);
+    };
+    pulled(&mut upgrade.apply.image_pull_policy, &mut upgrade.apply.image_pull_serial);
+    pulled(&mut upgrade.node.image_pull_policy, &mut upgrade.node.image_pull_serial);
+    for done in [
+        &mut upgrade.apply.certificate_renewal,
+        &mut upgrade.apply.etcd_upgrade,
+        &mut upgrade.node.certificate_renewal,
+        &mut upgrade.node.etcd_upgrade,
+        &mut upgrade.plan.etcd_upgrade,
+    ] {
+        done.get_or_insert(true);
+    }
+    upgrade.timeouts = Some(Timeouts::completed(upgrade.timeouts.take()));
 }
 
 /// Defaults with placeholders for what only a host knows.
@@ -146,6 +173,11 @@ async fn print(host: &dyn Host, what: PrintAction) -> Result<()> {
                 ResetConfiguration { cri_socket: DEFAULT_CRI_SOCKET.into(), ..ResetConfiguration::default() };
             complete_reset(&mut reset);
             document("ResetConfiguration", &reset)?
+        }
+        PrintAction::UpgradeDefaults => {
+            let mut upgrade = UpgradeConfiguration::default();
+            complete_upgrade(&mut upgrade);
+            document("UpgradeConfiguration", &upgrade)?
         }
     };
     host.say(&text);

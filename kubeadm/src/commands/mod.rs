@@ -8,6 +8,7 @@ mod kubeconfig;
 mod output;
 mod reset;
 mod token;
+mod upgrade;
 mod version;
 
 use std::{path::PathBuf, sync::Arc};
@@ -24,7 +25,7 @@ use crate::{
 };
 
 /// Flags that may stand beside `--config`.
-const BESIDE_CONFIG: [&str; 17] = [
+const BESIDE_CONFIG: [&str; 20] = [
     "config",
     "ignore-preflight-errors",
     "dry-run",
@@ -40,6 +41,9 @@ const BESIDE_CONFIG: [&str; 17] = [
     "output",
     "bin-dir",
     "embedded-store",
+    "force",
+    "certificate-renewal",
+    "etcd-upgrade",
     "old-config",
     "new-config",
 ];
@@ -109,10 +113,15 @@ pub fn command() -> clap::Command {
     let init = workflow("init", phases::workflow::outline(phases::init::PHASES));
     let join = workflow("join [api-server-endpoint]", phases::workflow::outline(phases::join::PHASES));
     let reset = workflow("reset", phases::workflow::outline(phases::reset::PHASES));
+    let apply = workflow("apply [version]", phases::workflow::outline(phases::upgrade::APPLY));
+    let node = workflow("node", phases::workflow::outline(phases::upgrade::NODE));
     Cli::command()
         .mut_subcommand("init", |c| c.after_help(init))
         .mut_subcommand("join", |c| c.after_help(join))
         .mut_subcommand("reset", |c| c.after_help(reset))
+        .mut_subcommand("upgrade", |c| {
+            c.mut_subcommand("apply", |c| c.after_help(apply)).mut_subcommand("node", |c| c.after_help(node))
+        })
 }
 
 /// Runs a command line. The result is the error to print.
@@ -155,6 +164,7 @@ async fn dispatch(
         Some(Command::Init(init)) => init::run(host, *init, given).await,
         Some(Command::Join(join)) => join::run(host, *join, given).await,
         Some(Command::Reset(reset)) => reset::run(host, *reset, given).await,
+        Some(Command::Upgrade(upgrade)) => upgrade::run(host, upgrade.action, given, command).await,
         Some(Command::StartKubelet(start)) => kubelet::ensure_running(&*host, &programs(&*host, start.bin_dir)?),
         Some(Command::StopKubelet) => kubelet::stop(&*host),
         Some(Command::Token(token)) => match token.action {

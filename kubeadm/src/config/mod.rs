@@ -166,6 +166,11 @@ impl Timeouts {
         Self::effective(given, |t| t.discovery)
     }
 
+    /// Until upgraded manifests run.
+    pub fn manifests(given: Option<&Self>) -> Duration {
+        Self::effective(given, |t| t.upgrade_manifests)
+    }
+
     /// With defaults where nothing is given.
     #[must_use]
     pub fn completed(given: Option<Self>) -> Self {

@@ -208,6 +208,106 @@ object! {
 }
 
 object! {
+    /// `upgrade apply`.
+    UpgradeApply {
+        /// The target.
+        kubernetes_version: String,
+        /// Alpha, beta and release candidates are allowed.
+        allow_experimental_upgrades: Option<bool>,
+        /// Release candidates are allowed.
+        allow_rc_upgrades as "allowRCUpgrades": Option<bool>,
+        /// Whether certificates are renewed; true by default.
+        certificate_renewal: Option<bool>,
+        /// Only tell what would be done.
+        dry_run: Option<bool>,
+        /// Whether etcd is upgraded; true by default.
+        etcd_upgrade: Option<bool>,
+        /// Go on against the version policy, and without a question.
+        force_upgrade: Option<bool>,
+        /// Checks that only warn.
+        ignore_preflight_errors: Vec<String>,
+        /// Patches.
+        patches: Option<Patches>,
+        /// Print the configuration of the cluster.
+        print_config: Option<bool>,
+        /// Phases to leave out.
+        skip_phases: Vec<String>,
+        /// When images are pulled.
+        image_pull_policy: String,
+        /// Whether images are pulled one after the other.
+        image_pull_serial: Option<bool>,
+    }
+}
+
+object! {
+    /// `upgrade node`.
+    UpgradeNode {
+        /// Whether certificates are renewed; true by default.
+        certificate_renewal: Option<bool>,
+        /// Only tell what would be done.
+        dry_run: Option<bool>,
+        /// Whether etcd is upgraded; true by default.
+        etcd_upgrade: Option<bool>,
+        /// Checks that only warn.
+        ignore_preflight_errors: Vec<String>,
+        /// Phases to leave out.
+        skip_phases: Vec<String>,
+        /// Patches.
+        patches: Option<Patches>,
+        /// When images are pulled.
+        image_pull_policy: String,
+        /// Whether images are pulled one after the other.
+        image_pull_serial: Option<bool>,
+    }
+}
+
+object! {
+    /// `upgrade plan`.
+    UpgradePlan {
+        /// The target.
+        kubernetes_version: String,
+        /// Alpha, beta and release candidates are allowed.
+        allow_experimental_upgrades: Option<bool>,
+        /// Release candidates are allowed.
+        allow_rc_upgrades as "allowRCUpgrades": Option<bool>,
+        /// Only tell what would be done.
+        dry_run: Option<bool>,
+        /// Whether etcd is upgraded; true by default.
+        etcd_upgrade: Option<bool>,
+        /// Checks that only warn.
+        ignore_preflight_errors: Vec<String>,
+        /// Print the configuration of the cluster.
+        print_config: Option<bool>,
+    }
+}
+
+object! {
+    /// `upgrade diff`.
+    UpgradeDiff {
+        /// The target.
+        kubernetes_version: String,
+        /// Lines around a change.
+        context_lines as "contextLines": i32,
+    }
+}
+
+object! {
+    /// UpgradeConfiguration.
+    UpgradeConfiguration {
+        /// `upgrade apply`.
+        apply: UpgradeApply,
+        /// `upgrade diff`.
+        diff: UpgradeDiff,
+        /// `upgrade node`.
+        node: UpgradeNode,
+        /// `upgrade plan`.
+        plan: UpgradePlan,
+        /// Timeouts.
+        timeouts: Option<Timeouts>,
+    }
+}
+
+object! {
     /// A host directory that a component mounts.
     HostPathMount {
         /// Name of the volume.

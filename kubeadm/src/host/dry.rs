@@ -96,6 +96,10 @@ impl Host for DryHost {
         self.below.say(text);
     }
 
+    fn hush(&self, quiet: bool) {
+        self.below.hush(quiet);
+    }
+
     fn warn(&self, text: &str) {
         self.below.warn(text);
     }

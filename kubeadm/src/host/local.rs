@@ -10,6 +10,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -27,12 +28,21 @@ use super::{Daemon, Ended, Host, PathKind, Program, Stop};
 
 /// The machine this process runs on.
 #[derive(Debug, Default)]
-pub struct LocalHost;
+pub struct LocalHost {
+    quiet: AtomicBool,
+}
 
 impl Host for LocalHost {
     fn say(&self, text: &str) {
+        if self.quiet.load(Ordering::Relaxed) {
+            return;
+        }
         // A closed pipe must not stop the work on the machine.
         let _closed = io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()).is_err();
+    }
+
+    fn hush(&self, quiet: bool) {
+        self.quiet.store(quiet, Ordering::Relaxed);
     }
 
     fn warn(&self, text: &str) {

@@ -131,6 +131,8 @@ impl Host for Recorder {
         self.0.lock().said.push_str(text);
     }
 
+    fn hush(&self, _quiet: bool) {}
+
     fn warn(&self, text: &str) {
         self.0.lock().warned.push_str(text);
     }

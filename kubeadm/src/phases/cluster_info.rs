@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Rights of tokens and of nodes' certificates, with the words that announce each.
-pub fn rights() -> Vec<(&'static str, Vec<Value>)> {
+pub(super) fn rights() -> Vec<(&'static str, Vec<Value>)> {
     let tokens = [rbac::group(BOOTSTRAPPERS)];
     let nodes = [rbac::group("system:nodes")];
     let csr = "system:certificates.k8s.io:certificatesigningrequests";
@@ -83,6 +83,12 @@ pub fn config_map(host: &dyn Host, admin: &Kubeconfig) -> Result<Value> {
     }))
 }
 
+/// Who reads the ConfigMap: everybody.
+pub(super) fn readers() -> [Value; 2] {
+    let public = [rbac::user("system:anonymous")];
+    rbac::reader("kubeadm:bootstrap-signer-clusterinfo", "kube-public", "configmaps", "cluster-info", &public)
+}
+
 /// Creates tokens; one with the same id is replaced.
 pub async fn create_tokens(host: &dyn Host, api: &Cluster, tokens: &[BootstrapToken]) -> Result<()> {
     for token in tokens {
@@ -120,9 +126,7 @@ pub(super) async fn init(init: &mut Init) -> Result<()> {
     api.create_or_update(host, &config_map(host, &admin)?)
         .await
         .context("error creating the cluster-info ConfigMap")?;
-    let public = [rbac::user("system:anonymous")];
-    let name = "kubeadm:bootstrap-signer-clusterinfo";
-    for object in rbac::reader(name, "kube-public", "configmaps", "cluster-info", &public) {
+    for object in readers() {
         api.create_or_update(host, &object).await?;
     }
     Ok(())

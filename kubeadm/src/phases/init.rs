@@ -130,6 +130,11 @@ impl Init {
         Ok(cluster)
     }
 
+    /// Uses a connection that is there.
+    pub fn use_cluster(&mut self, cluster: Cluster) {
+        self.cluster = Some(cluster);
+    }
+
     async fn connect(&self) -> Result<Cluster> {
         let cluster = self.reach().await?;
         if self.kubeconfig == self.kubeconfig_dir.join("admin.conf") {

@@ -1,4 +1,4 @@
-//! The phases of `init`, `join` and `reset`, and what runs them: [`workflow`].
+//! The phases of `init`, `join`, `upgrade` and `reset`, and what runs them: [`workflow`].
 
 pub mod addons;
 pub mod certs;
@@ -13,6 +13,7 @@ pub mod reset;
 pub mod summary;
 #[cfg(test)]
 mod tests;
+pub mod upgrade;
 pub mod upload;
 pub mod upload_certs;
 pub mod wait;

@@ -144,14 +144,17 @@ async fn node(subject: &Subject<'_>) -> Vec<Findings> {
                 .error_if(absent, || format!("{program} not found in system path")),
         );
     }
-    let mut system = kernel::check(host, Findings::of("SystemVerification"));
-    system = cgroups::check(host, system);
-    found.push(system);
+    found.push(system(host));
     found.push(hostname(host, subject.node));
     found.push(service(host));
     found.push(port_is_free(host, 10250));
     found.push(bridged(host));
     found
+}
+
+/// What of the kernel and its cgroups the kubelet needs.
+pub fn system(host: &dyn Host) -> Findings {
+    cgroups::check(host, kernel::check(host, Findings::of("SystemVerification")))
 }
 
 /// Bridged Pods reach Services only when their traffic passes iptables.
@@ -170,13 +173,17 @@ async fn runtime(cri: &Cri) -> Vec<Findings> {
         check = check.error(error.to_string());
         return vec![check];
     }
-    let version = Findings::of("ContainerRuntimeVersion").warning_if(!cri.tells_configuration().await, || {
+    vec![check, runtime_version(cri).await]
+}
+
+/// Whether the runtime is new enough to tell its cgroup driver.
+pub async fn runtime_version(cri: &Cri) -> Findings {
+    Findings::of("ContainerRuntimeVersion").warning_if(!cri.tells_configuration().await, || {
         "You must update your container runtime to a version that supports the CRI method RuntimeConfig. Falling back to \
          using cgroupDriver from kubelet config will be removed in 1.37. For more information, see \
          https://git.k8s.io/enhancements/keps/sig-node/4033-group-driver-detection-over-cri"
             .into()
-    });
-    vec![check, version]
+    })
 }
 
 fn processors(host: &dyn Host) -> Findings {

@@ -108,7 +108,8 @@ fn quick_start_runs_stops_starts_and_leaves_nothing() {
     until(&host, 120, &format!("{kubectl} get deployment web --no-headers"), |out| out.contains(" 3/3 "));
     run("delete");
     assert_eq!(host.run(&programs(), "pgrep -x 'kubelet|kube-apiserver|containerd'").out, "");
-    assert_eq!(host.run(&programs(), "iptables-save | grep -c KUBE-SVC").out.trim(), "0");
+    assert_eq!(host.run(&programs(), "iptables-save | grep KUBE; ip6tables-save | grep KUBE").out, "");
+    assert_eq!(host.run(&programs(), "grep -E 'kubelet|/run/netns' /proc/mounts; ip -o link show cni0").out, "");
 }
 
 #[test]
@@ -147,6 +148,7 @@ fn a_rolling_update_outlives_the_death_of_any_process() {
 
 const KUBELET: &str = "apiVersion: kubeadm.k8s.io/v1beta4
 kind: ClusterConfiguration
+kubernetesVersion: v1.35.4
 networking:
   podSubnet: 10.244.0.0/16
 ---
@@ -174,6 +176,9 @@ fn machine(segment: &Segment, name: &str, number: u8) -> Host {
     ));
     ok("setsid containerd --config /opt/containerd.toml >/var/log/containerd.log 2>&1 </dev/null &");
     until(&host, 30, "ctr version", |_| true);
+    // The programs pass for those of an earlier version, so that there is something to upgrade to.
+    ok("kubeadm config images pull && for image in $(ctr -n k8s.io images ls -q name~=:v1.36.0); do \
+        ctr -n k8s.io images tag $image ${image%:*}:v1.35.4; done");
     ok("cp /bin/busybox /opt/page/bin/busybox");
     for version in ["v1", "v2"] {
         let image = format!("timonel.local/web:{version}");
@@ -240,6 +245,34 @@ impl Cluster {
         pods.collect()
     }
 
+    /// From one version to the next, the control plane first.
+    fn upgrades(&self) {
+        let ok = |host: &Host, line: &str| host.ok(&programs(), line);
+        let plan = ok(&self.master, "kubeadm upgrade plan --ignore-preflight-errors=all");
+        assert!(plan.contains("\n\tkubeadm upgrade apply v1.36.0\n"), "{plan}");
+        let row = ["kube-apiserver", "master", "v1.35.4", "v1.36.0"];
+        let has_row = plan.lines().any(|line| line.split_whitespace().eq(row));
+        assert!(has_row, "{plan}");
+        let diff = ok(&self.master, "kubeadm upgrade diff v1.36.0");
+        assert!(diff.contains("-    image: registry.k8s.io/kube-scheduler:v1.35.4\n+"), "{diff}");
+        let before = ok(&self.master, "cat /etc/kubernetes/pki/apiserver.crt");
+        let done = ok(&self.master, "kubeadm upgrade apply -y v1.36.0 --ignore-preflight-errors=all");
+        assert!(done.contains("Current and new manifests of etcd are equal, skipping upgrade"), "{done}");
+        let last = "SUCCESS! A control plane node of your cluster was upgraded to \"v1.36.0\".";
+        assert!(done.contains(last), "{done}");
+        assert_ne!(ok(&self.master, "cat /etc/kubernetes/pki/apiserver.crt"), before, "certificates are renewed");
+        for worker in &self.workers {
+            let done = ok(worker, "kubeadm upgrade node --ignore-preflight-errors=all");
+            assert!(done.contains("Skipping phase. Not a control plane node."), "{done}");
+            assert!(done.contains("The configuration for this node was successfully updated!"), "{done}");
+        }
+        let images = "get pods -n kube-system -o jsonpath='{range .items[*]}{.spec.containers[0].image}{\"\\n\"}{end}'";
+        self.until(120, images, |out| !out.contains(":v1.35.4"));
+        self.until(120, "get pods -n kube-system --no-headers", |out| out.lines().all(|line| line.contains(" 1/1 ")));
+        let nothing = ok(&self.master, "kubeadm upgrade plan --ignore-preflight-errors=all");
+        assert!(!nothing.contains("kubeadm upgrade apply"), "{nothing}");
+    }
+
     fn page_from(&self, pod: &str, address: &str) -> String {
         self.kubectl(&format!("exec {pod} -- /bin/busybox timeout 5 /bin/busybox wget -q -O - http://{address}/"))
     }
@@ -287,6 +320,9 @@ fn three_machines_run_update_lose_and_drain() {
     cluster.kubectl("scale deployment/web --replicas=5");
     cluster.rollout();
     assert_eq!(cluster.pods().len(), 5);
+
+    cluster.upgrades();
+    becomes("page v1");
 
     // Streams.
     let pod = &cluster.pods()[0][0];

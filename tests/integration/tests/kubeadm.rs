@@ -177,7 +177,7 @@ async fn discovery_trusts_only_what_is_signed_and_pinned() {
     let info = cluster.get(path).await;
     let text = info["data"]["kubeconfig"].as_str().expect("a kubeconfig").to_owned();
     let parsed = Token::parse(TOKEN).expect("a token");
-    let pin = summary::pins(&LocalHost, &cluster.admin()).expect("a pin").remove(0);
+    let pin = summary::pins(&LocalHost::default(), &cluster.admin()).expect("a pin").remove(0);
     let endpoint = cluster.server.url().trim_start_matches("https://").to_owned();
     let discover = async |pin: &str| {
         let config = JoinConfiguration {
@@ -194,7 +194,7 @@ async fn discovery_trusts_only_what_is_signed_and_pinned() {
             timeouts: Some(Timeouts { discovery: Some(Period::seconds(1)), ..Timeouts::default() }),
             ..JoinConfiguration::default()
         };
-        discovery::discover(&LocalHost, &config).await.map_err(|error| error.to_string())
+        discovery::discover(&LocalHost::default(), &config).await.map_err(|error| error.to_string())
     };
     let unsigned = discover(&pin).await.expect_err("there is no signature");
     assert!(
