@@ -69,7 +69,27 @@ build() {
     done
 }
 
+# Where systemd keeps the cgroups, containerd has to ask it for them. `delete` takes the lines out again.
+mark="# cgroups of the cluster of $prefix"
+configure_containerd() {
+    local config=/etc/containerd/config.toml
+    if [ -f "$config" ] && grep -q '^ *SystemdCgroup *= *true' "$config"; then return; fi
+    say "containerd: cgroups by systemd ($config)"
+    mkdir -p /etc/containerd
+    [ -s "$config" ] || echo 'version = 2' >"$config"
+    cat >>"$config" <<TOML
+$mark
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+    SystemdCgroup = true
+$mark, end
+TOML
+    systemctl restart containerd
+}
+
 start_containerd() {
+    if [ -d /run/systemd/system ]; then configure_containerd; fi
     if ctr -a "$socket" version >/dev/null 2>&1; then return; fi
     say "starting containerd"
     if [ -d /run/systemd/system ]; then
@@ -191,6 +211,23 @@ stop() {
     fi
 }
 
+# Chains that the kubelet keeps, in every table and family that has them.
+remove_kubelet_rules() {
+    local tool table chain
+    for tool in iptables ip6tables; do
+        for table in mangle nat filter; do
+            for chain in KUBE-FIREWALL KUBE-KUBELET-CANARY KUBE-IPTABLES-HINT; do
+                if ! $tool -w -t $table -S $chain >/dev/null 2>&1; then continue; fi
+                for hook in INPUT OUTPUT; do
+                    $tool -w -t $table -D $hook -j $chain 2>/dev/null || true
+                done
+                $tool -w -t $table -F $chain
+                $tool -w -t $table -X $chain
+            done
+        done
+    done
+}
+
 delete() {
     if [ -x "$bin/kubeadm" ]; then
         start_containerd
@@ -199,6 +236,22 @@ delete() {
         ctr -a "$socket" -n k8s.io images ls -q | xargs -r ctr -a "$socket" -n k8s.io images rm >/dev/null
     fi
     stop
+    if [ -d /run/systemd/system ]; then
+        if grep -qs "^ExecStart=$bin/" /etc/systemd/system/kubelet.service.d/10-kubeadm.conf; then
+            systemctl -q disable kubelet
+            rm -rf /etc/systemd/system/kubelet.service /etc/systemd/system/kubelet.service.d
+            systemctl daemon-reload
+        fi
+        systemctl stop kubepods.slice
+        if grep -qs "^$mark" /etc/containerd/config.toml; then
+            sed -i "\\|^$mark\$|,\\|^$mark, end\$|d" /etc/containerd/config.toml
+            systemctl restart containerd
+        fi
+    fi
+    remove_kubelet_rules
+    if [ -d /sys/class/net/cni0 ]; then ip link delete cni0; fi
+    if mountpoint -q /var/lib/kubelet; then umount /var/lib/kubelet; fi
+    rmdir --ignore-fail-on-non-empty /etc/kubernetes/manifests /etc/kubernetes/pki 2>/dev/null || true
     rm -rf "$prefix" /var/lib/timonel/store /var/lib/timonel/local-path /var/lib/timonel/logs /var/log/timonel-logs /etc/cni/net.d/10-timonel.conflist
 }
 

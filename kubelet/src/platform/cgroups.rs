@@ -1,5 +1,7 @@
 //! Writing and reading control groups of both versions.
 
+mod slices;
+
 use std::collections::HashMap;
 use std::fs;
 use std::io;
@@ -11,7 +13,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::Pid;
 
-use super::{CgroupLimits, CgroupUsage, CgroupVersion};
+use self::slices::Slices;
+use super::{CgroupDriver, CgroupLimits, CgroupUsage, CgroupVersion};
 use crate::pods::resources::weight;
 
 const ROOT: &str = "/sys/fs/cgroup";
@@ -25,13 +28,16 @@ const V1_CONTROLLERS: [&str; 9] =
 pub(super) struct Cgroups {
     version: CgroupVersion,
     root: PathBuf,
+    /// With the driver of systemd.
+    slices: Option<Slices>,
 }
 
 impl Cgroups {
-    pub(super) fn detect() -> Self {
+    pub(super) fn detect(driver: CgroupDriver) -> Self {
         let unified = statfs(ROOT).is_ok_and(|stat| stat.filesystem_type() == CGROUP2_SUPER_MAGIC);
         let version = if unified { CgroupVersion::V2 } else { CgroupVersion::V1 };
-        Self { version, root: PathBuf::from(ROOT) }
+        let slices = (driver == CgroupDriver::Systemd).then(Slices::default);
+        Self { version, root: PathBuf::from(ROOT), slices }
     }
 
     pub(super) fn version(&self) -> CgroupVersion {
@@ -69,6 +75,9 @@ impl Cgroups {
     }
 
     pub(super) fn apply(&self, path: &str, limits: &CgroupLimits) -> io::Result<()> {
+        if let Some(slices) = &self.slices {
+            slices.apply(path, self.version, limits)?;
+        }
         self.create(path)?;
         match self.version {
             CgroupVersion::V1 => self.apply_v1(path, limits),
@@ -177,6 +186,9 @@ impl Cgroups {
     }
 
     pub(super) fn remove(&self, path: &str) -> io::Result<()> {
+        if let Some(slices) = &self.slices {
+            slices.stop(path);
+        }
         let dirs = self.dirs(path);
         let mut last = Ok(());
         for attempt in 0..REMOVE_ATTEMPTS {

@@ -22,7 +22,7 @@ pub struct Linux {
 impl Linux {
     /// Looks at the mounted hierarchies.
     pub fn detect(driver: CgroupDriver) -> Self {
-        Self { cgroups: Cgroups::detect(), driver }
+        Self { cgroups: Cgroups::detect(driver), driver }
     }
 }
 

@@ -27,15 +27,20 @@ pub(super) fn hugepages(target: &Path, page_size: &str) -> io::Result<()> {
     Ok(mount(Some("nodev"), target, Some("hugetlbfs"), MsFlags::empty(), Some(data.as_str()))?)
 }
 
+/// Mounts below a directory are seen in other namespaces. Where systemd runs, they are anyway.
 pub(super) fn make_shared(target: &Path) -> io::Result<()> {
     let none: Option<&str> = None;
-    if !points()?.iter().any(|(point, shared)| point == target && *shared) {
-        if !points()?.iter().any(|(point, _)| point == target) {
-            mount(Some(target), target, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)?;
-        }
-        mount(none, target, none, MsFlags::MS_SHARED | MsFlags::MS_REC, none)?;
+    let points = points()?;
+    // Of mounts on one point the last counts.
+    let holding = points.iter().filter(|(point, _)| target.starts_with(point));
+    let holder = holding.max_by_key(|(point, _)| point.components().count());
+    if holder.is_some_and(|(_, shared)| *shared) {
+        return Ok(());
     }
-    Ok(())
+    if holder.is_none_or(|(point, _)| point != target) {
+        mount(Some(target), target, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)?;
+    }
+    Ok(mount(none, target, none, MsFlags::MS_SHARED | MsFlags::MS_REC, none)?)
 }
 
 pub(super) fn unmount(target: &Path) -> io::Result<()> {

@@ -1,12 +1,15 @@
 //! Test harness: real processes in temporary directories, on free ports, ended when dropped.
 
+pub mod guest;
 pub mod host;
+pub mod kms;
 pub mod kubectl;
 pub mod netns;
 pub mod process;
 pub mod server;
 pub mod wait;
 
+pub use guest::Guest;
 pub use host::{Host, Segment};
 pub use kubectl::Kubectl;
 pub use netns::Netns;

@@ -1,18 +1,8 @@
 //! kube-proxy in ipvs mode, in a virtual machine: the kernel of this machine may have no virtual servers.
-//!
-//! `GUEST_KERNEL` names a directory with an unpacked Debian kernel package (`boot`, `lib/modules`).
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{path::Path, process::Command, time::Duration};
 
-use harness::{
-    ApiServer,
-    process::{Process, binary},
-    server::ADMIN_TOKEN,
-    wait_within,
-};
+use harness::{ApiServer, Guest, guest, process::binary, server::ADMIN_TOKEN};
 use serde_json::{Value, json};
 
 fn fixture(name: &str) -> String {
@@ -39,8 +29,7 @@ async fn objects(client: &kube::Client) {
 }
 
 /// Starts the guest. Its console is the log of the process.
-fn boot(server: &ApiServer) -> Process {
-    let kernel = std::env::var("GUEST_KERNEL").expect("GUEST_KERNEL names a directory with a kernel");
+fn boot(server: &ApiServer) -> Guest {
     // The guest reaches loopback addresses of this machine by one of its own.
     let url = server.url();
     let port = url.rsplit(':').next().expect("a port");
@@ -54,40 +43,11 @@ fn boot(server: &ApiServer) -> Process {
     let image = server.path().join("initramfs");
     let made = Command::new("bash")
         .arg(fixture("initramfs.sh"))
-        .args([Path::new(&kernel), &binary("kube-proxy"), &config, Path::new(&fixture("init.sh")), &image])
+        .args([&guest::kernel(), &binary("kube-proxy"), &config, Path::new(&fixture("init.sh")), &image])
         .status()
         .expect("bash");
     assert!(made.success(), "the guest's root cannot be made");
-    let boot = std::fs::read_dir(Path::new(&kernel).join("boot")).expect("GUEST_KERNEL has a boot directory");
-    let files: Vec<PathBuf> = boot.filter_map(Result::ok).map(|entry| entry.path()).collect();
-    let is_kernel = |path: &&PathBuf| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("vmlinuz"));
-    let vmlinuz = files.iter().find(is_kernel).expect("a kernel").display().to_string();
-    let arguments = [
-        "-accel",
-        "tcg",
-        "-m",
-        "1024",
-        "-nographic",
-        "-no-reboot",
-        "-kernel",
-        &vmlinuz,
-        "-initrd",
-        &image.display().to_string(),
-        "-append",
-        "console=ttyS0 quiet panic=-1",
-        "-netdev",
-        "user,id=net",
-        "-device",
-        "virtio-net-pci,netdev=net,romfile=",
-    ]
-    .map(str::to_owned);
-    Process::start(Path::new("qemu-system-x86_64"), &arguments, server.path().join("guest.log"))
-}
-
-/// The part of the console under a heading.
-fn part(console: &str, heading: &str) -> String {
-    let after = console.split(&format!("=== {heading}\n")).nth(1).unwrap_or_default();
-    after.split("=== ").next().unwrap_or_default().to_owned()
+    Guest::boot(1024, &image, None, server.path().join("guest.log"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -96,29 +56,24 @@ async fn services_are_virtual_servers() {
     objects(&server.admin().await).await;
     let guest = boot(&server);
     // Without hardware that helps it boots in half a minute.
-    let deadline = std::time::Duration::from_secs(300);
-    wait_within(deadline, "the guest to end", || {
-        let console = guest.output().replace('\r', "");
-        async move { if console.contains("=== end\n") { Ok(()) } else { Err(console) } }
-    })
-    .await;
-    let console = guest.output().replace('\r', "");
-    let servers = part(&console, "servers");
+    guest.ended(Duration::from_secs(300)).await;
+    let console = guest.console();
+    let servers = guest.part("servers");
     for address in ["10.0.0.99:80", "10.0.2.15:30080", "192.0.2.7:80"] {
         assert!(servers.contains(&format!("TCP  {address} rr\n")), "no {address}: {console}");
     }
     assert!(servers.contains("-> 10.50.0.1:8080") && servers.contains("-> 10.50.0.2:8080"), "{console}");
-    let traffic = part(&console, "traffic");
+    let traffic = guest.part("traffic");
     for endpoint in ["endpoint-1", "endpoint-2"] {
         assert_eq!(traffic.matches(endpoint).count(), 5, "round robin: {console}");
     }
-    assert!(part(&console, "node port").starts_with("endpoint-"), "{console}");
-    assert!(part(&console, "external IP").starts_with("endpoint-"), "{console}");
-    assert!(part(&console, "other ports").contains("curl: (7)"), "what listens on all addresses is hidden: {console}");
-    assert!(part(&console, "sets").contains("10.0.0.99,"), "{console}");
-    let interface = part(&console, "interface");
+    assert!(guest.part("node port").starts_with("endpoint-"), "{console}");
+    assert!(guest.part("external IP").starts_with("endpoint-"), "{console}");
+    assert!(guest.part("other ports").contains("curl: (7)"), "what listens on all addresses is hidden: {console}");
+    assert!(guest.part("sets").contains("10.0.0.99,"), "{console}");
+    let interface = guest.part("interface");
     assert!(interface.contains("inet 10.0.0.99/32") && interface.contains("inet 192.0.2.7/32"), "{console}");
-    let cleaned = part(&console, "cleaned");
+    let cleaned = guest.part("cleaned");
     for gone in ["->  10.50", "10.0.0.99", "KUBE-", "inet "] {
         assert!(!cleaned.contains(gone), "{gone} is left: {console}");
     }

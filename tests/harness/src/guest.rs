@@ -1,0 +1,68 @@
+//! Virtual machines with Debian's kernel, for what the kernel or the init system of this machine may lack.
+//!
+//! `GUEST_KERNEL` names a directory with an unpacked Debian kernel package (`boot`, `lib/modules`).
+
+use std::path::{Path, PathBuf};
+
+use crate::process::Process;
+
+/// The directory of the guests' kernel and its modules.
+pub fn kernel() -> PathBuf {
+    PathBuf::from(std::env::var("GUEST_KERNEL").expect("GUEST_KERNEL names a directory with a kernel"))
+}
+
+fn vmlinuz() -> PathBuf {
+    let boot = std::fs::read_dir(kernel().join("boot")).expect("GUEST_KERNEL has a boot directory");
+    let files = boot.filter_map(Result::ok).map(|entry| entry.path());
+    let is_kernel = |path: &PathBuf| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("vmlinuz"));
+    files.into_iter().find(is_kernel).expect("a kernel")
+}
+
+/// A running virtual machine; it ends when dropped.
+#[derive(Debug)]
+pub struct Guest {
+    process: Process,
+}
+
+impl Guest {
+    /// Boots a machine of so many MiB. Processors are emulated, so it does not depend on the machine it runs on.
+    /// A disk is its `/dev/vda`. With one it boots again when it asks to; without, that is its end.
+    pub fn boot(memory: u32, initramfs: &Path, disk: Option<&Path>, log: PathBuf) -> Self {
+        let mut arguments = vec!["-accel", "tcg", "-nographic", "-netdev", "user,id=net"];
+        arguments.extend(["-device", "virtio-net-pci,netdev=net,romfile=", "-append", "console=ttyS0 quiet panic=-1"]);
+        let mut arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
+        arguments.extend(["-m".to_owned(), memory.to_string()]);
+        arguments.extend(["-kernel".to_owned(), vmlinuz().display().to_string()]);
+        arguments.extend(["-initrd".to_owned(), initramfs.display().to_string()]);
+        match disk {
+            Some(disk) => {
+                let drive = format!("file={},format=raw,if=virtio,cache=unsafe", disk.display());
+                arguments.extend(["-smp".to_owned(), "2".to_owned(), "-drive".to_owned(), drive]);
+            }
+            None => arguments.push("-no-reboot".to_owned()),
+        }
+        Self { process: Process::start(Path::new("qemu-system-x86_64"), &arguments, log) }
+    }
+
+    /// What its console has shown.
+    pub fn console(&self) -> String {
+        self.process.output().replace('\r', "")
+    }
+
+    /// The parts of the console under each heading `=== name`.
+    pub fn part(&self, heading: &str) -> String {
+        let console = self.console();
+        let after = console.split(&format!("=== {heading}\n")).nth(1).unwrap_or_default();
+        after.split("=== ").next().unwrap_or_default().to_owned()
+    }
+
+    /// Waits until the console shows the last heading, `=== end`.
+    pub async fn ended(&self, limit: std::time::Duration) {
+        crate::wait_within(limit, "the guest to end", || {
+            let console = self.console();
+            assert!(!console.contains("Kernel panic"), "{console}");
+            async move { if console.contains("=== end\n") { Ok(()) } else { Err(console) } }
+        })
+        .await;
+    }
+}
