@@ -1,11 +1,24 @@
 //! `--encryption-provider-config`: `EncryptionConfiguration` of `apiserver.config.k8s.io/v1`.
 
-use std::path::Path;
+use std::{collections::HashSet, path::Path, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use base64::{Engine, prelude::BASE64_STANDARD};
-use runtime::config_file;
+use prometheus::Registry;
+use runtime::{
+    clock::{Clock, RealClock},
+    config_file,
+    health::{HealthChecks, Scope},
+    metrics::Stability,
+};
 use serde::Deserialize;
-use storage::encrypted::{Algorithm, Provider, Rules};
+use storage::encrypted::{Algorithm, Envelope, Provider, Rules, Sealer, SharedRules};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::{
+    kms::KeyService,
+    reload::{self, ReloadMetrics},
+};
 
 /// Why the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +51,7 @@ struct Choice {
     aescbc: Option<Keys>,
     secretbox: Option<Keys>,
     identity: Option<Identity>,
-    kms: Option<serde_json::Value>,
+    kms: Option<Kms>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -58,38 +71,177 @@ struct Key {
     secret: String,
 }
 
-/// Reads a configuration; `prefix` is that of everything stored, without a slash at its end.
-pub(crate) fn read(path: &Path, prefix: &str) -> Result<Rules, EncryptionError> {
-    rules(&config_file::read(path)?, prefix)
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Kms {
+    #[serde(default)]
+    api_version: String,
+    name: String,
+    endpoint: String,
+    #[serde(default)]
+    cachesize: Option<i32>,
+    #[serde(default = "three_seconds")]
+    timeout: String,
 }
 
-fn rules(text: &str, prefix: &str) -> Result<Rules, EncryptionError> {
+fn three_seconds() -> String {
+    "3s".to_owned()
+}
+
+/// A configuration in use: its rules, and the services that keep its keys.
+pub(crate) struct Encryption {
+    pub(crate) rules: Rules,
+    pub(crate) services: Vec<Arc<KeyService>>,
+}
+
+/// Reads a configuration, and asks its services; `prefix` is that of everything stored, without a slash at its end.
+pub(crate) async fn load(text: &str, prefix: &str) -> Result<Encryption, EncryptionError> {
+    let encryption = decode(text, prefix, &RealClock::shared())?;
+    for service in &encryption.services {
+        service.start().await.map_err(EncryptionError::Invalid)?;
+    }
+    Ok(encryption)
+}
+
+fn decode(text: &str, prefix: &str, clock: &Arc<dyn Clock>) -> Result<Encryption, EncryptionError> {
     let versions = &["apiserver.config.k8s.io/v1"];
     let configuration: Configuration = config_file::decode(text, versions, "EncryptionConfiguration")?;
     let invalid = |text: String| EncryptionError::Invalid(text);
     if configuration.resources.is_empty() {
         return Err(invalid("resources: Required value: provider config has no resources".into()));
     }
-    let mut rules = Vec::new();
+    let (mut rules, mut services) = (Vec::new(), Vec::<Arc<KeyService>>::new());
+    let mut names = HashSet::new();
     for (at, entry) in configuration.resources.into_iter().enumerate() {
-        let mut providers = Vec::new();
-        for choice in entry.providers {
-            providers.extend(keys_of(choice).map_err(|why| invalid(format!("resources[{at}].providers: {why}")))?);
+        let mut sealers: Vec<Sealer> = Vec::new();
+        for (which, mut choice) in entry.providers.into_iter().enumerate() {
+            let wrong = |why: String| invalid(format!("resources[{at}].providers: {why}"));
+            if let Some(kms) = choice.kms.take() {
+                let path = format!("resources[{at}].providers[{which}].kms");
+                let service = Arc::new(service(&kms, &path, &mut names, clock).map_err(invalid)?);
+                sealers.push(Sealer::Envelope(Arc::clone(&service) as Arc<dyn Envelope>));
+                services.push(service);
+                continue;
+            }
+            sealers.extend(keys_of(choice).map_err(wrong)?.into_iter().map(Sealer::from));
         }
-        if providers.is_empty() {
+        if sealers.is_empty() {
             return Err(invalid(format!("resources[{at}].providers: Required value: at least one provider is needed")));
         }
         for resource in &entry.resources {
-            rules.extend(prefixes(resource, prefix).into_iter().map(|prefix| (prefix, providers.clone())));
+            rules.extend(prefixes(resource, prefix).into_iter().map(|prefix| (prefix, sealers.clone())));
         }
     }
-    Ok(Rules::new(rules))
+    Ok(Encryption { rules: Rules::new(rules), services })
+}
+
+fn service(kms: &Kms, path: &str, names: &mut HashSet<String>, clock: &Arc<dyn Clock>) -> Result<KeyService, String> {
+    let wrong = |field: &str, value: &str, why: &str| format!("{path}.{field}: Invalid value: {value:?}: {why}");
+    match kms.api_version.as_str() {
+        "v2" => {}
+        "" | "v1" => {
+            let text = "KMSv1 is deprecated and will only receive security updates going forward. Use KMSv2 instead";
+            return Err(wrong("apiVersion", "v1", text));
+        }
+        other => return Err(wrong("apiVersion", other, "unsupported apiVersion, only v2 is supported")),
+    }
+    if kms.name.is_empty() {
+        return Err(format!("{path}.name: Required value: a KMS provider must have a name"));
+    }
+    if kms.name.contains(':') {
+        return Err(wrong("name", &kms.name, "KMS provider name must not contain ':'"));
+    }
+    if !names.insert(kms.name.clone()) {
+        return Err(wrong("name", &kms.name, "invalid KMS provider name, must be unique"));
+    }
+    if kms.cachesize.is_some() {
+        return Err(wrong("cachesize", "", "cachesize is not supported in v2"));
+    }
+    let timeout = machinery::duration::parse(&kms.timeout).ok().and_then(|parsed| Duration::try_from(parsed).ok());
+    let timeout = timeout.filter(|timeout| !timeout.is_zero());
+    let timeout = timeout.ok_or_else(|| wrong("timeout", &kms.timeout, "timeout should be a positive value"))?;
+    KeyService::new(&kms.name, &kms.endpoint, timeout, Arc::clone(clock))
+        .map_err(|why| wrong("endpoint", &kms.endpoint, &why))
+}
+
+/// What the flags ask for, in use.
+pub(crate) struct InUse {
+    rules: SharedRules,
+    services: Arc<ArcSwap<Services>>,
+    reloads: bool,
+}
+
+/// Services that are asked how they are as long as this lives.
+#[derive(Default)]
+struct Services {
+    all: Vec<Arc<KeyService>>,
+    _stop: Option<DropGuard>,
+}
+
+impl Services {
+    fn follow(all: Vec<Arc<KeyService>>) -> Self {
+        let stop = CancellationToken::new();
+        for service in &all {
+            tokio::spawn(Arc::clone(service).follow(stop.clone()));
+        }
+        Self { all, _stop: Some(stop.drop_guard()) }
+    }
+
+    fn health(&self) -> Result<(), String> {
+        let wrong: Vec<String> = self.all.iter().filter_map(|service| service.health().err()).collect();
+        if wrong.is_empty() { Ok(()) } else { Err(wrong.join(", ")) }
+    }
+}
+
+impl InUse {
+    /// Reads the file and, if it is to be followed, reads it again when it changes. `id` names the server.
+    pub(crate) async fn start(
+        file: &Path,
+        prefix: &str,
+        reloads: bool,
+        (registry, id): (&Registry, &str),
+        stop: &CancellationToken,
+    ) -> Result<Self, crate::StartError> {
+        let text = config_file::read(file).map_err(EncryptionError::File)?;
+        let Encryption { rules, services } = load(&text, prefix).await?;
+        let rules = SharedRules::new(rules);
+        let services = Arc::new(ArcSwap::from_pointee(Services::follow(services)));
+        if reloads {
+            let metrics = ReloadMetrics::new(registry, "encryption", Stability::Alpha, id)?;
+            let (shared, followed, prefix) = (rules.clone(), Arc::clone(&services), prefix.to_owned());
+            reload::follow(file, stop, metrics, move |text| {
+                let (rules, services, prefix) = (shared.clone(), Arc::clone(&followed), prefix.clone());
+                Box::pin(async move {
+                    let new = load(&text, &prefix).await.map_err(|error| error.to_string())?;
+                    rules.replace(new.rules);
+                    services.store(Arc::new(Services::follow(new.services)));
+                    Ok(())
+                })
+            })?;
+        }
+        Ok(Self { rules, services, reloads })
+    }
+
+    /// The rules, which follow the file.
+    pub(crate) fn rules(&self) -> SharedRules {
+        self.rules.clone()
+    }
+
+    /// Adds the checks of the services: one for all if the file is followed, else one for each.
+    pub(crate) fn add_checks(&self, health: &HealthChecks) {
+        if self.reloads {
+            let services = Arc::clone(&self.services);
+            health.add_to(Scope::ALL, "kms-providers", move || services.load().health());
+            return;
+        }
+        for (at, service) in self.services.load().all.iter().enumerate() {
+            let service = Arc::clone(service);
+            health.add_to(Scope::ALL, &format!("kms-provider-{at}"), move || service.health());
+        }
+    }
 }
 
 fn keys_of(choice: Choice) -> Result<Vec<Provider>, String> {
-    if choice.kms.is_some() {
-        return Err("kms providers are not supported".into());
-    }
     let mut providers = Vec::new();
     for (algorithm, keys) in [
         (Algorithm::AesGcm, choice.aesgcm),
@@ -157,7 +309,11 @@ mod tests {
                 "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n- resources: \
                  [secrets]\n  providers:\n{providers}"
             );
-            rules(&text, "/r").map(drop).map_err(|error| error.to_string()).err().unwrap_or_default()
+            decode(&text, "/r", &RealClock::shared())
+                .map(drop)
+                .map_err(|error| error.to_string())
+                .err()
+                .unwrap_or_default()
         };
         assert_eq!(
             told(
@@ -171,6 +327,16 @@ mod tests {
         );
         assert!(told("  - {}\n").contains("does not contain any of the expected providers"));
         assert!(told("  - aesgcm: {keys: [{name: a, secret: '*'}]}\n").contains("must be base64 encoded"));
+        for (kms, wanted) in [
+            ("name: a, endpoint: 'unix:///a'", "kms.apiVersion: Invalid value: \"v1\": KMSv1 is deprecated"),
+            ("apiVersion: v2, name: 'a:b', endpoint: 'unix:///a'", "KMS provider name must not contain ':'"),
+            ("apiVersion: v2, name: a, endpoint: 'http://a'", "unsupported scheme \"http\" for remote KMS provider"),
+            ("apiVersion: v2, name: a, endpoint: 'unix:///a', cachesize: 1", "cachesize is not supported in v2"),
+            ("apiVersion: v2, name: a, endpoint: 'unix:///a', timeout: 0s", "timeout should be a positive value"),
+        ] {
+            let all = told(&format!("  - kms: {{{kms}}}\n"));
+            assert!(all.contains(wanted), "{all}");
+        }
         assert!(told("  - other: {}\n").contains("other"), "unknown fields are errors");
     }
 }

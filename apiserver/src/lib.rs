@@ -12,6 +12,7 @@ pub mod encryption;
 mod flow;
 mod health;
 mod identity;
+mod kms;
 pub mod options;
 mod reload;
 mod resources;
@@ -131,10 +132,19 @@ async fn open_store(options: &Options, stop: &CancellationToken) -> Result<Arc<d
 }
 
 /// The store with the values of some resources encrypted, if the flags say so.
-fn sealed(store: Arc<dyn Store>, options: &Options) -> Result<Arc<dyn Store>, StartError> {
+async fn sealed(
+    store: Arc<dyn Store>,
+    options: &Options,
+    runtime: &Runtime,
+    id: &str,
+    stop: &CancellationToken,
+) -> Result<Arc<dyn Store>, StartError> {
     let Some(file) = &options.encryption_provider_config else { return Ok(store) };
-    let rules = encryption::read(file, options.etcd_prefix.trim_end_matches('/'))?;
-    Ok(Arc::new(EncryptedStore::new(store, rules)))
+    let (prefix, reloads) =
+        (options.etcd_prefix.trim_end_matches('/'), options.encryption_provider_config_automatic_reload);
+    let in_use = encryption::InUse::start(file, prefix, reloads, (&runtime.registry, id), stop).await?;
+    in_use.add_checks(&runtime.health);
+    Ok(Arc::new(EncryptedStore::new(store, in_use.rules())))
 }
 
 /// The address of the interface that the default route leaves by; no packet is sent to find it.
@@ -194,7 +204,9 @@ async fn serve(
     let finished = CancellationToken::new();
     let _finish = finished.clone().drop_guard();
     let (registry, stop, port) = (runtime.registry.clone(), runtime.shutdown.clone(), serving.address.port());
-    let store = sealed(open_store(&options, &finished).await?, &options)?;
+    let id = uuid::Uuid::new_v4().to_string();
+    let store = open_store(&options, &finished).await?;
+    let store = sealed(store, &options, &runtime, &id, &finished).await?;
     let settings = StorageSettings {
         store: Arc::clone(&store),
         prefix: options.etcd_prefix.trim_end_matches('/').to_owned(),
@@ -219,7 +231,6 @@ async fn serve(
     } else {
         options.api_audiences.clone()
     };
-    let id = uuid::Uuid::new_v4().to_string();
     let context = identity::Context { registry: &registry, id: &id, stop: &finished, runtime: &runtime };
     let identity::Authentication { authenticators, bearer, keys, anonymous } =
         identity::authentication(&options, &identity, &resources, &audiences, &context).await?;

@@ -101,6 +101,9 @@ pub struct Options {
     /// Which resources are encrypted in the store, and with which keys.
     #[arg(long)]
     pub encryption_provider_config: Option<PathBuf>,
+    /// Whether that file is read again when it changes.
+    #[arg(long, default_value_t = false)]
+    pub encryption_provider_config_automatic_reload: bool,
     /// Directory of the embedded store, used when no etcd server is given.
     #[arg(long, default_value = "/var/lib/timonel/store")]
     pub embedded_store_dir: PathBuf,

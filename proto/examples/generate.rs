@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 9] = [
     "runtime/v1/api.proto",
     "grpc/health/v1/health.proto",
     "csi/v1/csi.proto",
@@ -11,6 +11,8 @@ const FILES: [&str; 7] = [
     "deviceplugin/v1beta1/api.proto",
     "podresources/v1/api.proto",
     "dra/v1/api.proto",
+    "kms/v2/api.proto",
+    "kms/v2/object.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -1,5 +1,6 @@
 //! gRPC definitions that a node speaks: the container runtime interface, storage drivers, device plugins, dynamic
-//! resources, the registration of all of these, and the health protocol of grpc probes.
+//! resources, the registration of all of these, and the health protocol of grpc probes; and what the API server speaks
+//! to key management services.
 //!
 //! The modules are generated from the `.proto` files of this crate by `cargo run -p timonel-proto --example generate`
 //! and committed.
@@ -30,4 +31,8 @@ generated! {
     podresources = "generated/v1.rs";
     /// Dynamic resource allocation on the node, `k8s.io.kubelet.pkg.apis.dra.v1`.
     dra = "generated/k8s.io.kubelet.pkg.apis.dra.v1.rs";
+    /// Key management services of the API server, `v2`.
+    kms = "generated/v2.rs";
+    /// Values sealed with keys of such a service, `kmsobject.v2`.
+    kmsobject = "generated/kmsobject.v2.rs";
 }

@@ -311,13 +311,13 @@ async fn idle_levels_lend_what_busy_ones_want() {
 #[test]
 fn dangling_schemas_are_told() {
     let schema = json!({"metadata": {"name": "s"}, "spec": {"priorityLevelConfiguration": {"name": "l"}}});
-    let told = FlowControl::dangling(&[schema.clone()], &[]);
+    let told = FlowControl::dangling(std::slice::from_ref(&schema), &[]);
     assert_eq!((told[0].status, told[0].reason), ("True", "NotFound"));
     let message = "This FlowSchema references the PriorityLevelConfiguration object named \"l\"";
     assert_eq!(told[0].message, format!("{message} but there is no such object"));
     let mut right = schema;
     right["status"] = json!({"conditions": [
         {"type": "Dangling", "status": "False", "message": format!("{message} and it exists")}]});
-    assert!(FlowControl::dangling(&[right.clone()], &["l".into()]).is_empty());
+    assert!(FlowControl::dangling(std::slice::from_ref(&right), &["l".into()]).is_empty());
     assert_eq!(FlowControl::dangling(&[right], &["other".into()]).len(), 1);
 }

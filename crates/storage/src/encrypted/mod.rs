@@ -8,8 +8,9 @@ mod provider;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -21,64 +22,134 @@ use crate::contract::{Expect, KeyValue, Range, RangePage, Store, StoreError, Sto
 /// What every sealed value begins with.
 pub const SEALED: &[u8] = b"k8s:enc:";
 
+/// Seals values with keys that something else keeps.
+#[async_trait]
+pub trait Envelope: fmt::Debug + Send + Sync {
+    /// What all values begin with that it has sealed.
+    fn prefix(&self) -> &[u8];
+
+    /// The stored form of a value, with the key at hand.
+    fn seal(&self, key: &str, value: &[u8]) -> Result<Bytes, String>;
+
+    /// The plain value of what it has sealed; may ask for the key.
+    async fn open(&self, key: &str, sealed: &[u8]) -> Result<Bytes, String>;
+
+    /// Whether it would seal with the same key now.
+    fn is_current(&self, sealed: &[u8]) -> bool;
+}
+
+/// One way to seal and open values.
+#[derive(Clone, Debug)]
+pub enum Sealer {
+    /// A key that is known.
+    Key(Provider),
+    /// Keys that something else keeps.
+    Envelope(Arc<dyn Envelope>),
+}
+
+impl From<Provider> for Sealer {
+    fn from(provider: Provider) -> Self {
+        Self::Key(provider)
+    }
+}
+
 /// How the values under some prefixes are sealed.
 #[derive(Debug, Default)]
-pub struct Rules(Vec<(String, Vec<Provider>)>);
+pub struct Rules(Vec<(String, Vec<Sealer>)>);
 
 impl Rules {
-    /// `rules`: key prefixes and their providers, of which the first seals. For a key, the first rule with its prefix
+    /// `rules`: key prefixes and their sealers, of which the first seals. For a key, the first rule with its prefix
     /// counts.
-    pub fn new(rules: Vec<(String, Vec<Provider>)>) -> Self {
+    pub fn new(rules: Vec<(String, Vec<Sealer>)>) -> Self {
         Self(rules)
     }
 
-    fn of(&self, key: &str) -> &[Provider] {
-        self.0.iter().find(|(prefix, _)| key.starts_with(prefix.as_str())).map_or(&[], |(_, providers)| providers)
+    fn of(&self, key: &str) -> &[Sealer] {
+        self.0.iter().find(|(prefix, _)| key.starts_with(prefix.as_str())).map_or(&[], |(_, sealers)| sealers)
     }
 
     fn seal(&self, key: &str, value: Bytes) -> Result<Bytes, StoreError> {
         match self.of(key).first() {
             None => Ok(value),
-            Some(provider) => {
+            Some(Sealer::Key(provider)) => {
                 provider.seal(key, &value).ok_or_else(|| StoreError::Invalid("the value cannot be encrypted".into()))
             }
+            Some(Sealer::Envelope(envelope)) => envelope.seal(key, &value).map_err(StoreError::Unavailable),
         }
     }
 
-    fn open(&self, key: &str, value: Bytes) -> Bytes {
+    async fn open(&self, key: &str, value: Bytes) -> Result<Bytes, StoreError> {
         if !value.starts_with(SEALED) {
-            return value;
+            return Ok(value);
         }
-        self.of(key).iter().find_map(|provider| provider.open(key, &value)).unwrap_or(value)
+        for sealer in self.of(key) {
+            match sealer {
+                Sealer::Key(provider) => {
+                    if let Some(plain) = provider.open(key, &value) {
+                        return Ok(plain);
+                    }
+                }
+                Sealer::Envelope(envelope) if value.starts_with(envelope.prefix()) => {
+                    return envelope.open(key, &value).await.map_err(StoreError::Unavailable);
+                }
+                Sealer::Envelope(_) => {}
+            }
+        }
+        Ok(value)
     }
 
     /// Whether a stored value is not as it would be written now.
     fn is_stale(&self, key: &str, value: &[u8]) -> bool {
-        self.of(key).first().is_some_and(|provider| !provider.has_sealed(value))
+        self.of(key).first().is_some_and(|sealer| match sealer {
+            Sealer::Key(provider) => !provider.has_sealed(value),
+            Sealer::Envelope(envelope) => !value.starts_with(envelope.prefix()) || !envelope.is_current(value),
+        })
+    }
+}
+
+/// Rules that can be replaced while the store is in use.
+#[derive(Clone, Debug, Default)]
+pub struct SharedRules(Arc<ArcSwap<Rules>>);
+
+impl SharedRules {
+    /// With rules to begin with.
+    pub fn new(rules: Rules) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(rules)))
+    }
+
+    /// Other rules from now on.
+    pub fn replace(&self, rules: Rules) {
+        self.0.store(Arc::new(rules));
+    }
+
+    fn now(&self) -> Arc<Rules> {
+        self.0.load_full()
     }
 }
 
 /// A store with sealed values.
 pub struct EncryptedStore {
     inner: Arc<dyn Store>,
-    rules: Arc<Rules>,
+    rules: SharedRules,
 }
 
 impl EncryptedStore {
     /// Seals what goes into `inner`.
-    pub fn new(inner: Arc<dyn Store>, rules: Rules) -> Self {
-        Self { inner, rules: Arc::new(rules) }
+    pub fn new(inner: Arc<dyn Store>, rules: SharedRules) -> Self {
+        Self { inner, rules }
     }
 
-    fn opened(&self, mut found: KeyValue) -> KeyValue {
-        found.value = self.rules.open(&found.key, found.value);
-        found
+    async fn opened(&self, mut found: KeyValue) -> Result<KeyValue, StoreError> {
+        found.value = self.rules.now().open(&found.key, found.value).await?;
+        Ok(found)
     }
 
-    fn written(&self, written: Written) -> Written {
+    async fn written(&self, written: Written) -> Result<Written, StoreError> {
         match written {
-            Written::Mismatch { current } => Written::Mismatch { current: current.map(|found| self.opened(found)) },
-            done => done,
+            Written::Mismatch { current: Some(found) } => {
+                Ok(Written::Mismatch { current: Some(self.opened(found).await?) })
+            }
+            other => Ok(other),
         }
     }
 }
@@ -87,12 +158,19 @@ impl EncryptedStore {
 impl Store for EncryptedStore {
     async fn get(&self, key: &str) -> Result<(Option<KeyValue>, i64), StoreError> {
         let (found, revision) = self.inner.get(key).await?;
-        Ok((found.map(|found| self.opened(found)), revision))
+        let found = match found {
+            Some(found) => Some(self.opened(found).await?),
+            None => None,
+        };
+        Ok((found, revision))
     }
 
     async fn range(&self, range: Range<'_>) -> Result<RangePage, StoreError> {
         let mut page = self.inner.range(range).await?;
-        page.items = page.items.into_iter().map(|found| self.opened(found)).collect();
+        let rules = self.rules.now();
+        for found in &mut page.items {
+            found.value = rules.open(&found.key, std::mem::take(&mut found.value)).await?;
+        }
         Ok(page)
     }
 
@@ -101,24 +179,29 @@ impl Store for EncryptedStore {
     }
 
     async fn put(&self, key: &str, value: Bytes, expect: Expect, ttl: Option<Duration>) -> Result<Written, StoreError> {
-        let sealed = self.rules.seal(key, value)?;
-        Ok(self.written(self.inner.put(key, sealed, expect, ttl).await?))
+        let sealed = self.rules.now().seal(key, value)?;
+        self.written(self.inner.put(key, sealed, expect, ttl).await?).await
     }
 
     async fn delete(&self, key: &str, expect: Expect) -> Result<Written, StoreError> {
-        Ok(self.written(self.inner.delete(key, expect).await?))
+        self.written(self.inner.delete(key, expect).await?).await
     }
 
     async fn watch(&self, range: WatchRange<'_>) -> Result<StoreWatch, StoreError> {
         let StoreWatch { batches, tide } = self.inner.watch(range).await?;
-        let rules = Arc::clone(&self.rules);
-        let batches = batches.map(move |batch| {
-            let mut batch = batch?;
-            for event in &mut batch.events {
-                event.value = rules.open(&event.key, std::mem::take(&mut event.value));
-                event.previous = event.previous.take().map(|previous| rules.open(&event.key, previous));
+        let rules = self.rules.clone();
+        let batches = batches.then(move |batch| {
+            let rules = rules.now();
+            async move {
+                let mut batch = batch?;
+                for event in &mut batch.events {
+                    event.value = rules.open(&event.key, std::mem::take(&mut event.value)).await?;
+                    if let Some(previous) = event.previous.take() {
+                        event.previous = Some(rules.open(&event.key, previous).await?);
+                    }
+                }
+                Ok(batch)
             }
-            Ok(batch)
         });
         Ok(StoreWatch { batches: batches.boxed(), tide })
     }
@@ -152,10 +235,11 @@ impl Store for EncryptedStore {
     }
 
     async fn is_stale(&self, key: &str) -> Result<bool, StoreError> {
-        if self.rules.of(key).is_empty() {
+        let rules = self.rules.now();
+        if rules.of(key).is_empty() {
             return Ok(false);
         }
         let (found, _) = self.inner.get(key).await?;
-        Ok(found.is_some_and(|found| self.rules.is_stale(key, &found.value)))
+        Ok(found.is_some_and(|found| rules.is_stale(key, &found.value)))
     }
 }

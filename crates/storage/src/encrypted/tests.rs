@@ -54,20 +54,22 @@ fn keys_have_lengths() {
     assert!(Provider::new(Algorithm::AesGcm, "k", vec![0; 24]).is_err());
 }
 
-#[test]
-fn rules_rotate() {
+#[tokio::test]
+async fn rules_rotate() {
     let (old, new) = (all()[0].clone(), Provider::new(Algorithm::Secretbox, "new", vec![1; 32]).expect("a key"));
-    let before = Rules::new(vec![("/registry/secrets/".into(), vec![old.clone()])]);
-    let after = Rules::new(vec![("/registry/secrets/".into(), vec![new, old, Provider::identity()])]);
+    let before = Rules::new(vec![("/registry/secrets/".into(), vec![old.clone().into()])]);
+    let after =
+        Rules::new(vec![("/registry/secrets/".into(), vec![new.into(), old.into(), Provider::identity().into()])]);
     let sealed = before.seal(KEY, Bytes::from_static(b"{}")).expect("sealed");
-    assert_eq!(after.open(KEY, sealed.clone()), "{}");
+    assert_eq!(after.open(KEY, sealed.clone()).await.expect("opened"), "{}");
     assert!(after.is_stale(KEY, &sealed) && !before.is_stale(KEY, &sealed));
     assert!(after.is_stale(KEY, b"{}"), "what was written before encryption is stale too");
     let anew = after.seal(KEY, Bytes::from_static(b"{}")).expect("sealed");
     assert!(!after.is_stale(KEY, &anew));
-    assert_eq!(before.open(KEY, anew.clone()), anew, "without the key it stays sealed");
+    assert_eq!(before.open(KEY, anew.clone()).await.expect("passed on"), anew, "without the key it stays sealed");
     let map = "/registry/configmaps/default/c";
     assert_eq!(after.seal(map, Bytes::from_static(b"{}")).expect("plain"), "{}");
-    let identity = Rules::new(vec![("/registry/secrets/".into(), vec![Provider::identity(), all()[4].clone()])]);
+    let identity =
+        Rules::new(vec![("/registry/secrets/".into(), vec![Provider::identity().into(), all()[4].clone().into()])]);
     assert!(identity.is_stale(KEY, &sealed) && !identity.is_stale(KEY, b"{}"), "the way back to plain values");
 }
