@@ -26,6 +26,13 @@ pub(crate) async fn housekeep(desired: &Desired, services: &Services, workers: &
         return;
     }
     workers.complete();
+    let is_known = |uid: &str| desired.contains(uid) || workers.get(uid).is_some();
+    services.allot.retain(is_known);
+    for uid in services.claims.users().iter().filter(|uid| !is_known(uid)) {
+        if let Err(error) = services.claims.unprepare(uid).await {
+            tracing::warn!(uid, error, "claims of a pod that is gone");
+        }
+    }
     for (uid, pod) in pleg.pods() {
         if !pod.running || desired.contains(&uid) || workers.get(&uid).is_some() {
             continue;

@@ -12,20 +12,25 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Allowlist;
+use crate::allot::Allotter;
 use crate::api::{AccessError, AccessSettings, ApiAccess, ApiSink, ApiSource, Mirrors, Ready, Reconnect, StatusWriter};
 use crate::backoff::BackOff;
 use crate::certificates::Purpose;
 use crate::certificates::rotation::{Rotation, Use};
 use crate::certificates::store::PairStore;
+use crate::claims::{ClaimDrivers, Claims};
 use crate::config::{self, KubeletConfiguration};
+use crate::cpus::{CpuLayout, Cpus, reconcile};
 use crate::cri::{Cri, CriError, RuntimeVersion};
 use crate::csi::{Csi, CsiNodes};
+use crate::devices::{DeviceRegistration, Devices};
 use crate::events::{EventSink, Events, LogSink};
 use crate::evict::{EvictionPolicy, Evictor, LiveWorld};
 use crate::gc::{ContainerPolicy, Gc, ImageGc, ImagePolicy};
 use crate::hooks::Hooks;
 use crate::housekeeping::{housekeep, qos_loop};
-use crate::images::Images;
+use crate::images::{Images, Providers};
+use crate::memory::Memory;
 use crate::metrics::METRICS;
 use crate::node::status::SharedPressure;
 use crate::node::{LeaseLoop, NodeFacts, NodeLoop, SharedFacts, machine};
@@ -36,6 +41,7 @@ use crate::platform::{CgroupDriver, CgroupVersion, Linux, Platform};
 use crate::pleg::Pleg;
 use crate::plugins::{Handlers, Registry};
 use crate::probes::{Probes, Runner};
+use crate::server::podresources::PodResources;
 use crate::server::{self, Access, Heartbeat, Pages, Server, ServerError};
 use crate::services::Services;
 use crate::sources::{Desired, FileSource, Snapshot, SourceName, UrlSource};
@@ -149,7 +155,7 @@ impl Kubelet {
             cri.update_runtime_config(&config.pod_cidr).await.map_err(runtime_failed("address range"))?;
         }
         let parts = Parts { config, cri, version, platform, paths, driver, name };
-        let kubelet = assemble(flags, parts, access.as_ref(), runtime);
+        let kubelet = assemble(flags, parts, access.as_ref(), runtime)?;
         if let Some(access) = access {
             let facts = kubelet.services.facts.clone();
             runtime.tasks.spawn("client certificate", access.run(facts, runtime.shutdown.clone()));
@@ -181,6 +187,7 @@ impl Kubelet {
         self.start_plugins();
         self.spawn("garbage collection", Arc::clone(&self.gc).run(self.stop()));
         self.spawn("log rotation", crate::logs::monitor::run(Arc::clone(&self.services), self.stop()));
+        self.spawn("volume statistics", Arc::clone(&self.stats).watch_claims(self.stop()));
         self.spawn("eviction", self.evictor()?.run(self.stop()));
         let heartbeat = Arc::new(Heartbeat::default());
         let server = self.serve(&heartbeat)?;
@@ -238,13 +245,27 @@ impl Kubelet {
         let services = &self.services;
         let node = services.facts.get().name.clone();
         let client = self.api.as_ref().map(|api| api.client.clone());
-        let drivers = CsiNodes::new(Arc::clone(&services.csi), client, &node);
-        let handlers: Handlers = [("CSIPlugin", Arc::clone(&drivers) as _)].into();
+        let drivers = CsiNodes::new(Arc::clone(&services.csi), client.clone(), &node);
+        let devices = DeviceRegistration::new(Arc::clone(&services.allot.devices));
+        let claims = ClaimDrivers::new(Arc::clone(&services.claims), client, &node, self.stop());
+        let handlers: Handlers = [
+            ("CSIPlugin", Arc::clone(&drivers) as _),
+            ("DevicePlugin", Arc::new(devices.clone()) as _),
+            ("DRAPlugin", Arc::clone(&claims) as _),
+        ]
+        .into();
+        self.spawn("device plugins", devices.serve(self.stop()));
+        let (parts, held) = (Arc::clone(services), Arc::clone(&self.workers));
+        self.spawn("processors", reconcile(parts, held, self.stop()));
+        let list = PodResources { services: Arc::clone(services), workers: Arc::clone(&self.workers) };
+        let socket = services.paths.root().join("pod-resources/kubelet.sock");
+        self.spawn("pod resources", list.serve(socket, self.stop()));
         let registry = Registry { dir: services.paths.root().join("plugins_registry"), handlers: Arc::new(handlers) };
         match &self.api {
             Some(api) => {
                 let stop = self.stop();
                 self.when_ready("CSINode", api.ready.clone(), Arc::clone(&drivers).initialise(stop));
+                self.when_ready("resource slices", api.ready.clone(), claims.clean_up());
                 self.when_ready("plugins", api.ready.clone(), registry.run(self.stop()));
             }
             None => self.spawn("plugins", registry.run(self.stop())),
@@ -400,7 +421,12 @@ struct Parts {
     name: String,
 }
 
-fn assemble(flags: KubeletFlags, parts: Parts, access: Option<&ApiAccess>, runtime: &Runtime) -> Kubelet {
+fn assemble(
+    flags: KubeletFlags,
+    parts: Parts,
+    access: Option<&ApiAccess>,
+    runtime: &Runtime,
+) -> Result<Kubelet, KubeletError> {
     let Parts { config, cri, version, platform, paths, driver, name } = parts;
     let started = Timestamp::now();
     let addresses: Vec<IpAddr> = machine::addresses(flags.node_ip.as_deref(), &name);
@@ -410,7 +436,7 @@ fn assemble(flags: KubeletFlags, parts: Parts, access: Option<&ApiAccess>, runti
         let lenient = KubeletConfiguration { eviction_hard: Default::default(), ..(*config).clone() };
         allocatable = machine::allocatable(&lenient, &capacity);
     }
-    let facts = SharedFacts::new(NodeFacts { name: name.clone(), addresses, capacity, allocatable });
+    let facts = SharedFacts::new(NodeFacts { name: name.clone(), addresses, capacity, allocatable, object: None });
     let objects: Arc<dyn Objects> = match access {
         Some(access) => Arc::new(ApiObjects::start(access.client().clone(), access.ready())),
         None => Arc::new(NoObjects),
@@ -428,7 +454,15 @@ fn assemble(flags: KubeletFlags, parts: Parts, access: Option<&ApiAccess>, runti
     settings.huge_pages = machine::huge_page_sizes();
     settings.swap_capacity = machine::swap_bytes();
     let csi = Csi::new(&paths, Arc::clone(&platform), Arc::clone(&objects), events.clone(), &name);
+    let allot = allotter(&config, &paths).map_err(KubeletError::Machine)?;
+    let claims = Claims::open(paths.root().join("dra_manager_state"), Arc::clone(&objects));
     let sysctls = Allowlist::new(&config.allowed_unsafe_sysctls);
+    let providers = match &flags.credential_providers {
+        Some((file, dir)) => {
+            Some(Providers::read(file, dir).map_err(|error| KubeletError::Machine(error.to_string()))?)
+        }
+        None => None,
+    };
     let registry_files = vec![paths.root().join("config.json")];
     let cell: Arc<OnceLock<std::sync::Weak<Workers>>> = Arc::default();
     let wake = {
@@ -441,7 +475,7 @@ fn assemble(flags: KubeletFlags, parts: Parts, access: Option<&ApiAccess>, runti
     };
     let services = Arc::new(Services {
         health: Arc::default(),
-        images: Images::new(cri.clone(), events.clone(), &config, registry_files),
+        images: Images::new(cri.clone(), events.clone(), &config, registry_files, providers),
         volumes: Volumes::new(
             paths.clone(),
             Arc::clone(&platform),
@@ -450,6 +484,8 @@ fn assemble(flags: KubeletFlags, parts: Parts, access: Option<&ApiAccess>, runti
             events.clone(),
         ),
         csi,
+        allot,
+        claims,
         probes: Probes::new(Runner::new(cri.clone(), events.clone()), wake, started),
         hooks: Hooks::new(cri.clone(), events.clone()),
         statuses: Arc::new(StatusStore::default()),
@@ -487,7 +523,7 @@ fn assemble(flags: KubeletFlags, parts: Parts, access: Option<&ApiAccess>, runti
         all: false,
     };
     let gc = Gc::new(Arc::clone(&services), Arc::clone(&workers), policy, images);
-    Kubelet {
+    Ok(Kubelet {
         flags,
         runtime: runtime.clone(),
         services,
@@ -497,7 +533,16 @@ fn assemble(flags: KubeletFlags, parts: Parts, access: Option<&ApiAccess>, runti
         gc,
         api,
         runtime_version,
-    }
+    })
+}
+
+/// What containers can have for themselves.
+fn allotter(config: &KubeletConfiguration, paths: &Paths) -> Result<Allotter, String> {
+    let layout = CpuLayout::read(Path::new("/sys/devices/system"));
+    let devices = Devices::open(paths.root().join("device-plugins"));
+    let cpus = Cpus::open(config, paths.root(), layout.clone())?;
+    let memory = Memory::open(config, paths.root(), Path::new("/sys/devices/system"))?;
+    Allotter::new(config, devices, cpus, memory, &layout)
 }
 
 fn image_policy(config: &KubeletConfiguration) -> ImagePolicy {

@@ -3,12 +3,17 @@
 //! One task per Pod (`workers`) owns what is wanted and what was seen of it; everything else is a service it calls.
 
 pub mod admission;
+pub mod allot;
 pub mod api;
 pub mod backoff;
 pub mod certificates;
+mod checkpoint;
+pub mod claims;
 pub mod config;
+pub mod cpus;
 pub mod cri;
 pub mod csi;
+pub mod devices;
 pub mod env;
 pub mod events;
 pub mod evict;
@@ -18,6 +23,7 @@ mod housekeeping;
 pub mod images;
 pub mod kubelet;
 pub mod logs;
+pub mod memory;
 pub mod metrics;
 pub mod net;
 pub mod node;

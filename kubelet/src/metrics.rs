@@ -92,6 +92,22 @@ pub struct Metrics {
     pub volumes: GaugeVec,
     /// `storage_operation_duration_seconds`
     pub storage_operations: HistogramVec,
+    /// `kubelet_device_plugin_registration_total`
+    pub device_registrations: IntCounterVec,
+    /// `kubelet_device_plugin_alloc_duration_seconds`
+    pub device_alloc: HistogramVec,
+    /// `dra_grpc_operations_duration_seconds`
+    pub dra_calls: HistogramVec,
+    /// `kubelet_cpu_manager_pinning_requests_total`
+    pub cpu_requests: IntCounter,
+    /// `kubelet_cpu_manager_pinning_errors_total`
+    pub cpu_errors: IntCounter,
+    /// `kubelet_topology_manager_admission_requests_total`
+    pub topology_requests: IntCounter,
+    /// `kubelet_topology_manager_admission_errors_total`
+    pub topology_errors: IntCounter,
+    /// `kubelet_volume_stats_*`: capacity, available, used bytes; inodes, free, used.
+    pub volume_stats: [GaugeVec; 6],
     /// `csi_operations_seconds`
     pub csi_operations: HistogramVec,
     /// `prober_probe_total`
@@ -358,6 +374,51 @@ impl Metrics {
                 &["volume_plugin", "operation_name", "status", "migrated"],
                 &storage,
             ),
+            device_registrations: make.counters(
+                "kubelet_device_plugin_registration_total",
+                "Cumulative number of device plugin registrations. Broken down by resource name.",
+                &["resource_name"],
+            ),
+            device_alloc: make.histograms(
+                "kubelet_device_plugin_alloc_duration_seconds",
+                "Duration in seconds to serve a device plugin Allocation request. Broken down by resource name.",
+                &["resource_name"],
+                default,
+            ),
+            dra_calls: make.histograms(
+                "dra_grpc_operations_duration_seconds",
+                "Duration in seconds of the DRA gRPC operations",
+                &["driver_name", "method_name", "grpc_status_code"],
+                &storage,
+            ),
+            cpu_requests: make.counter(
+                "kubelet_cpu_manager_pinning_requests_total",
+                "The number of cpu core allocations which required pinning.",
+            ),
+            cpu_errors: make.counter(
+                "kubelet_cpu_manager_pinning_errors_total",
+                "The number of cpu core allocations which required pinning failed.",
+            ),
+            topology_requests: make.counter(
+                "kubelet_topology_manager_admission_requests_total",
+                "The number of admission requests where resources have to be aligned.",
+            ),
+            topology_errors: make.counter(
+                "kubelet_topology_manager_admission_errors_total",
+                "The number of admission request failures where resources could not be aligned.",
+            ),
+            volume_stats: [
+                ("capacity_bytes", "Capacity in bytes of the volume"),
+                ("available_bytes", "Number of available bytes in the volume"),
+                ("used_bytes", "Number of used bytes in the volume"),
+                ("inodes", "Maximum number of inodes in the volume"),
+                ("inodes_free", "Number of free inodes in the volume"),
+                ("inodes_used", "Number of used inodes in the volume"),
+            ]
+            .map(|(name, help)| {
+                let opts = Opts::new(format!("kubelet_volume_stats_{name}"), alpha(help));
+                make.add(GaugeVec::new(opts, &["namespace", "persistentvolumeclaim"]))
+            }),
             csi_operations: make.histograms(
                 "csi_operations_seconds",
                 "Container Storage Interface operation duration with gRPC error code status total",

@@ -39,6 +39,7 @@ pub struct KubeletFlags {
     pub root_dir: PathBuf,
     pub node_labels: BTreeMap<String, String>,
     pub runtime_cgroups: String,
+    pub credential_providers: Option<(PathBuf, PathBuf)>,
     pub lock_file: Option<PathBuf>,
     pub ignore_eviction_in_allocatable: bool,
     pub minimum_container_ttl: std::time::Duration,
@@ -254,6 +255,8 @@ impl Args for KubeletFlags {
             .arg(text("root-dir", "Directory path for managing kubelet files (volume mounts, etc).").default_value("/var/lib/kubelet"))
             .arg(text("node-labels", "Labels to add when registering the node in the cluster."))
             .arg(text("runtime-cgroups", "Optional absolute name of cgroups to create and run the runtime in.").default_value(""))
+            .arg(text("image-credential-provider-config", "Path to a credential provider plugin config file."))
+            .arg(text("image-credential-provider-bin-dir", "The path to the directory where credential provider plugin binaries are located."))
             .arg(text("lock-file", "The path to file for kubelet to use as a lock file."))
             .arg(flag("experimental-allocatable-ignore-eviction").help("When set to true, Hard Eviction Thresholds will be ignored while calculating Node Allocatable."))
             .arg(text("minimum-container-ttl-duration", "Minimum age for a finished container before it is garbage collected.").default_value("0s"))
@@ -303,6 +306,10 @@ fn read(matches: &ArgMatches) -> Result<KubeletFlags, OptionError> {
     let ttl =
         crate::config::Span::parse(&ttl).map_err(|problem| wrong("minimum-container-ttl-duration", &ttl, &problem))?;
     let labels = text("node-labels").unwrap_or_default();
+    let providers = ["image-credential-provider-config", "image-credential-provider-bin-dir"];
+    if let [Some(_), None] | [None, Some(_)] = providers.map(text) {
+        return Err(wrong(providers[0], "", "both flags of credential providers are needed"));
+    }
     let mut flags = KubeletFlags {
         config: path("config"),
         config_dir: path("config-dir"),
@@ -315,6 +322,7 @@ fn read(matches: &ArgMatches) -> Result<KubeletFlags, OptionError> {
         root_dir: path("root-dir").unwrap_or_default(),
         node_labels: pairs("node-labels", &labels, '=')?,
         runtime_cgroups: text("runtime-cgroups").unwrap_or_default(),
+        credential_providers: path("image-credential-provider-config").zip(path("image-credential-provider-bin-dir")),
         lock_file: path("lock-file"),
         ignore_eviction_in_allocatable: switch("experimental-allocatable-ignore-eviction")?,
         minimum_container_ttl: ttl.0,

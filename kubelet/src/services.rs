@@ -5,7 +5,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::admission::Allowlist;
+use crate::allot::Allotter;
 use crate::backoff::BackOff;
+use crate::claims::Claims;
 use crate::config::KubeletConfiguration;
 use crate::cri::Cri;
 use crate::csi::Csi;
@@ -54,6 +56,10 @@ pub struct Services {
     pub events: Events,
     /// Images.
     pub images: Images,
+    /// What containers have for themselves.
+    pub allot: Allotter,
+    /// Dynamic resources.
+    pub claims: Arc<Claims>,
     /// Storage drivers.
     pub csi: Arc<Csi>,
     /// Volumes.

@@ -8,7 +8,31 @@ use super::{Refusal, Situation};
 use crate::pods;
 use crate::pods::resources::{Effective, number};
 
-pub(super) fn admit(pod: &Pod, situation: &Situation<'_>) -> Result<(), Refusal> {
+/// A resource of which there is not enough.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Shortage {
+    pub resource: String,
+    pub requested: i64,
+    pub used: i64,
+    pub capacity: i64,
+}
+
+impl Shortage {
+    /// How much more there would have to be.
+    pub(super) fn missing(&self) -> i64 {
+        self.requested.saturating_add(self.used).saturating_sub(self.capacity)
+    }
+
+    pub(super) fn refusal(&self) -> Refusal {
+        let Self { resource, requested, used, capacity } = self;
+        let text = format!(
+            "Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
+        );
+        Refusal::new(format!("OutOf{resource}"), text)
+    }
+}
+
+pub(super) fn admit(pod: &Pod, situation: &Situation<'_>) -> Result<Vec<Shortage>, Refusal> {
     let node = &situation.node.name;
     if pods::spec(pod).node_name.as_deref().is_some_and(|name| !name.is_empty() && name != node) {
         let text = "Predicate NodeName failed: node(s) didn't match the requested node name";
@@ -21,8 +45,7 @@ pub(super) fn admit(pod: &Pod, situation: &Situation<'_>) -> Result<(), Refusal>
         let text = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
         return Err(Refusal::new("NodePorts", text));
     }
-    // Critical Pods run whatever was promised to others.
-    if pods::is_critical(pod) { Ok(()) } else { resources(pod, situation) }
+    Ok(shortages(pod, situation))
 }
 
 /// Protocol, address and port.
@@ -45,18 +68,17 @@ fn host_ports(pod: &Pod) -> Vec<HostPort> {
     taken.collect()
 }
 
-fn resources(pod: &Pod, situation: &Situation<'_>) -> Result<(), Refusal> {
+/// Everything of which there is not enough.
+fn shortages(pod: &Pod, situation: &Situation<'_>) -> Vec<Shortage> {
     let allocatable = &situation.node.allocatable;
     let capacity = |name: &str| allocatable.get(name).map(|amount| number(name, amount));
-    let short = |name: &str, requested: i64, used: i64, capacity: i64| {
-        let text = format!(
-            "Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}"
-        );
-        Err(Refusal::new(format!("OutOf{name}"), text))
+    let mut found = Vec::new();
+    let mut short = |name: &str, requested: i64, used: i64, capacity: i64| {
+        found.push(Shortage { resource: name.to_owned(), requested, used, capacity });
     };
     let count = i64::try_from(situation.others.len()).unwrap_or(i64::MAX);
     if let Some(most) = capacity("pods").filter(|most| count + 1 > *most) {
-        return short("pods", 1, count, most);
+        short("pods", 1, count, most);
     }
     let names = ["cpu", "memory", "ephemeral-storage"].map(str::to_owned).into_iter();
     let rest = Effective::of(pod).names().into_iter().filter(|name| name.starts_with("hugepages-"));
@@ -66,8 +88,8 @@ fn resources(pod: &Pod, situation: &Situation<'_>) -> Result<(), Refusal> {
         let Some(most) = capacity(&name).filter(|_| requested > 0) else { continue };
         let used = situation.others.iter().map(|other: &Arc<Pod>| Effective::of(other).request(&name)).sum::<i64>();
         if used.saturating_add(requested) > most {
-            return short(&name, requested, used, most);
+            short(&name, requested, used, most);
         }
     }
-    Ok(())
+    found
 }

@@ -1,6 +1,8 @@
 //! Whether the node takes a Pod that was bound to it. The first refusal counts; a refused Pod is never started.
 
 mod fit;
+mod place;
+mod preempt;
 mod sysctls;
 
 #[cfg(test)]
@@ -8,13 +10,14 @@ mod tests;
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 
 pub use sysctls::Allowlist;
 
 use crate::evict;
 use crate::node::NodeFacts;
 use crate::node::status::Pressure;
+use crate::pods;
 
 /// Why a Pod is not run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,9 +46,29 @@ pub struct Situation<'a> {
     pub others: &'a [Arc<Pod>],
 }
 
-/// Decides.
-pub fn admit(pod: &Pod, situation: &Situation<'_>) -> Result<(), Refusal> {
+/// Decides; answers the Pods that have to end first, which critical Pods demand.
+pub fn admit(pod: &Pod, situation: &Situation<'_>) -> Result<Vec<Victim>, Refusal> {
     evict::admit(pod, situation.pressure)?;
     situation.sysctls.admit(pod)?;
-    fit::admit(pod, situation)
+    let shortages = fit::admit(pod, situation)?;
+    let Some(first) = shortages.first() else { return Ok(Vec::new()) };
+    if !pods::is_critical(pod) {
+        return Err(first.refusal());
+    }
+    let chosen = preempt::victims(&shortages, situation.others)?;
+    Ok(chosen.into_iter().map(|pod| Victim { pod, resource: first.resource.clone() }).collect())
+}
+
+/// Whether the Pod and the Node want each other.
+pub fn admit_to(pod: &Pod, node: &Node) -> Result<(), Refusal> {
+    place::admit(pod, node)
+}
+
+/// A Pod that ends so that a critical one fits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Victim {
+    /// The Pod.
+    pub pod: Arc<Pod>,
+    /// What was short.
+    pub resource: String,
 }

@@ -28,7 +28,7 @@ fn decide(pod: &Pod, others: &[Arc<Pod>]) -> Result<(), (String, String)> {
     };
     let sysctls = Allowlist::new(&["kernel.msg*".to_owned(), "net/core/somaxconn".to_owned()]);
     let situation = Situation { node: &node, pressure: Pressure::default(), sysctls: &sysctls, others };
-    admit(pod, &situation).map_err(|refusal| (refusal.reason, refusal.message))
+    admit(pod, &situation).map(drop).map_err(|refusal| (refusal.reason, refusal.message))
 }
 
 #[test]
@@ -54,7 +54,9 @@ fn room_is_checked() {
     );
     let critical = json!({ "priority": 2_000_000_000, "containers": [{ "name": "c",
         "resources": { "requests": { "cpu": "100" } } }] });
-    assert_eq!(decide(&pod(critical), &[]), Ok(()));
+    let (reason, message) = decide(&pod(critical), &[]).unwrap_err();
+    assert_eq!(reason, "UnexpectedAdmissionError");
+    assert!(message.ends_with("[(res: cpu, q: 96000), ]"), "{message}");
 }
 
 #[test]

@@ -35,7 +35,7 @@ impl StatusWriter {
             let batch = tokio::select! {
                 () = stop.cancelled() => return,
                 batch = self.store.changes() => batch,
-                _ = compare.tick() => self.store.all(),
+                _ = compare.tick() => self.store.all().into_iter().filter(needs_look).collect(),
             };
             for pending in batch {
                 let start = Instant::now();
@@ -101,6 +101,16 @@ impl StatusWriter {
             other => other.map(drop),
         }
     }
+}
+
+/// Whether the API's copy, as last seen, is not what it should be. Copies of static Pods are not seen here.
+fn needs_look(pending: &Pending) -> bool {
+    let pod = &pending.pod;
+    if pods::is_static(pod) || (pending.finished && pods::is_deleting(pod)) {
+        return true;
+    }
+    let before = pod.status.clone().unwrap_or_default();
+    difference(&before, &merge(&before, &pending.status, may_still_run(&pending.status))).is_some()
 }
 
 /// A container that may yet be running keeps the Pod from looking ended.

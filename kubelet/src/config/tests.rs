@@ -62,9 +62,11 @@ fn values_out_of_range_are_named() {
 #[test]
 fn what_cannot_be_done_is_refused() {
     for (change, named) in [
-        (json!({ "cpuManagerPolicy": "static" }), "cpuManagerPolicy"),
-        (json!({ "memoryManagerPolicy": "Static" }), "memoryManagerPolicy"),
-        (json!({ "topologyManagerPolicy": "restricted" }), "topologyManagerPolicy"),
+        (json!({ "cpuManagerPolicy": "odd" }), "cpuManagerPolicy"),
+        (json!({ "cpuManagerPolicyOptions": { "x": "true" } }), "cpuManagerPolicyOptions"),
+        (json!({ "enableControllerAttachDetach": false }), "enableControllerAttachDetach"),
+        (json!({ "memoryManagerPolicy": "Some" }), "memoryManagerPolicy"),
+        (json!({ "topologyManagerPolicy": "tight" }), "topologyManagerPolicy"),
         (json!({ "shutdownGracePeriod": "30s" }), "shutdownGracePeriod"),
         (json!({ "runOnce": true }), "runOnce"),
         (json!({ "tracing": { "samplingRatePerMillion": 1 } }), "tracing"),

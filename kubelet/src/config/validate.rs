@@ -145,7 +145,11 @@ impl Problems {
 
     /// Fields with a few legal values.
     fn choices(&mut self, config: &KubeletConfiguration) {
-        let choices: [(&str, &str, &[&str]); 6] = [
+        let topology = &["none", "best-effort", "restricted", "single-numa-node"];
+        let choices: [(&str, &str, &[&str]); 9] = [
+            ("memoryManagerPolicy (--memory-manager-policy)", &config.memory_manager_policy, &["None", "Static"]),
+            ("cpuManagerPolicy (--cpu-manager-policy)", &config.cpu_manager_policy, &["none", "static"]),
+            ("topologyManagerPolicy (--topology-manager-policy)", &config.topology_manager_policy, topology),
             ("cgroupDriver (--cgroup-driver)", &config.cgroup_driver, &["cgroupfs", "systemd"]),
             ("authorization.mode", &config.authorization.mode, &["AlwaysAllow", "Webhook"]),
             ("hairpinMode (--hairpin-mode)", &config.hairpin_mode, &["none", "hairpin-veth", "promiscuous-bridge"]),
@@ -156,6 +160,24 @@ impl Problems {
         for (name, value, legal) in choices {
             self.check(legal.contains(&value), format!("{name} {value:?} must be one of {legal:?}"));
         }
+        for (name, value) in &config.cpu_manager_policy_options {
+            self.check(
+                crate::cpus::OPTIONS.contains(&name.as_str()) && matches!(value.as_str(), "true" | "false"),
+                format!("cpuManagerPolicyOptions (--cpu-manager-policy-options) {name}={value} is not supported"),
+            );
+        }
+        self.check(
+            config.cpu_manager_policy_options.is_empty() || config.cpu_manager_policy == "static",
+            "cpuManagerPolicyOptions (--cpu-manager-policy-options) need the static policy",
+        );
+        self.check(
+            config.topology_manager_policy_options.is_empty(),
+            "topologyManagerPolicyOptions (--topology-manager-policy-options) are not supported",
+        );
+        self.check(
+            config.reserved_memory.is_empty() || config.memory_manager_policy == "Static",
+            "reservedMemory (--reserved-memory) needs the Static memoryManagerPolicy",
+        );
         let enforced = &config.enforce_node_allocatable;
         let legal = ["pods", "system-reserved", "kube-reserved", "none", ""];
         for what in enforced.iter().filter(|what| !legal.contains(&what.as_str())) {
@@ -190,23 +212,15 @@ impl Problems {
             || !config.shutdown_grace_period_by_pod_priority.is_empty();
         let default = KubeletConfiguration::default();
         for (asked, what) in [
+            (
+                !config.enable_controller_attach_detach,
+                "enableControllerAttachDetach (--enable-controller-attach-detach) false",
+            ),
             (config.run_once, "runOnce (--runonce)"),
             (config.kernel_memcg_notification, "kernelMemcgNotification (--kernel-memcg-notification)"),
             (config.enable_system_log_query, "enableSystemLogQuery"),
             (shutdown, "graceful node shutdown (shutdownGracePeriod)"),
             (!config.system_cgroups.is_empty(), "systemCgroups (--system-cgroups)"),
-            (
-                config.cpu_manager_policy != "none" || !config.cpu_manager_policy_options.is_empty(),
-                "a cpuManagerPolicy (--cpu-manager-policy) other than \"none\"",
-            ),
-            (
-                config.memory_manager_policy != "None" || !config.reserved_memory.is_empty(),
-                "a memoryManagerPolicy (--memory-manager-policy) other than \"None\"",
-            ),
-            (
-                config.topology_manager_policy != "none" || !config.topology_manager_policy_options.is_empty(),
-                "a topologyManagerPolicy (--topology-manager-policy) other than \"none\"",
-            ),
             (!config.qos_reserved.is_empty(), "qosReserved (--qos-reserved), whose feature gate QOSReserved is off,"),
             (config.memory_reservation_policy != "None", "a memoryReservationPolicy other than \"None\""),
             (

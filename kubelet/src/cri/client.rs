@@ -240,6 +240,12 @@ impl Cri {
         call("update_container", self.timeout, Box::pin(client.update_container_resources(request))).await.map(drop)
     }
 
+    /// Limits a container to some processors.
+    pub async fn update_cpuset(&self, id: &str, cpus: &str) -> Result<(), CriError> {
+        let linux = v1::LinuxContainerResources { cpuset_cpus: cpus.to_owned(), ..Default::default() };
+        self.update_container(id, linux).await
+    }
+
     /// Tells the runtime the Pod's new sums; runtimes without the call are fine.
     pub async fn update_sandbox(
         &self,

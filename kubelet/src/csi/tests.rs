@@ -169,6 +169,14 @@ impl Objects for FakeApi {
         serde_json::from_value(value).map_err(|error| ObjectError::Other(error.to_string()))
     }
 
+    async fn resource_claim(
+        &self,
+        _: &str,
+        name: &str,
+    ) -> Result<k8s_openapi::api::resource::v1::ResourceClaim, ObjectError> {
+        Err(ObjectError::NotFound { resource: "resourceclaims.resource.k8s.io", name: name.to_owned() })
+    }
+
     async fn csi_driver(&self, _: &str) -> Result<Option<CSIDriver>, ObjectError> {
         Ok(self.driver.lock().clone())
     }

@@ -55,6 +55,17 @@ impl World for LiveWorld {
         live.map(|summary| Candidate { stats: by_uid.remove(pods::uid(&summary.pod)), pod: summary.pod }).collect()
     }
 
+    async fn limited(&self) -> Vec<Candidate> {
+        let live = self.workers.all().into_iter().filter(|summary| summary.stage == Stage::Syncing);
+        // Statistics of all Pods are not gathered for nobody.
+        if !live.into_iter().any(|summary| super::is_limited(&summary.pod)) {
+            return Vec::new();
+        }
+        let mut candidates = self.candidates().await;
+        candidates.retain(|one| super::is_limited(&one.pod));
+        candidates
+    }
+
     async fn reclaim(&self, what: Reclaim) {
         let result = match what {
             Reclaim::Containers => self.gc.remove_dead_containers().await,

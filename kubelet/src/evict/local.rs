@@ -17,6 +17,18 @@ pub(super) struct Excess {
     pub message: String,
 }
 
+/// Whether a Pod could exceed anything here.
+pub(crate) fn is_limited(pod: &Pod) -> bool {
+    let sized = |volume: &k8s_openapi::api::core::v1::Volume| {
+        volume.empty_dir.as_ref().is_some_and(|source| source.size_limit.is_some())
+    };
+    let spec = pods::spec(pod);
+    spec.volumes.iter().flatten().any(sized)
+        || Effective::of(pod).limit("ephemeral-storage").is_some()
+        || pods::all_containers(pod)
+            .any(|(container, _)| limit(container.resources.as_ref(), "ephemeral-storage").is_some())
+}
+
 /// The first limit a Pod exceeds.
 pub(super) fn excess(pod: &Pod, stats: &PodStats) -> Option<Excess> {
     empty_dir(pod, stats).or_else(|| whole(pod, stats)).or_else(|| container(pod, stats))

@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use admit::admit;
 pub use live::LiveWorld;
+pub(crate) use local::is_limited;
 pub use observe::{Observation, Observations};
 pub use rank::{Candidate, Layout};
 pub use threshold::{Condition, Signal, Threshold, thresholds};
@@ -58,6 +59,8 @@ pub trait World: Send + Sync {
     async fn observe(&self) -> (Observations, Layout);
     /// Pods that are not ended yet, with what they use.
     async fn candidates(&self) -> Vec<Candidate>;
+    /// Those among them that have limits of local storage.
+    async fn limited(&self) -> Vec<Candidate>;
     /// Frees what the node can.
     async fn reclaim(&self, what: Reclaim);
     /// Tells the node's conditions.
@@ -168,7 +171,7 @@ impl<W: World> Evictor<W> {
 
     async fn enforce_limits(&self) -> Vec<Arc<Pod>> {
         let mut evicted = Vec::new();
-        for Candidate { pod, stats } in self.world.candidates().await {
+        for Candidate { pod, stats } in self.world.limited().await {
             let Some(excess) = stats.as_ref().and_then(|stats| local::excess(&pod, stats)) else { continue };
             if !pods::is_critical(&pod) {
                 METRICS.evictions.with_label_values(&[excess.signal]).inc();

@@ -177,6 +177,10 @@ impl World for &Fake {
         self.candidates.clone()
     }
 
+    async fn limited(&self) -> Vec<Candidate> {
+        self.candidates.clone()
+    }
+
     async fn reclaim(&self, what: Reclaim) {
         self.log.lock().push(format!("reclaim {what:?}"));
         if let Some(next) = self.after_reclaim.lock().pop() {

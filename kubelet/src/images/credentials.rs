@@ -22,6 +22,12 @@ pub struct Credential {
     password: String,
 }
 
+impl Credential {
+    pub(super) fn new(username: String, password: String) -> Self {
+        Self { username, password }
+    }
+}
+
 impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Credential(..)")
@@ -107,13 +113,24 @@ impl Keyring {
         }
     }
 
+    /// From logins by registry.
+    pub(super) fn of(logins: impl Iterator<Item = (String, Credential)>) -> Self {
+        let mut ring = Self::default();
+        logins.for_each(|(registry, credential)| ring.add(&registry, credential));
+        ring
+    }
+
+    fn add(&mut self, registry: &str, credential: Credential) {
+        let list = self.entries.entry(pattern(registry)).or_default();
+        if !list.contains(&credential) {
+            list.push(credential);
+        }
+    }
+
     fn add_all(&mut self, entries: BTreeMap<String, Entry>) {
         for (registry, entry) in entries {
             if let Some(credential) = entry.credential() {
-                let list = self.entries.entry(pattern(&registry)).or_default();
-                if !list.contains(&credential) {
-                    list.push(credential);
-                }
+                self.add(&registry, credential);
             }
         }
     }
@@ -135,7 +152,7 @@ impl Keyring {
 }
 
 /// A registry key without scheme and API version.
-fn pattern(registry: &str) -> String {
+pub(super) fn pattern(registry: &str) -> String {
     let bare = registry.trim_start_matches("https://").trim_start_matches("http://");
     let (host, path) = bare.split_once('/').unwrap_or((bare, ""));
     let path = path
@@ -148,7 +165,7 @@ fn pattern(registry: &str) -> String {
 }
 
 /// Labels match one by one with `*` inside them; ports must be equal; the path must begin with the key's.
-fn matches(pattern: &str, target: &str) -> bool {
+pub(super) fn matches(pattern: &str, target: &str) -> bool {
     let (pattern_host, pattern_path) = pattern.split_once('/').unwrap_or((pattern, ""));
     let (target_host, target_path) = target.split_once('/').unwrap_or((target, ""));
     if !target_path.starts_with(pattern_path) {

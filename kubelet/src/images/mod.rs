@@ -1,9 +1,11 @@
 //! Images: names, credentials, pulling, collecting.
 
 mod credentials;
+mod providers;
 mod pull;
 mod reference;
 
 pub use credentials::{Credential, Keyring};
+pub use providers::{ProviderError, Providers};
 pub use pull::{ImageError, Images, PullPolicy, Pulled};
 pub use reference::{Reference, parse};

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{Pod, Secret};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use super::{Keyring, Reference, parse};
+use super::{Keyring, Providers, Reference, parse};
 use crate::backoff::BackOff;
 use crate::config::KubeletConfiguration;
 use crate::cri::{Cri, CriError, v1};
@@ -85,11 +85,18 @@ pub struct Images {
     backoff: BackOff<Key>,
     failures: Mutex<HashMap<Key, (Timestamp, ImageError)>>,
     files: Vec<PathBuf>,
+    providers: Option<Providers>,
 }
 
 impl Images {
-    /// Uses the configuration's limits; `files` are the node's own registry credentials.
-    pub fn new(cri: Cri, events: Events, config: &KubeletConfiguration, files: Vec<PathBuf>) -> Self {
+    /// Uses the configuration's limits; `files` and `providers` have the node's own registry credentials.
+    pub fn new(
+        cri: Cri,
+        events: Events,
+        config: &KubeletConfiguration,
+        files: Vec<PathBuf>,
+        providers: Option<Providers>,
+    ) -> Self {
         let parallel = match (config.serialize_image_pulls, config.max_parallel_image_pulls) {
             (true, _) => 1,
             (false, Some(limit)) => usize::try_from(limit).unwrap_or(1).max(1),
@@ -103,6 +110,7 @@ impl Images {
             backoff: BackOff::new(INITIAL, MAX),
             failures: Mutex::default(),
             files,
+            providers,
         }
     }
 
@@ -218,7 +226,17 @@ impl Images {
         sandbox: &v1::PodSandboxConfig,
     ) -> Result<(), String> {
         let files: Vec<_> = self.files.iter().map(PathBuf::as_path).collect();
-        let credentials = Keyring::new(secrets.iter().map(AsRef::as_ref), &files).lookup(reference);
+        let mut credentials = Keyring::new(secrets.iter().map(AsRef::as_ref), &[]).lookup(reference);
+        let mut own = match &self.providers {
+            Some(providers) => providers.lookup(reference).await,
+            None => Vec::new(),
+        };
+        own.extend(Keyring::new(std::iter::empty(), &files).lookup(reference));
+        for one in own {
+            if !credentials.contains(&one) {
+                credentials.push(one);
+            }
+        }
         let mut tries: Vec<Option<v1::AuthConfig>> = credentials.into_iter().map(|found| Some(found.into())).collect();
         if tries.is_empty() {
             tries.push(None);

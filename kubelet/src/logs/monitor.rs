@@ -1,14 +1,14 @@
 //! Keeping logs of running containers within their size.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
 
 use super::rotate::rotate;
-use crate::cri::{CriError, v1};
+use crate::cri::{CriError, labels, v1};
 use crate::pods::quantity;
 use crate::services::Services;
 
@@ -34,8 +34,8 @@ pub async fn run(services: Arc<Services>, stop: CancellationToken) {
         };
         let services = &services;
         futures::stream::iter(running)
-            .for_each_concurrent(workers, |id| async move {
-                if let Err(error) = one(services, &id, limit).await {
+            .for_each_concurrent(workers, |(id, log)| async move {
+                if let Err(error) = one(services, &id, log, limit).await {
                     tracing::error!(container = id, error, "log of a container");
                 }
             })
@@ -43,19 +43,28 @@ pub async fn run(services: Arc<Services>, stop: CancellationToken) {
     }
 }
 
-async fn running(services: &Services) -> Result<Vec<String>, CriError> {
+/// Running containers with their logs.
+async fn running(services: &Services) -> Result<Vec<(String, PathBuf)>, CriError> {
     let state = Some(v1::ContainerStateValue { state: v1::ContainerState::ContainerRunning as i32 });
     let filter = v1::ContainerFilter { state, ..Default::default() };
-    Ok(services.cri.list_containers(Some(filter)).await?.into_iter().map(|container| container.id).collect())
+    let all = services.cri.list_containers(Some(filter)).await?;
+    let with_log = |one: v1::Container| log_of(services.paths.pod_logs(), &one).map(|log| (one.id, log));
+    Ok(all.into_iter().filter_map(with_log).collect())
 }
 
-async fn one(services: &Services, id: &str, limit: u64) -> Result<(), String> {
+/// Where the kubelet told the runtime to write.
+fn log_of(root: &Path, container: &v1::Container) -> Option<PathBuf> {
+    let label = |name: &str| container.labels.get(name).map(String::as_str);
+    let [namespace, pod, uid, name] =
+        [labels::POD_NAMESPACE, labels::POD_NAME, labels::POD_UID, labels::CONTAINER_NAME].map(label);
+    let (namespace, pod, uid, name) = (namespace?, pod?, uid?, name?);
+    let plain = [namespace, pod, uid, name].iter().all(|part| !part.contains('/') && *part != "..");
+    let attempt = container.metadata.as_ref()?.attempt;
+    plain.then(|| root.join(format!("{namespace}_{pod}_{uid}")).join(name).join(format!("{attempt}.log")))
+}
+
+async fn one(services: &Services, id: &str, log: PathBuf, limit: u64) -> Result<(), String> {
     let text = |error: CriError| error.to_string();
-    let status = services.cri.container_status(id, false).await.map_err(text)?.status.unwrap_or_default();
-    let log = Path::new(&status.log_path).to_owned();
-    if !log.starts_with(services.paths.pod_logs()) {
-        return Ok(());
-    }
     match fs::metadata(&log) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return services.cri.reopen_container_log(id).await.map_err(text);
@@ -74,4 +83,31 @@ async fn one(services: &Services, id: &str, limit: u64) -> Result<(), String> {
         return Err(error.to_string());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logs_are_where_the_labels_say() {
+        let mut container = v1::Container {
+            metadata: Some(v1::ContainerMetadata { name: "c".into(), attempt: 3 }),
+            labels: [
+                (labels::POD_NAMESPACE, "ns"),
+                (labels::POD_NAME, "p"),
+                (labels::POD_UID, "u"),
+                (labels::CONTAINER_NAME, "c"),
+            ]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
+            ..v1::Container::default()
+        };
+        let root = Path::new("/var/log/pods");
+        assert_eq!(log_of(root, &container), Some(PathBuf::from("/var/log/pods/ns_p_u/c/3.log")));
+        container.labels.insert(labels::CONTAINER_NAME.to_owned(), "../x".to_owned());
+        assert_eq!(log_of(root, &container), None);
+        container.labels.clear();
+        assert_eq!(log_of(root, &container), None);
+    }
 }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::Node;
 use parking_lot::RwLock;
 
 use crate::pods::quantity;
@@ -19,6 +20,8 @@ pub struct NodeFacts {
     pub capacity: Amounts,
     /// What Pods may use.
     pub allocatable: Amounts,
+    /// The Node as last read: its labels and taints.
+    pub object: Option<Arc<Node>>,
 }
 
 impl NodeFacts {

@@ -113,7 +113,8 @@ fn huge_page_bytes(size: &str) -> i64 {
     count.saturating_mul(each)
 }
 
-fn reserved(config: &KubeletConfiguration, name: &str) -> i64 {
+/// What is reserved of a resource, in thousandths for cpu.
+pub(crate) fn reserved(config: &KubeletConfiguration, name: &str) -> i64 {
     [&config.kube_reserved, &config.system_reserved]
         .into_iter()
         .filter_map(|map| map.get(name))
@@ -149,6 +150,12 @@ pub fn allocatable(config: &KubeletConfiguration, capacity: &Amounts) -> Amounts
         out.insert(name.clone(), shown);
     }
     out
+}
+
+/// What a node keeps of a resource from Pods.
+pub(crate) fn withheld(config: &KubeletConfiguration, name: &str) -> i64 {
+    let eviction = if name == "memory" { threshold(config, "memory.available", meminfo("MemTotal")) } else { 0 };
+    reserved(config, name) + eviction
 }
 
 /// A hard eviction limit in bytes; percentages count from the capacity.

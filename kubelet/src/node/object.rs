@@ -90,6 +90,7 @@ impl NodeLoop {
             tokio::select! {
                 // Volumes that are to be attached wait for the Node to say so.
                 () = self.services.csi.in_use_changed() => return,
+                () = self.services.allot.devices.changed() => return,
                 () = tokio::time::sleep(if starting { STARTUP_CHECK } else { left }) => {}
             }
             if starting && self.errors().is_empty() != ready {
@@ -122,6 +123,7 @@ impl NodeLoop {
             errors: &self.errors(),
             pressure: self.services.pressure.get(),
             runtime_version: &self.runtime_version,
+            devices: self.services.allot.amounts(),
             volumes_in_use: self.services.csi.in_use(),
             images,
             runtime: self.services.health.features(),
@@ -229,6 +231,7 @@ impl NodeLoop {
             }
             return Ok(None);
         };
+        self.remember(&node);
         let before = node.status.clone().unwrap_or_default();
         let after = self.compute(&before).await;
         let in_use = after.volumes_in_use.clone().unwrap_or_default();
@@ -242,6 +245,20 @@ impl NodeLoop {
             limited(api.patch_status(&self.name(), &PatchParams::default(), &Patch::Strategic(&patch))).await?;
         self.services.csi.in_use_reported(&in_use);
         Ok(Some(written))
+    }
+
+    /// Keeps what Pods are admitted by.
+    fn remember(&self, node: &Node) {
+        let metadata = ObjectMeta {
+            name: node.metadata.name.clone(),
+            labels: node.metadata.labels.clone(),
+            ..ObjectMeta::default()
+        };
+        let taints = node.spec.as_ref().and_then(|spec| spec.taints.clone());
+        let fresh = Node { metadata, spec: Some(NodeSpec { taints, ..NodeSpec::default() }), status: None };
+        if self.services.facts.get().object.as_deref() != Some(&fresh) {
+            self.services.facts.update(|facts| facts.object = Some(Arc::new(fresh)));
+        }
     }
 
     fn tell_conditions(&self, before: &NodeStatus, after: &NodeStatus) {

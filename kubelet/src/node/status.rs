@@ -1,5 +1,6 @@
 //! What the Node object says, computed.
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use jiff::Timestamp;
@@ -11,6 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{NodeFacts, machine};
 use crate::cri::v1;
+use crate::pods::quantity;
 use crate::status::whole_second;
 
 const MAX_NAMES: usize = 5;
@@ -56,6 +58,8 @@ pub struct StatusInput<'a> {
     pub pressure: Pressure,
     /// `containerd://1.6.20`
     pub runtime_version: &'a str,
+    /// Devices of plugins: all and usable.
+    pub devices: BTreeMap<String, (usize, usize)>,
     /// Volumes to be left attached.
     pub volumes_in_use: Vec<String>,
     /// Images, biggest first, already limited.
@@ -77,10 +81,18 @@ pub fn compute(input: StatusInput<'_>) -> NodeStatus {
         status.addresses = Some(addresses(input.facts));
     }
     let keep = status.capacity.take().unwrap_or_default().into_iter().filter(|(name, _)| name.contains('/'));
-    let mut capacity = input.facts.capacity.clone();
-    capacity.extend(keep);
+    let (mut capacity, mut allocatable) = (input.facts.capacity.clone(), input.facts.allocatable.clone());
+    for (name, amount) in keep {
+        allocatable.insert(name.clone(), amount.clone());
+        capacity.insert(name, amount);
+    }
+    for (name, (all, usable)) in input.devices {
+        let amount = |count: usize| quantity::from_count(i64::try_from(count).unwrap_or(i64::MAX));
+        allocatable.insert(name.clone(), amount(usable));
+        capacity.insert(name, amount(all));
+    }
     status.capacity = Some(capacity);
-    status.allocatable = Some(input.facts.allocatable.clone());
+    status.allocatable = Some(allocatable);
     status.daemon_endpoints =
         Some(NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(input.port) }) });
     status.node_info = Some(system_info(input.runtime_version));
@@ -258,6 +270,7 @@ mod tests {
             errors,
             pressure: Pressure::default(),
             runtime_version: "containerd://1.6",
+            devices: [("x/y".to_owned(), (3, 2))].into(),
             volumes_in_use: Vec::new(),
             images: Vec::new(),
             runtime: (Vec::new(), None),
@@ -270,6 +283,8 @@ mod tests {
     #[test]
     fn heartbeats_are_not_changes() {
         let first = status(&NodeStatus::default(), &[], 100);
+        assert_eq!(first.capacity.as_ref().unwrap()["x/y"].0, "3");
+        assert_eq!(first.allocatable.as_ref().unwrap()["x/y"].0, "2");
         let second = status(&first, &[], 200);
         assert!(!differs(&first, &second));
         let types: Vec<&str> = first.conditions.as_ref().unwrap().iter().map(|c| c.type_.as_str()).collect();

@@ -16,6 +16,7 @@ use k8s_openapi::api::core::v1::{
     ConfigMap, Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::node::v1::RuntimeClass;
+use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::api::storage::v1::{CSIDriver, VolumeAttachment};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -239,6 +240,12 @@ impl Objects for ApiObjects {
     async fn node(&self, name: &str) -> Result<Node, ObjectError> {
         let api: Api<Node> = Api::all(self.client.clone());
         let missing = || ObjectError::NotFound { resource: "nodes", name: name.to_owned() };
+        limited(api.get_opt(name)).await?.ok_or_else(missing)
+    }
+
+    async fn resource_claim(&self, namespace: &str, name: &str) -> Result<ResourceClaim, ObjectError> {
+        let api: Api<ResourceClaim> = Api::namespaced(self.client.clone(), namespace);
+        let missing = || ObjectError::NotFound { resource: "resourceclaims.resource.k8s.io", name: name.to_owned() };
         limited(api.get_opt(name)).await?.ok_or_else(missing)
     }
 

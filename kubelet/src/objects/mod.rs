@@ -8,6 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use k8s_openapi::api::authentication::v1::{TokenRequestSpec, TokenRequestStatus};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service};
+use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::api::storage::v1::{CSIDriver, VolumeAttachment};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -63,6 +64,8 @@ pub trait Objects: Send + Sync {
     async fn volume(&self, name: &str) -> Result<PersistentVolume, ObjectError>;
     /// This kubelet's Node, as it is now.
     async fn node(&self, name: &str) -> Result<Node, ObjectError>;
+    /// A claim for dynamic resources, as it is now.
+    async fn resource_claim(&self, namespace: &str, name: &str) -> Result<ResourceClaim, ObjectError>;
     /// What is told of a storage driver, if anything.
     async fn csi_driver(&self, name: &str) -> Result<Option<CSIDriver>, ObjectError>;
     /// The attachment of a volume.
@@ -118,6 +121,10 @@ impl Objects for NoObjects {
 
     async fn node(&self, name: &str) -> Result<Node, ObjectError> {
         Err(ObjectError::NotFound { resource: "nodes", name: name.to_owned() })
+    }
+
+    async fn resource_claim(&self, _namespace: &str, name: &str) -> Result<ResourceClaim, ObjectError> {
+        Err(ObjectError::NotFound { resource: "resourceclaims.resource.k8s.io", name: name.to_owned() })
     }
 
     async fn csi_driver(&self, _name: &str) -> Result<Option<CSIDriver>, ObjectError> {

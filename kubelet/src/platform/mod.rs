@@ -10,6 +10,7 @@ mod iptables;
 mod linux;
 mod mounts;
 mod names;
+mod programs;
 mod recorder;
 pub mod tuning;
 mod watch;
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 pub use linux::Linux;
 pub use names::{CgroupDriver, CgroupName};
+pub use programs::{Program, run as run_program};
 pub use recorder::{Call, Recorder};
 pub use watch::DirWatch;
 

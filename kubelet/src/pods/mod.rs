@@ -149,6 +149,11 @@ pub fn is_sidecar(container: &Container) -> bool {
     container.restart_policy.as_deref() == Some("Always")
 }
 
+/// Whether a container ends before the regular ones start.
+pub fn ends_before_others(pod: &Pod, container: &Container) -> bool {
+    init_containers(pod).iter().any(|init| init.name == container.name) && !is_sidecar(container)
+}
+
 /// The init containers in order.
 pub fn init_containers(pod: &Pod) -> &[Container] {
     spec(pod).init_containers.as_deref().unwrap_or_default()

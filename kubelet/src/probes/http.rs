@@ -150,10 +150,7 @@ async fn exchange<S>(io: TokioIo<S>, target: &Target, headers: &HeaderMap) -> Re
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(io).await.map_err(|error| error.to_string())?;
-    let driver = tokio::spawn(connection);
-    let _stop = AbortOnDrop(driver.abort_handle());
+    let (sender, connection) = hyper::client::conn::http1::handshake(io).await.map_err(|error| error.to_string())?;
     let path = if target.path.starts_with('/') { target.path.clone() } else { format!("/{}", target.path) };
     let mut request = Request::get(path).body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
     *request.headers_mut() = headers.clone();
@@ -162,6 +159,21 @@ where
         request.headers_mut().insert(HOST, host);
     }
     request.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
+    // One task for both: nothing has to be woken elsewhere.
+    let mut work = std::pin::pin!(answer(sender, request));
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        answer = &mut work => answer,
+        // What has come is read to its end; what has not is an error there.
+        _ended = &mut connection => work.await,
+    }
+}
+
+/// Sends a request and reads what comes back.
+async fn answer(
+    mut sender: hyper::client::conn::http1::SendRequest<Empty<Bytes>>,
+    request: Request<Empty<Bytes>>,
+) -> Result<Answer, String> {
     let response = sender.send_request(request).await.map_err(|error| match error.is_incomplete_message() {
         true => "EOF".to_owned(),
         false => error.to_string(),
@@ -172,14 +184,6 @@ where
     let body = Limited::new(response.into_body(), MAX_OUTPUT).collect().await;
     let body = body.map(|collected| collected.to_bytes().to_vec()).unwrap_or_default();
     Ok(Answer { status, location, body })
-}
-
-struct AbortOnDrop(tokio::task::AbortHandle);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 /// Probes ask whether a server answers, not who it is.

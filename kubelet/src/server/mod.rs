@@ -4,6 +4,7 @@ mod auth;
 mod idle;
 mod logs;
 mod pages;
+pub(crate) mod podresources;
 mod statistics;
 mod streams;
 mod system_logs;

@@ -9,6 +9,7 @@ use super::mounts::{self, MountInputs};
 use super::security::{self, ImageUser};
 use super::{Settings, SpecError, resources, sandbox};
 use crate::cri::{labels, v1};
+use crate::devices::DeviceOptions;
 use crate::env::expand;
 use crate::node::NodeFacts;
 use crate::pods;
@@ -34,6 +35,8 @@ pub struct ContainerInputs<'a> {
     pub termination_log: Option<&'a Path>,
     /// Container whose processes an ephemeral container wants to see.
     pub target_id: Option<String>,
+    /// What the node's plugins and managers add.
+    pub extras: Extras,
     /// Runtime can make mounts recursively read-only.
     pub recursive_read_only: bool,
     /// Directory with seccomp profiles.
@@ -42,6 +45,21 @@ pub struct ContainerInputs<'a> {
     pub node: &'a NodeFacts,
     /// Settings of the node.
     pub settings: &'a Settings,
+}
+
+/// What a container has for itself.
+#[derive(Clone, Debug, Default)]
+pub struct Extras {
+    /// What device plugins want done.
+    pub devices: DeviceOptions,
+    /// CDI names of claimed devices.
+    pub cdi: Vec<String>,
+    /// Processors it may run on, if that is limited.
+    pub cpus: Option<String>,
+    /// NUMA nodes that its memory comes from, if that is limited.
+    pub memory_nodes: Option<String>,
+    /// They are its own: no quota.
+    pub exclusive: bool,
 }
 
 /// Builds it.
@@ -57,7 +75,9 @@ pub async fn container_config(
         images: inputs.image_volumes,
         recursive_read_only: inputs.recursive_read_only,
     };
-    let mut mounts = mounts::volume_mounts(pod, container, &mount_inputs).await?;
+    let Extras { devices: given, cdi, cpus, memory_nodes, exclusive } = inputs.extras;
+    let mut mounts: Vec<v1::Mount> = given.mounts.into_iter().map(plugin_mount).collect();
+    mounts.extend(mounts::volume_mounts(pod, container, &mount_inputs).await?);
     mounts.extend(inputs.etc_hosts.map(|path| file_mount(path, "/etc/hosts")));
     let termination_path = container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
     mounts.extend(inputs.termination_log.map(|path| file_mount(path, termination_path)));
@@ -69,9 +89,25 @@ pub async fn container_config(
         options.pid = v1::NamespaceMode::Target as i32;
         options.target_id = target;
     }
+    let mut env = inputs.env;
+    for (key, value) in given.env {
+        env.entry(key).or_insert(value);
+    }
     let expanded = |texts: &Option<Vec<String>>| -> Vec<String> {
-        texts.iter().flatten().map(|text| expand(text, |name| inputs.env.get(name).cloned())).collect()
+        texts.iter().flatten().map(|text| expand(text, |name| env.get(name).cloned())).collect()
     };
+    let mut devices: Vec<v1::Device> = given.devices.into_iter().map(plugin_device).collect();
+    devices.extend(mounts::volume_devices(container, inputs.mounted)?);
+    let mut names = given.cdi;
+    names.extend(cdi);
+    let mut limits = resources::container_resources(pod, container, inputs.node, inputs.settings);
+    limits.cpuset_cpus = cpus.unwrap_or_default();
+    limits.cpuset_mems = memory_nodes.unwrap_or_default();
+    if exclusive {
+        limits.cpu_quota = -1;
+    }
+    let mut notes: HashMap<String, String> = given.annotations.into_iter().collect();
+    notes.extend(annotations(pod, container, inputs.restart_count));
     let attempt = u32::try_from(inputs.restart_count).unwrap_or(0);
     Ok(v1::ContainerConfig {
         metadata: Some(v1::ContainerMetadata { name: container.name.clone(), attempt }),
@@ -87,20 +123,31 @@ pub async fn container_config(
             .into_iter()
             .chain([(labels::CONTAINER_NAME.to_owned(), container.name.clone())])
             .collect(),
-        annotations: annotations(pod, container, inputs.restart_count),
+        annotations: notes,
         log_path: format!("{}/{attempt}.log", container.name),
         stdin: container.stdin == Some(true),
         stdin_once: container.stdin_once == Some(true),
         tty: container.tty == Some(true),
-        linux: Some(v1::LinuxContainerConfig {
-            resources: Some(resources::container_resources(pod, container, inputs.node, inputs.settings)),
-            security_context: Some(context),
-        }),
+        linux: Some(v1::LinuxContainerConfig { resources: Some(limits), security_context: Some(context) }),
         mounts,
-        devices: mounts::volume_devices(container, inputs.mounted)?,
-        envs: inputs.env.into_iter().map(|(key, value)| v1::KeyValue { key, value }).collect(),
-        ..v1::ContainerConfig::default()
+        devices,
+        cdi_devices: names.into_iter().map(|name| v1::CdiDevice { name }).collect(),
+        envs: env.into_iter().map(|(key, value)| v1::KeyValue { key, value }).collect(),
     })
+}
+
+fn plugin_mount(mount: proto::device::Mount) -> v1::Mount {
+    v1::Mount {
+        container_path: mount.container_path,
+        host_path: mount.host_path,
+        readonly: mount.read_only,
+        ..v1::Mount::default()
+    }
+}
+
+fn plugin_device(device: proto::device::DeviceSpec) -> v1::Device {
+    let proto::device::DeviceSpec { container_path, host_path, permissions } = device;
+    v1::Device { container_path, host_path, permissions }
 }
 
 fn file_mount(host: &Path, container_path: &str) -> v1::Mount {

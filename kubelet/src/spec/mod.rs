@@ -8,7 +8,7 @@ mod security;
 
 use std::time::Duration;
 
-pub use container::{ContainerInputs, container_config};
+pub use container::{ContainerInputs, Extras, container_config};
 pub use resources::{container_resources, pod_limits, qos_limits};
 pub use sandbox::{SandboxInputs, pod_cgroup, sandbox_config};
 pub use security::ImageUser;

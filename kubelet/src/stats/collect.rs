@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Volume};
+use tokio_util::sync::CancellationToken;
 
 use super::disk::DiskCache;
+use super::drivers::DriverVolumes;
 use super::rate::Rates;
 use super::{ContainerStats, GroupStats, NodeStats, PodStats, VolumeStats};
 use crate::cri::{CriError, labels, v1};
@@ -24,6 +26,7 @@ pub struct Stats {
     workers: Arc<Workers>,
     rates: Rates,
     disk: DiskCache,
+    drivers: DriverVolumes,
     runtime_group: String,
 }
 
@@ -39,8 +42,9 @@ impl Stats {
     /// if it has one.
     pub fn new(services: Arc<Services>, workers: Arc<Workers>, runtime_group: &str) -> Arc<Self> {
         let disk = DiskCache::new(services.config.volume_stats_agg_period.0);
+        let drivers = DriverVolumes::new(services.config.volume_stats_agg_period.0);
         let runtime_group = runtime_group.to_owned();
-        Arc::new(Self { services, workers, rates: Rates::default(), disk, runtime_group })
+        Arc::new(Self { services, workers, rates: Rates::default(), disk, drivers, runtime_group })
     }
 
     /// The node. What cannot be read is absent.
@@ -113,15 +117,40 @@ impl Stats {
             .collect();
         let live = self.workers.all().into_iter().filter(|summary| summary.stage < Stage::Terminated);
         let live: Vec<Arc<Pod>> = live.map(|summary| summary.pod).collect();
+        self.drivers.refresh(&self.services, &live).await;
         let stats = Arc::clone(self);
         let read = tokio::task::spawn_blocking(move || {
             let mut out: Vec<PodStats> =
                 live.iter().filter_map(|pod| Some(stats.read_pod(pod, seen.get(pods::uid(pod))?, &layers))).collect();
             out.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
             stats.forget_groups(&out);
+            stats.drivers.publish(&out);
             out
         });
         Ok(read.await.unwrap_or_default())
+    }
+
+    /// Keeps the series about claims fresh, until stopped.
+    pub async fn watch_claims(self: Arc<Self>, stop: CancellationToken) {
+        let period = self.services.config.volume_stats_agg_period.0;
+        if period.is_zero() {
+            return;
+        }
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(period) => {}
+            }
+            let has_claim = |pod: &Pod| {
+                let mut volumes = pods::spec(pod).volumes.iter().flatten();
+                volumes.any(|volume| super::claim_of(pod, volume).is_some())
+            };
+            if self.workers.all().iter().any(|summary| has_claim(&summary.pod))
+                && let Err(error) = self.pods().await
+            {
+                tracing::warn!(%error, "statistics of volumes");
+            }
+        }
     }
 
     fn forget_groups(&self, known: &[PodStats]) {
@@ -183,15 +212,17 @@ impl Stats {
 
     fn volumes(&self, pod: &Pod) -> Vec<VolumeStats> {
         let all = pods::spec(pod).volumes.iter().flatten();
-        all.filter_map(|volume| self.volume(volume, &self.services.volumes.path_of(pods::uid(pod), volume)?)).collect()
+        let path = |volume: &Volume| self.services.volumes.path_of(pods::uid(pod), volume);
+        let mut found: Vec<VolumeStats> = all.filter_map(|volume| self.volume(pod, volume, &path(volume)?)).collect();
+        found.extend(self.drivers.of(pod));
+        found
     }
 
-    fn volume(&self, volume: &Volume, path: &Path) -> Option<VolumeStats> {
+    fn volume(&self, pod: &Pod, volume: &Volume, path: &Path) -> Option<VolumeStats> {
         let platform = &*self.services.platform;
-        let claim = volume.persistent_volume_claim.as_ref().map(|claim| claim.claim_name.clone());
         Some(VolumeStats {
             name: volume.name.clone(),
-            claim,
+            claim: super::claim_of(pod, volume),
             fs: platform.fs_usage(path).ok()?,
             used: self.disk.get(platform, path)?,
             ephemeral: is_ephemeral(volume),

@@ -6,16 +6,19 @@
 pub mod cadvisor;
 mod collect;
 mod disk;
+mod drivers;
 mod exposition;
 mod rate;
 pub mod resource;
 pub mod summary;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, Volume};
 
 pub use collect::Stats;
 
 use crate::platform::{CgroupUsage, DiskUse, FsUsage, Interface, ProcessIds};
+use crate::pods;
 
 /// Use of one control group at a time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,6 +71,12 @@ pub struct VolumeStats {
     pub used: DiskUse,
     /// Whether it counts as the Pod's ephemeral storage.
     pub ephemeral: bool,
+}
+
+/// The claim behind a volume.
+fn claim_of(pod: &Pod, volume: &Volume) -> Option<String> {
+    let own = volume.ephemeral.as_ref().map(|_| format!("{}-{}", pods::name(pod), volume.name));
+    volume.persistent_volume_claim.as_ref().map(|claim| claim.claim_name.clone()).or(own)
 }
 
 /// A container.

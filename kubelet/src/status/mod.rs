@@ -13,6 +13,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 pub use store::{Pending, StatusStore, merge};
 
+/// Whether a condition is the kubelet's to set.
+pub(crate) fn is_owned(condition: &str) -> bool {
+    conditions::OWNED.contains(&condition)
+}
+
 use crate::cri::PodView;
 use crate::node::NodeFacts;
 use crate::pods;

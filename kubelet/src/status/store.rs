@@ -102,6 +102,13 @@ impl StatusStore {
         uids.iter().filter_map(|uid| inner.entries.get(uid).cloned()).collect()
     }
 
+    /// The API's copy of a Pod changed.
+    pub fn seen(&self, pod: &Arc<Pod>) {
+        if let Some(entry) = self.inner.lock().entries.get_mut(pods::uid(pod)) {
+            entry.pod = Arc::clone(pod);
+        }
+    }
+
     /// Every entry, for the regular comparison with the API.
     pub fn all(&self) -> Vec<Pending> {
         self.inner.lock().entries.values().cloned().collect()

@@ -36,6 +36,9 @@ impl Actor {
             self.kill_unwanted(plan, &view).await?;
             self.prune_init(&view, false).await?;
         }
+        if plan.create_sandbox {
+            self.prepare_claims().await?;
+        }
         let sandbox =
             services.sandbox(&pod, plan.attempt).await.map_err(|error| self.sandbox_failed(&error.to_string()))?;
         let sandbox_id = if plan.create_sandbox {
@@ -63,6 +66,15 @@ impl Actor {
             ips: &ips,
         };
         Box::pin(self.start_all(plan, &round)).await
+    }
+
+    /// What drivers have to do before there is a sandbox.
+    async fn prepare_claims(&self) -> Result<(), RoundError> {
+        self.services.claims.prepare(&self.pod).await.map_err(|error| {
+            let text = format!("Failed to prepare dynamic resources: {error}");
+            self.services.events.pod(&self.pod, EventType::Warning, "FailedPrepareDynamicResources", text.as_str());
+            RoundError::Other(text)
+        })
     }
 
     fn sandbox_failed(&self, error: &str) -> RoundError {

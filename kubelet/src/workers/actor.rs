@@ -14,6 +14,7 @@ use super::inbox::{Inbox, Orders};
 use super::plan::{self, PodPlan};
 use super::registry::Stage;
 use super::start::StartError;
+use crate::admission::{self, Refusal};
 use crate::cri::{CriError, PodView};
 use crate::events::EventType;
 use crate::metrics::METRICS;
@@ -83,8 +84,12 @@ impl Actor {
         }
     }
 
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(mut self, after: Vec<watch::Receiver<Stage>>) {
+        self.wait_for(after).await;
         self.services.objects.register(&self.pod);
+        if !self.is_admitted().await {
+            return;
+        }
         self.sync_until_stopped().await;
         self.stage.send_replace(Stage::Terminating);
         self.terminate_until_stopped().await;
@@ -92,6 +97,55 @@ impl Actor {
         self.clean_until_done().await;
         self.services.statuses.finish(pods::uid(&self.pod));
         self.stage.send_replace(Stage::Finished);
+    }
+
+    /// Waits until other Pods have made room, unless this one is to end.
+    async fn wait_for(&self, others: Vec<watch::Receiver<Stage>>) {
+        let all = async {
+            for mut other in others {
+                // A task that is gone has ended too.
+                let _ended = other.wait_for(|stage| *stage == Stage::Finished).await.is_err();
+            }
+        };
+        tokio::select! {
+            () = all => {}
+            () = self.inbox.stopped(&self.pod) => {}
+        }
+    }
+
+    /// Whether the node has what the containers want for themselves. What an earlier kubelet took stays.
+    async fn is_admitted(&mut self) -> bool {
+        if self.take_orders().stop {
+            return true;
+        }
+        let services = Arc::clone(&self.services);
+        let taken = self.pod.status.as_ref().is_some_and(|status| status.start_time.is_some());
+        let wanted = if taken { Ok(()) } else { self.is_wanted().await };
+        let admitted = match wanted {
+            Ok(()) => services.allot.admit(&self.pod).await,
+            refused => refused,
+        };
+        let Err(refusal) = admitted else { return true };
+        if taken {
+            tracing::warn!(pod = pods::describe(&self.pod), ?refusal, "a pod that was taken before");
+            return true;
+        }
+        services.objects.unregister(self.uid());
+        services.reject(&self.pod, &refusal, &self.stage);
+        false
+    }
+
+    /// Whether the Pod is wanted here; before that is denied the Node is read anew.
+    async fn is_wanted(&self) -> Result<(), Refusal> {
+        let facts = self.services.facts.get();
+        let Some(node) = facts.object.as_ref() else { return Ok(()) };
+        if admission::admit_to(&self.pod, node).is_ok() {
+            return Ok(());
+        }
+        match self.services.objects.node(&facts.name).await {
+            Ok(node) => admission::admit_to(&self.pod, &node),
+            Err(_) => admission::admit_to(&self.pod, node),
+        }
     }
 
     pub(super) fn uid(&self) -> &str {

@@ -45,6 +45,7 @@ impl Actor {
             let text = format!("detected running containers after a successful KillPod, CRI violation: [{left}]");
             return Err(RoundError::Other(text));
         }
+        services.claims.unprepare(self.uid()).await.map_err(RoundError::Other)?;
         services.probes.remove(self.uid(), Some(&view));
         self.publish(&view, true).await;
         Ok(())
@@ -75,6 +76,7 @@ impl Actor {
             tokio::time::sleep(delay).await;
             delay = (delay * 2).min(RETRY);
         }
+        services.allot.release(&uid);
         services.objects.unregister(&uid);
         services.images.forget(&uid);
         services.restarts.forget(|(owner, _, _)| *owner == uid);

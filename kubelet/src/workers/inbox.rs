@@ -44,9 +44,13 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
-    /// A new version of the Pod.
-    pub(super) fn update(&self, pod: Arc<Pod>) {
-        self.change(|inner| inner.pod = Some(pod));
+    /// A new version of the Pod; whether it gives the task anything to do.
+    pub(super) fn update(&self, pod: Arc<Pod>, matters: bool) {
+        if matters {
+            self.change(|inner| inner.pod = Some(pod));
+        } else {
+            self.inner.lock().pod = Some(pod);
+        }
     }
 
     /// The source does not have it any more.
@@ -157,7 +161,7 @@ mod tests {
         inbox.stop(StopRequest { grace: Some(10), verdict: None });
         inbox.stop(StopRequest { grace: Some(20), verdict: None });
         assert_eq!(inbox.read(&first).grace, 10);
-        inbox.update(pod(Some(0)));
+        inbox.update(pod(Some(0)), true);
         assert_eq!(inbox.read(&first).grace, 1);
         assert!(inbox.read(&first).stop);
     }

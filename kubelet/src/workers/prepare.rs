@@ -15,7 +15,11 @@ impl Actor {
     /// Control group and directories.
     pub(super) async fn prepare_node(&self) -> Result<(), RoundError> {
         let services = Arc::clone(&self.services);
-        let (name, limits) = (pod_cgroup(&self.pod, &services.settings), pod_limits(&self.pod, &services.settings));
+        let (name, mut limits) = (pod_cgroup(&self.pod, &services.settings), pod_limits(&self.pod, &services.settings));
+        let mut containers = pods::containers(&self.pod).iter();
+        if containers.any(|one| services.allot.cpus.exclusive(self.uid(), &one.name).is_some()) {
+            limits.cpu_quota = Some(-1);
+        }
         let pod_dir = services.paths.pod(self.uid());
         let per_pod = services.settings.cgroups_per_qos;
         let work = tokio::task::spawn_blocking(move || {

@@ -75,8 +75,10 @@ impl Workers {
                 worker.again = Some(pod);
                 return;
             }
+            self.services.statuses.seen(&pod);
+            let matters = changes_work(&worker.pod, &pod);
             worker.pod = Arc::clone(&pod);
-            worker.inbox.update(Arc::clone(&pod));
+            worker.inbox.update(Arc::clone(&pod), matters);
             if *worker.stage.borrow() == Stage::Finished {
                 // Its deletion may have been asked for.
                 self.services.statuses.refresh(pods::uid(&pod));
@@ -95,18 +97,30 @@ impl Workers {
     fn admit(&self, inner: &mut Inner, pod: Arc<Pod>) {
         let present = inner.workers.values().filter(|worker| *worker.stage.borrow() < Stage::Finished);
         let present: Vec<Arc<Pod>> = present.map(|worker| Arc::clone(&worker.pod)).collect();
-        let refusal = self.services.refuses(&pod, &present).err();
-        self.start(inner, pod, refusal);
+        match self.services.refuses(&pod, &present) {
+            Err(refusal) => self.start(inner, pod, Some(refusal), Vec::new()),
+            Ok(victims) => {
+                let mut after = Vec::new();
+                for victim in victims {
+                    if let Some(worker) = inner.workers.get(pods::uid(&victim.pod)) {
+                        worker.inbox.stop(self.services.preempt(&victim));
+                        after.push(worker.stage.clone());
+                    }
+                }
+                self.start(inner, pod, None, after);
+            }
+        }
     }
 
-    fn start(&self, inner: &mut Inner, pod: Arc<Pod>, refusal: Option<Refusal>) {
+    /// `after`: Pods that have to be over before this one begins.
+    fn start(&self, inner: &mut Inner, pod: Arc<Pod>, refusal: Option<Refusal>, after: Vec<watch::Receiver<Stage>>) {
         let inbox = Arc::new(Inbox::default());
         let (sender, stage) = watch::channel(Stage::Syncing);
         match refusal {
             Some(refusal) => self.services.reject(&pod, &refusal, &sender),
             None => {
                 let actor = Actor::new(Arc::clone(&self.services), Arc::clone(&inbox), sender, Arc::clone(&pod));
-                tokio::spawn(actor.run());
+                tokio::spawn(actor.run(after));
             }
         }
         inner.workers.insert(pods::uid(&pod).to_owned(), Worker { pod, inbox, stage, removed: false, again: None });
@@ -118,7 +132,7 @@ impl Workers {
         let uid = pods::uid(&pod).to_owned();
         if !inner.workers.contains_key(&uid) {
             // It runs already: nothing is left to be decided.
-            self.start(&mut inner, pod, None);
+            self.start(&mut inner, pod, None, Vec::new());
             if let Some(worker) = inner.workers.get_mut(&uid) {
                 worker.removed = true;
                 worker.inbox.stop(StopRequest { grace: Some(1), verdict: None });
@@ -224,6 +238,26 @@ impl Workers {
         found.retain(|summary| pods::namespace(&summary.pod) == namespace && pods::name(&summary.pod) == name);
         found.into_iter().min_by_key(|summary| (summary.removed, summary.stage))
     }
+}
+
+/// Whether a new version of a Pod gives its task anything to do: mostly it is the kubelet's own status that comes back.
+fn changes_work(old: &Pod, new: &Pod) -> bool {
+    let meta = |pod: &Pod| {
+        let mut meta = pod.metadata.clone();
+        (meta.resource_version, meta.managed_fields) = (None, None);
+        meta
+    };
+    let foreign = |pod: &Pod| {
+        let status = pod.status.clone().unwrap_or_default();
+        let conditions = status.conditions.into_iter().flatten();
+        let foreign: Vec<_> = conditions
+            .filter(|condition| !crate::status::is_owned(&condition.type_))
+            .map(|c| (c.type_, c.status))
+            .collect();
+        let is_over = status.phase.as_deref().is_some_and(pods::is_terminal_phase);
+        (foreign, status.resource_claim_statuses, is_over)
+    };
+    old.spec != new.spec || meta(old) != meta(new) || foreign(old) != foreign(new)
 }
 
 fn summary(worker: &Worker) -> PodSummary {

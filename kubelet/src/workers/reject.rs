@@ -5,25 +5,42 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio::sync::watch;
 
+use super::inbox::StopRequest;
 use super::registry::Stage;
-use crate::admission::{self, Refusal, Situation};
+use crate::admission::{self, Refusal, Situation, Victim};
 use crate::events::EventType;
 use crate::metrics::METRICS;
 use crate::pods;
 use crate::pods::resources::qos;
 use crate::services::Services;
+use crate::status::Verdict;
 
 impl Services {
     /// Whether a Pod that is seen for the first time is refused. What is over or ending passes, and so does what an
     /// earlier kubelet took.
-    pub(super) fn refuses(&self, pod: &Pod, others: &[Arc<Pod>]) -> Result<(), Refusal> {
+    pub(super) fn refuses(&self, pod: &Pod, others: &[Arc<Pod>]) -> Result<Vec<Victim>, Refusal> {
         let taken = pod.status.as_ref().is_some_and(|status| status.start_time.is_some());
         if taken || pods::is_deleting(pod) || pods::is_terminal_phase(pods::phase(pod)) {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let node = self.facts.get();
         let pressure = self.pressure.get();
         admission::admit(pod, &Situation { node: &node, pressure, sysctls: &self.sysctls, others })
+    }
+
+    /// Ends a Pod for a critical one.
+    pub(super) fn preempt(&self, victim: &Victim) -> StopRequest {
+        let text = "Preempted in order to admit critical pod";
+        self.events.pod(&victim.pod, EventType::Warning, "Preempting", text);
+        METRICS.preemptions.with_label_values(&[&victim.resource]).inc();
+        let disruption = "Pod was preempted by Kubelet to accommodate a critical pod.".to_owned();
+        let verdict = Verdict {
+            phase: "Failed",
+            reason: "Preempting".to_owned(),
+            message: text.to_owned(),
+            disruption: Some(("TerminationByKubelet", disruption)),
+        };
+        StopRequest { grace: None, verdict: Some(verdict) }
     }
 
     /// Tells why, and counts the Pod as over.

@@ -21,7 +21,7 @@ use crate::metrics::METRICS;
 use crate::net::{self, dns, hosts};
 use crate::pods::{self, Role};
 use crate::services::{RestartKey, Services};
-use crate::spec::{ContainerInputs, SandboxInputs, SpecError, container_config, sandbox_config};
+use crate::spec::{ContainerInputs, Extras, SandboxInputs, SpecError, container_config, sandbox_config};
 use crate::volumes::{Mounted, Ready};
 
 /// A container that did not start, as its waiting state shows it.
@@ -202,6 +202,7 @@ impl Round<'_> {
         make_dir(&logs).map_err(|error| {
             format!("create container log directory for container {} failed: {error}", container.name)
         })?;
+        let extras = self.extras(container).await?;
         let handlers = services.health.features().0;
         let recursive = handlers.iter().any(|handler| {
             handler.name.is_empty() && handler.features.is_some_and(|features| features.recursive_read_only_mounts)
@@ -217,12 +218,26 @@ impl Round<'_> {
             etc_hosts: etc_hosts.as_deref(),
             termination_log: termination_log.as_deref(),
             target_id,
+            extras,
             recursive_read_only: recursive,
             seccomp_dir: &seccomp_dir,
             node: &node,
             settings: &services.settings,
         };
         container_config(pod, container, inputs).await.map_err(|error| error.to_string())
+    }
+
+    /// What the container has for itself.
+    async fn extras(&self, container: &Container) -> Result<Extras, String> {
+        let (services, uid) = (self.services, pods::uid(self.pod));
+        let devices = services.allot.devices.options(uid, &container.name).await;
+        Ok(Extras {
+            devices: devices.map_err(|error| error.to_string())?,
+            cdi: services.claims.cdi(self.pod, container),
+            cpus: services.allot.cpus.of(uid, &container.name).map(|cpus| cpus.to_string()),
+            memory_nodes: services.allot.memory.nodes(uid, &container.name),
+            exclusive: services.allot.cpus.exclusive(uid, &container.name).is_some(),
+        })
     }
 
     /// The container whose processes an ephemeral container joins.

@@ -313,3 +313,127 @@ fn a_full_disk_costs_the_node_its_own_garbage_first() {
     assert!(events.contains("Attempting to reclaim ephemeral-storage"), "{events}");
     machine.end("kubelet");
 }
+
+const VOLUMES: &str = r#"
+apiVersion: storage.k8s.io/v1
+kind: CSIDriver
+metadata: {name: dirs.timonel.test}
+spec:
+  attachRequired: false
+  podInfoOnMount: true
+  fsGroupPolicy: File
+  volumeLifecycleModes: [Persistent, Ephemeral]
+---
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: kept}
+spec:
+  capacity: {storage: 1Gi}
+  accessModes: [ReadWriteOnce]
+  persistentVolumeReclaimPolicy: Retain
+  storageClassName: ""
+  csi: {driver: dirs.timonel.test, volumeHandle: kept-handle}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: kept, namespace: default}
+spec:
+  accessModes: [ReadWriteOnce]
+  storageClassName: ""
+  volumeName: kept
+  resources: {requests: {storage: 1Gi}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: writer, namespace: default}
+spec:
+  nodeName: node
+  automountServiceAccountToken: false
+  terminationGracePeriodSeconds: 1
+  securityContext: {fsGroup: 4321}
+  volumes:
+  - name: kept
+    persistentVolumeClaim: {claimName: kept}
+  - name: brief
+    csi: {driver: dirs.timonel.test}
+  containers:
+  - name: c
+    image: "timonel.local/box:1"
+    imagePullPolicy: Never
+    command: [sh, -c, "echo $NAMES >/kept/file; echo brief >/brief/file; sleep 1000"]
+    resources: {limits: {timonel.test/name: "1"}}
+    volumeMounts: [{name: kept, mountPath: /kept}, {name: brief, mountPath: /brief}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: greedy, namespace: default}
+spec:
+  nodeName: node
+  automountServiceAccountToken: false
+  containers:
+  - name: c
+    image: "timonel.local/box:1"
+    imagePullPolicy: Never
+    resources: {limits: {timonel.test/name: "2"}}
+"#;
+
+#[test]
+fn plugins_give_volumes_and_devices() {
+    let machine = Machine::new("10.78.0");
+    machine.start_control_plane();
+    machine.ok("cp /etc/admin.conf /etc/kubelet.conf");
+    machine.start("csi", "node-plugin csi dirs.timonel.test /var/lib/dirs");
+    machine.start("devices", "node-plugin devices timonel.test/name 2");
+    machine.start_kubelet("", "--kubeconfig=/etc/kubelet.conf");
+    let driver = "get csinode node -o jsonpath='{.spec.drivers[*].nodeID} {.spec.drivers[*].allocatable.count}'";
+    machine.until(&machine.kubectl(driver), |out| out == "this-node 7");
+    let node = machine.ok(&machine.kubectl("get node node -o yaml"));
+    for text in
+        ["topology.timonel.test/place: here", r#"csi.volume.kubernetes.io/nodeid: '{"dirs.timonel.test":"this-node"}'"#]
+    {
+        assert!(node.contains(text), "{text} in {node}");
+    }
+    let names = "get node node -o jsonpath='{.status.allocatable.timonel\\.test/name}'";
+    machine.until(&machine.kubectl(names), |out| out == "2");
+    machine.until(&machine.kubectl("get serviceaccount default"), |_| true);
+    machine.write("/etc/volumes.yaml", VOLUMES);
+    machine.ok(&machine.kubectl("apply --server-side -f /etc/volumes.yaml"));
+    let status = |pod: &str| {
+        machine
+            .kubectl(&format!("get pod {pod} -o jsonpath='{{.status.phase}} {{.status.reason}} {{.status.message}}'"))
+    };
+    machine.until(&status("writer"), |out| out.starts_with("Running"));
+    machine.until("cat /var/lib/dirs/kept-handle/file", |out| out.trim() == "name0" || out.trim() == "name1");
+    machine.until("cat /var/lib/dirs/csi-*/file", |out| out.trim() == "brief");
+    assert_eq!(machine.ok("stat -c %g /var/lib/dirs/kept-handle").trim(), "4321");
+    let refused = machine.until(&status("greedy"), |out| out.starts_with("Failed"));
+    assert_eq!(
+        refused.trim_end(),
+        "Failed UnexpectedAdmissionError Pod was rejected: Allocate failed due to requested number of devices unavailable for timonel.test/name. Requested: 2, Available: 1, which is unexpected"
+    );
+    assert!(machine.ok("cat /var/log/csi.log").contains("csi.storage.k8s.io/pod.name"));
+    let summary = machine.kubectl("get --raw /api/v1/nodes/node/proxy/stats/summary");
+    machine.until(&summary, |out| out.contains("\"capacityBytes\":1000"));
+    // A kubelet that starts anew knows what the last one did.
+    machine.end("kubelet");
+    machine.start_kubelet("", "--kubeconfig=/etc/kubelet.conf");
+    machine.until(&machine.kubectl(names), |out| out == "2");
+    let grow = r#"patch pv kept --type=merge -p '{"spec":{"capacity":{"storage":"2Gi"}}}'"#;
+    machine.ok(&machine.kubectl(grow));
+    machine.ok(&machine.kubectl("annotate pod writer look=again"));
+    let capacity = "get pvc kept -o jsonpath='{.status.capacity.storage}'";
+    machine.until(&machine.kubectl(capacity), |out| out == "2Gi");
+    assert!(machine.ok("cat /var/log/csi.log").contains("expand 2147483648"));
+    machine.ok(&machine.kubectl("delete pod writer greedy --timeout=60s"));
+    let calls = machine.ok("cat /var/log/csi.log");
+    assert!(calls.contains("unpublish kept-handle") && calls.contains("unstage kept-handle"), "{calls}");
+    assert_eq!(machine.ok("grep -c dirs /proc/mounts; true").trim(), "0");
+    machine.until("ls /var/lib/kubelet/pods | wc -l", |out| out.trim() == "0");
+    assert_eq!(machine.ok("cat /var/lib/dirs/kept-handle/file | wc -l").trim(), "1", "the data stays");
+    machine.end("csi");
+    machine.ok("rm /var/lib/kubelet/plugins_registry/*");
+    machine.until(&machine.kubectl("get csinode node -o jsonpath='{.spec.drivers}'"), |out| !out.contains("dirs"));
+    machine.end("devices");
+    machine.until(&machine.kubectl(names), |out| out == "0");
+    machine.end("kubelet");
+}
