@@ -43,6 +43,17 @@ impl Api {
         Self { client }
     }
 
+    /// A whole Pod, if it still is the same one.
+    pub(crate) async fn pod(&self, pod: &PodView) -> Result<Value, CallError> {
+        let request = Request::get(path_of(pod)).header(header::ACCEPT, "application/json").body(Vec::new())?;
+        let answer = tokio::time::timeout(DEADLINE, self.client.request::<Value>(request)).await;
+        match answer {
+            Err(_) => Err(CallError::Late),
+            Ok(Err(error)) => Err(CallError::Api(Box::new(error))),
+            Ok(Ok(whole)) => Ok(whole),
+        }
+    }
+
     async fn call(&self, method: Method, path: &str, media: &str, body: &Value) -> Result<(), CallError> {
         let request = Request::builder()
             .method(method)

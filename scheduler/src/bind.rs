@@ -8,6 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::{
     api::CallError,
     devices::{DeviceError, DevicePlan},
+    extenders::ExtenderError,
     metrics::Attempt,
     plugins::volumes::{VolumeError, VolumePlan},
     queue::Waiting,
@@ -36,6 +37,8 @@ enum BindError {
     Devices(#[from] DeviceError),
     #[error("binding rejected: running Bind plugin \"DefaultBinder\": {0}")]
     Call(#[from] CallError),
+    #[error("binding rejected: {0}")]
+    Extender(#[from] ExtenderError),
 }
 
 impl Binding {
@@ -111,13 +114,16 @@ impl Binding {
             devices.unreserve(plan, pod, &shared.api, error.is_of_devices()).await;
             return Err(error.into());
         }
-        let bound = shared.api.bind(pod, &self.node).await;
+        let bound = match shared.extenders.bind(pod, &self.node).await {
+            Some(bound) => bound.map_err(BindError::from),
+            None => shared.api.bind(pod, &self.node).await.map_err(BindError::from),
+        };
         if bound.is_err()
             && let Some(((devices, _), plan)) = devices
         {
             devices.unreserve(plan, pod, &shared.api, false).await;
         }
-        Ok(bound?)
+        bound
     }
 
     async fn bind_volumes(&self, shared: &Shared) -> Result<(), VolumeError> {

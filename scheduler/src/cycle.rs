@@ -151,6 +151,32 @@ pub(crate) struct Chosen {
     pub(crate) feasible: usize,
 }
 
+/// What a search found.
+pub(crate) enum Found {
+    /// The node that was nominated for the Pod fits.
+    Nominated(NodeIx),
+    /// Nodes that fit, and what was said of the others.
+    Feasible { nodes: Vec<NodeIx>, diagnosis: Box<Diagnosis> },
+}
+
+impl Found {
+    /// The nodes.
+    pub(crate) fn nodes(&self) -> &[NodeIx] {
+        match self {
+            Self::Nominated(node) => std::slice::from_ref(node),
+            Self::Feasible { nodes, .. } => nodes,
+        }
+    }
+}
+
+/// The one with the highest score; one of them at random if there are several.
+pub(crate) fn highest<T>(scored: Vec<(T, i64)>, random: &mut impl Rng) -> Option<T> {
+    let most = scored.iter().map(|(_, score)| *score).max()?;
+    let mut best: Vec<T> = scored.into_iter().filter(|(_, score)| *score == most).map(|(it, _)| it).collect();
+    let at = random.random_range(0..best.len());
+    Some(best.swap_remove(at))
+}
+
 /// Finds nodes that fit and takes the best.
 pub(crate) struct Cycle<'a> {
     pub(crate) profile: &'a Profile,
@@ -164,6 +190,29 @@ pub(crate) struct Cycle<'a> {
 impl Cycle<'_> {
     /// Runs the cycle for a Pod.
     pub(crate) fn run(&mut self, pod: &Arc<PodView>, random: &mut impl Rng) -> Result<Chosen, Box<Diagnosis>> {
+        match self.search(pod, true)? {
+            Found::Nominated(node) => Ok(Chosen { node, evaluated: 1, feasible: 1 }),
+            Found::Feasible { nodes, diagnosis } => {
+                let evaluated = nodes.len() + diagnosis.denials.len();
+                let node = self.best(pod, &nodes, random);
+                Ok(Chosen { node, evaluated, feasible: nodes.len() })
+            }
+        }
+    }
+
+    /// Names of nodes.
+    pub(crate) fn names(&self, nodes: &[NodeIx]) -> Vec<String> {
+        nodes.iter().map(|node| self.cluster.nodes.name(*node).to_string()).collect()
+    }
+
+    /// Nodes by their names, those that exist.
+    pub(crate) fn indices(&self, names: &[String]) -> Vec<NodeIx> {
+        let nodes = &self.cluster.nodes;
+        names.iter().filter_map(|name| nodes.find(name)).filter(|node| nodes.get(*node).present).collect()
+    }
+
+    /// Finds nodes that fit; the nominated one alone, if it does and is to be looked at.
+    pub(crate) fn search(&mut self, pod: &Arc<PodView>, use_nominated: bool) -> Result<Found, Box<Diagnosis>> {
         self.cluster.begin();
         let mut diagnosis = Box::new(Diagnosis::default());
         if self.cluster.nodes.len() == 0 {
@@ -179,10 +228,11 @@ impl Cycle<'_> {
                 return Err(diagnosis);
             }
         };
-        if let Some(node) = self.nominated(pod, only.as_deref())
+        if use_nominated
+            && let Some(node) = self.nominated(pod, only.as_deref())
             && checks.run_with_nominated(pod, self.cluster, self.nominations, node).is_ok()
         {
-            return Ok(Chosen { node, evaluated: 1, feasible: 1 });
+            return Ok(Found::Nominated(node));
         }
         let feasible = self.find(pod, &mut checks, only.as_deref(), &mut diagnosis);
         if feasible.is_empty() {
@@ -193,9 +243,7 @@ impl Cycle<'_> {
             }
             return Err(diagnosis);
         }
-        let evaluated = feasible.len() + diagnosis.denials.len();
-        let node = self.best(pod, &feasible, random);
-        Ok(Chosen { node, evaluated, feasible: feasible.len() })
+        Ok(Found::Feasible { nodes: feasible, diagnosis })
     }
 
     /// The node nominated for the Pod, if it may be tried.
@@ -246,6 +294,13 @@ impl Cycle<'_> {
         if let [only] = feasible {
             return *only;
         }
+        let totals = self.totals(pod, feasible);
+        let all: Vec<(NodeIx, i64)> = feasible.iter().copied().zip(totals).collect();
+        highest(all, random).unwrap_or(feasible[0])
+    }
+
+    /// Weighted scores of nodes, summed up.
+    pub(crate) fn totals(&mut self, pod: &PodView, feasible: &[NodeIx]) -> Vec<i64> {
         let mut totals = self.local_scores(pod, feasible);
         let mut scores = vec![0_i64; feasible.len()];
         for (_, weight, plugin) in self.profile.scores().filter(|(_, _, p)| !p.is_local()) {
@@ -256,10 +311,7 @@ impl Cycle<'_> {
                 *total += weight * score;
             }
         }
-        let highest = totals.iter().max().copied().unwrap_or(0);
-        let best: Vec<NodeIx> =
-            feasible.iter().zip(&totals).filter(|(_, total)| **total == highest).map(|(node, _)| *node).collect();
-        best[random.random_range(0..best.len())]
+        totals
     }
 
     /// Weighted scores that depend on nothing but each node.

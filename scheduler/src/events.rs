@@ -81,6 +81,10 @@ impl ClusterEvent<'_> {
 
     /// Whether the event can ever help a Pod that `plugin` rejected: a first look, before each Pod is asked.
     pub(crate) fn concerns(&self, plugin: PluginId) -> bool {
+        // Nobody knows what an extender waits for.
+        if plugin == PluginId::Extender {
+            return true;
+        }
         match self {
             Self::PodAssigned(_) => matches!(plugin, PluginId::InterPodAffinity | PluginId::PodTopologySpread),
             Self::NamespaceChanged => plugin == PluginId::InterPodAffinity,

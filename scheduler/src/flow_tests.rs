@@ -20,6 +20,7 @@ use crate::{
     api::Api,
     config::{Settings, Sources},
     devices::Devices,
+    extenders::Extenders,
     metrics::Metrics,
     objects::{NamespaceView, NodeView, PodView, SharedPod},
     plugins::{
@@ -92,6 +93,7 @@ impl Scene {
             clock: shared_clock,
             budgets: Informer::new(&[]),
             tasks: tasks.clone(),
+            extenders: Extenders::default(),
         });
         let watched = Watched {
             pods: Informer::<SharedPod>::new(&[]),

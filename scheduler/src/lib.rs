@@ -4,7 +4,8 @@
 //! a Pod, finds a node (`cycle` with the `plugins` of a profile) or Pods to preempt, and leaves the rest to tasks that
 //! wait for the API server (`bind`, `report`, `preempt`, `record`).
 //!
-//! It writes nothing but bindings, Pod status, deletions of preempted Pods, events and its lease.
+//! It writes nothing but bindings, Pod status, deletions of preempted Pods, claims of volumes and devices, events and its
+//! lease. `extended` is the loop's other way, with extenders that are asked.
 
 mod api;
 mod bind;
@@ -13,6 +14,8 @@ mod config;
 mod cycle;
 mod devices;
 mod events;
+mod extended;
+mod extenders;
 mod framework;
 mod memo;
 mod metrics;
@@ -35,3 +38,5 @@ pub use start::{StartError, run};
 
 #[cfg(test)]
 mod flow_tests;
+#[cfg(test)]
+mod reference_tests;

@@ -21,12 +21,13 @@ use crate::{
     cluster::Cluster,
     cycle::{Chosen, Cycle},
     events::ClusterEvent,
+    extenders::Extenders,
     framework::{Diagnosis, PluginId, Profile},
     memo::Memos,
     metrics::{Attempt, Metrics},
     nominations::Nominations,
     objects::{DisruptionBudgetView, PodView},
-    plugins::default_preemption::{Fruitless, Plan, Preemption},
+    plugins::default_preemption::{self, Candidate, Fruitless, Plan, Preemption},
     queue::{Judge, PodQueue, Waiting},
     record::{Recorder, Told},
     report::{Nominate, Report},
@@ -69,9 +70,9 @@ pub(crate) struct State {
     pub(crate) nominations: Nominations,
     /// Pods that are being preempted and may not show it yet.
     pub(crate) doomed: HashSet<Arc<str>>,
-    memos: Memos,
+    pub(crate) memos: Memos,
     /// Where the next search for nodes begins.
-    start: usize,
+    pub(crate) start: usize,
 }
 
 impl State {
@@ -99,6 +100,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) budgets: Informer<DisruptionBudgetView>,
     pub(crate) tasks: TaskGroup,
+    pub(crate) extenders: Extenders,
 }
 
 impl Shared {
@@ -146,12 +148,17 @@ impl Shared {
 enum Next {
     /// A Pod was tried.
     Again,
+    /// Extenders have a say in where a Pod goes.
+    Ask(Box<Profile>, Box<Waiting>, Duration, OwnedSemaphorePermit),
     /// Nothing to do for so long, if nothing happens.
     Wait(Option<Duration>),
 }
 
+/// Where room can be made for a Pod, or why nowhere.
+pub(crate) type Victims = Result<Vec<Candidate>, Fruitless>;
+
 /// A decision that is to be carried out.
-enum Decision {
+pub(crate) enum Decision {
     Bind(Binding),
     Report(Report),
     Nothing,
@@ -189,6 +196,7 @@ impl Scheduler {
         loop {
             let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await else { return };
             match self.next(slot) {
+                Next::Ask(profile, waiting, began, slot) => self.extended(&profile, *waiting, began, slot).await,
                 Next::Again => tokio::task::yield_now().await,
                 Next::Wait(None) => self.shared.wake.notified().await,
                 Next::Wait(Some(time)) => {
@@ -225,6 +233,9 @@ impl Scheduler {
             state.queue.remove(&pod.uid);
             return Next::Again;
         }
+        if shared.extenders.concern(&pod) {
+            return Next::Ask(Box::new(profile.clone()), Box::new(waiting), now, slot);
+        }
         let decision = self.decide(&mut state, profile, waiting, now);
         drop(state);
         self.carry_out(decision, slot);
@@ -246,7 +257,7 @@ impl Scheduler {
             }
             Err(diagnosis) => {
                 shared.metrics.ran("Filter", "Unschedulable", &profile.scheduler_name, took);
-                let report = self.reject(state, profile, &waiting, *diagnosis);
+                let report = self.reject(state, profile, &waiting, *diagnosis, None);
                 let took = shared.now().saturating_sub(began);
                 shared.metrics.attempted(&profile.scheduler_name, Attempt::Unschedulable, took);
                 Decision::Report(report)
@@ -254,7 +265,7 @@ impl Scheduler {
         }
     }
 
-    fn place(
+    pub(crate) fn place(
         &self,
         state: &mut State,
         profile: &Profile,
@@ -302,7 +313,15 @@ impl Scheduler {
     }
 
     /// No node fits: looks for Pods to preempt, and puts the Pod back.
-    fn reject(&self, state: &mut State, profile: &Profile, waiting: &Waiting, mut diagnosis: Diagnosis) -> Report {
+    /// `found` are the victims that extenders were asked about.
+    pub(crate) fn reject(
+        &self,
+        state: &mut State,
+        profile: &Profile,
+        waiting: &Waiting,
+        mut diagnosis: Diagnosis,
+        found: Option<Victims>,
+    ) -> Report {
         let pod = &waiting.pod;
         let all = state.cluster.nodes.len();
         let mut nominate = Nominate::Keep;
@@ -321,14 +340,10 @@ impl Scheduler {
             release = freed;
         }
         let may_preempt = all > 0 && !(profile.claims && is_unknown);
-        if let Some(settings) = profile.preemption.filter(|_| may_preempt) {
+        if profile.preemption.is_some() && may_preempt {
             self.shared.metrics.preemption_tried();
-            let budgets: Vec<DisruptionBudgetView> =
-                self.shared.budgets.list().iter().map(|b| b.view.clone()).collect();
-            let State { cluster, nominations, doomed, .. } = state;
-            let mut preemption = Preemption { settings, profile, cluster, nominations, doomed, budgets: &budgets };
-            match preemption.plan(pod, &diagnosis, &mut rand::rng()) {
-                Ok(found) => plan = Some(found),
+            match found.unwrap_or_else(|| self.candidates(state, profile, pod, &diagnosis)) {
+                Ok(found) => plan = default_preemption::choose(found),
                 Err(fruitless) => {
                     if matches!(fruitless, Fruitless::Nowhere(_)) {
                         nominate = Nominate::Nothing;
@@ -356,6 +371,25 @@ impl Scheduler {
         Report { pod: Arc::clone(pod), reason: "Unschedulable", message, nominate, preemption, release }
     }
 
+    /// Nodes where other Pods could make room.
+    pub(crate) fn candidates(
+        &self,
+        state: &mut State,
+        profile: &Profile,
+        pod: &Arc<PodView>,
+        diagnosis: &Diagnosis,
+    ) -> Victims {
+        let Some(settings) = profile.preemption else { return Ok(Vec::new()) };
+        let budgets: Vec<DisruptionBudgetView> = self.shared.budgets.list().iter().map(|b| b.view.clone()).collect();
+        let State { cluster, nominations, doomed, .. } = state;
+        let mut preemption = Preemption { settings, profile, cluster, nominations, doomed, budgets: &budgets };
+        preemption.candidates(pod, diagnosis, &mut rand::rng())
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     fn begin_preemption(
         &self,
         state: &mut State,
@@ -376,7 +410,7 @@ impl Scheduler {
         crate::preempt::Eviction { node, victims: plan.victims, displaced }
     }
 
-    fn carry_out(&self, decision: Decision, slot: OwnedSemaphorePermit) {
+    pub(crate) fn carry_out(&self, decision: Decision, slot: OwnedSemaphorePermit) {
         let shared = Arc::clone(&self.shared);
         match decision {
             Decision::Nothing => {}

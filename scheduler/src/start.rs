@@ -19,6 +19,7 @@ use crate::{
     api::Api,
     config::{FromFlags, Settings, SettingsError, Sources},
     devices::Devices,
+    extenders::{Extenders, SetupError},
     metrics::Metrics,
     options::Options,
     plugins::volumes::Storage,
@@ -65,6 +66,12 @@ pub enum StartError {
     Leader(#[from] LeaderError),
 }
 
+impl From<SetupError> for StartError {
+    fn from(error: SetupError) -> Self {
+        Self::Settings(error.to_string())
+    }
+}
+
 impl From<SettingsError> for StartError {
     fn from(error: SettingsError) -> Self {
         Self::Settings(error.to_string())
@@ -92,9 +99,12 @@ pub async fn run(options: Options, runtime: Runtime) -> Result<(), StartError> {
     let election = assembly.election(election_client)?;
     let resources = ResourceMetrics::default();
     serve::start(&options, &runtime, &settings, &resources).await?;
-    let early = if settings.delays_caches() { None } else { Some(assembly.assemble()?) };
+    let early = if settings.delays_caches() { None } else { Some(assembly.assemble().await?) };
     let lead = |stop: CancellationToken| async move {
-        let assembled = early.map_or_else(|| assembly.assemble(), Ok);
+        let assembled = match early {
+            Some(parts) => Ok(parts),
+            None => assembly.assemble().await,
+        };
         match assembled {
             Ok(parts) => {
                 resources.follow(&parts.watched.pods);
@@ -168,13 +178,15 @@ impl Assembly<'_> {
     }
 
     /// Starts the informers and makes what they feed.
-    fn assemble(&self) -> Result<Parts, StartError> {
+    async fn assemble(&self) -> Result<Parts, StartError> {
         let runtime = self.runtime;
         let metrics = Metrics::new(&runtime.registry)?;
         let informers = Arc::new(InformerSet::new(self.client.clone(), &runtime.tasks));
         let watched = Watched::start(&informers);
         let storage = Storage::following(&informers);
         let devices = Devices::following(&informers);
+        let mut extenders = Extenders::new(self.settings.extenders()).await?;
+        extenders.follow(&informers);
         let sources = Sources {
             selector: spread_selector::following(&informers),
             storage: Arc::clone(&storage),
@@ -202,6 +214,7 @@ impl Assembly<'_> {
             clock: Arc::clone(&runtime.clock),
             budgets: informers.get(),
             tasks,
+            extenders,
         });
         let probe = Arc::clone(&informers);
         runtime.health.add_to(Scope::READY, "sched-handler-sync", move || match probe.unsynced().as_slice() {

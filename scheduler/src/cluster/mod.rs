@@ -27,7 +27,7 @@ pub(crate) use symbols::{Symbol, Symbols};
 use views::Views;
 pub(crate) use views::{Counted, Eligible, Namespaces, Question, Rule, RuleKind, View, ViewIx};
 
-use crate::objects::{Labels, NodeView, PodView, Template};
+use crate::objects::{AffinityTerm, Labels, NodeView, PodView, Template, Weighted};
 
 /// A Pod with its node.
 #[derive(Debug)]
@@ -309,11 +309,14 @@ impl Cluster {
 
 /// The rules about others in a template, each once.
 fn rules_of(template: &Template) -> HashSet<Rule> {
-    let rule = |kind, term: &crate::objects::AffinityTerm| Rule { kind, term: term.clone() };
-    let near = template.affinity.iter().map(|t| rule(RuleKind::Affinity, t));
+    let rule = |kind, term: &AffinityTerm| Rule { kind, term: term.clone() };
+    let near = &template.affinity;
+    let near = near.iter().map(|t| rule(RuleKind::Affinity(views::times_in(near, t)), t));
     let far = template.anti_affinity.iter().map(|t| rule(RuleKind::AntiAffinity, t));
-    let liked = template.affinity_preferred.iter().map(|p| rule(RuleKind::Preferred(p.weight), &p.term));
-    let disliked = template.anti_affinity_preferred.iter().map(|p| rule(RuleKind::Preferred(-p.weight), &p.term));
+    let (liked, disliked) = (&template.affinity_preferred, &template.anti_affinity_preferred);
+    let weight = |list, p: &Weighted<AffinityTerm>| views::weight_in(list, &p.term);
+    let disliked = disliked.iter().map(|p| rule(RuleKind::Preferred(-weight(disliked, p)), &p.term));
+    let liked = liked.iter().map(|p| rule(RuleKind::Preferred(weight(liked, p)), &p.term));
     near.chain(far).chain(liked).chain(disliked).collect()
 }
 

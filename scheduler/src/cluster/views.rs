@@ -14,7 +14,7 @@ use super::{
     symbols::{Symbol, Symbols},
 };
 use crate::{
-    objects::{AffinityTerm, Labels, NodeSelector, Template, Toleration},
+    objects::{AffinityTerm, Labels, NodeSelector, Template, Toleration, Weighted},
     plugins::node_affinity,
 };
 
@@ -44,12 +44,22 @@ pub(crate) struct Rule {
 /// What a rule demands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum RuleKind {
-    /// Near, without fail.
-    Affinity,
+    /// Near, without fail; how often the term is repeated.
+    Affinity(usize),
     /// Far, without fail.
     AntiAffinity,
-    /// Near if positive, far if negative.
+    /// Near if positive, far if negative; the sum of a term that is repeated.
     Preferred(i32),
+}
+
+/// How often a term is in a list.
+pub(super) fn times_in(list: &[AffinityTerm], term: &AffinityTerm) -> usize {
+    list.iter().filter(|other| *other == term).count()
+}
+
+/// The weight of a term in a list.
+pub(super) fn weight_in(list: &[Weighted<AffinityTerm>], term: &AffinityTerm) -> i32 {
+    list.iter().filter(|other| other.term == *term).map(|other| other.weight).fold(0, i32::saturating_add)
 }
 
 /// Which nodes' Pods and domains are counted.
@@ -272,14 +282,11 @@ impl Question {
                 .iter()
                 .all(|t| t.matches(&template.namespace, &template.labels, || namespaces.get(&template.namespace))),
             Counted::Carrying(rule) => match rule.kind {
-                RuleKind::Affinity => template.affinity.contains(&rule.term),
+                RuleKind::Affinity(times) => times_in(&template.affinity, &rule.term) == times,
                 RuleKind::AntiAffinity => template.anti_affinity.contains(&rule.term),
                 RuleKind::Preferred(weight) => {
-                    let same = |w: i32| {
-                        move |p: &&crate::objects::Weighted<AffinityTerm>| p.weight == w && p.term == rule.term
-                    };
-                    template.affinity_preferred.iter().any(|p| same(weight)(&p))
-                        || template.anti_affinity_preferred.iter().any(|p| same(-weight)(&p))
+                    weight_in(&template.affinity_preferred, &rule.term) == weight
+                        || weight_in(&template.anti_affinity_preferred, &rule.term) == -weight
                 }
             },
         }

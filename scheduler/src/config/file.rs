@@ -5,6 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
+use super::extender::ExtenderFile;
+
 /// apiVersion of the configuration.
 pub(super) const API_VERSION: &str = "kubescheduler.config.k8s.io/v1";
 /// Its kind.
@@ -42,7 +44,7 @@ pub(crate) struct File {
     pub(crate) pod_max_backoff_seconds: Option<i64>,
     pub(crate) profiles: Vec<ProfileFile>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) extenders: Vec<Value>,
+    pub(crate) extenders: Vec<ExtenderFile>,
     pub(crate) delay_cache_until_active: Option<bool>,
 }
 

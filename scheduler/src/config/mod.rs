@@ -1,6 +1,7 @@
 //! The scheduler's configuration: file and flags, completed and checked.
 
 mod args;
+mod extender;
 mod file;
 mod points;
 
@@ -12,6 +13,7 @@ use runtime::{
 };
 use serde_json::{Value, json};
 
+pub(crate) use self::extender::ExtenderFile;
 use self::{
     args::Args,
     file::{API_VERSION, File, KIND, PluginsFile, ProfileFile, Span},
@@ -137,9 +139,7 @@ impl Settings {
                 "podMaxBackoffSeconds: Invalid value: {max}: must be greater than or equal to PodInitialBackoffSeconds"
             ));
         }
-        if !file.extenders.is_empty() {
-            problems.push("extenders: Forbidden: extenders are not supported by this scheduler".into());
-        }
+        problems.extend(extender::problems(&file.extenders));
         let connection = &file.client_connection;
         if connection.content_type.is_empty() || connection.burst.is_some_and(|b| b < 0) {
             problems.push("clientConnection: contentType has to be set and burst has to be at least 0".into());
@@ -203,6 +203,11 @@ impl Settings {
         }
     }
 
+    /// The extenders, as the file has them.
+    pub(crate) fn extenders(&self) -> &[ExtenderFile] {
+        &self.file.extenders
+    }
+
     pub(crate) fn profiling(&self) -> bool {
         self.file.enable_profiling.unwrap_or(false)
     }
@@ -227,7 +232,13 @@ impl Settings {
 
     fn profile(&self, file: &ProfileFile, sources: &Sources) -> Result<Profile, SettingsError> {
         let points = Points::of(&plugins(file)).map_err(SettingsError::Invalid)?;
-        let args = Args::of(&file.plugin_config).map_err(SettingsError::Invalid)?;
+        let mut args = Args::of(&file.plugin_config).map_err(SettingsError::Invalid)?;
+        let managed = self.file.extenders.iter().flat_map(|extender| &extender.managed_resources);
+        let ignored: Vec<Box<str>> =
+            managed.filter(|resource| resource.ignored_by_scheduler).map(|r| r.name.as_str().into()).collect();
+        if !ignored.is_empty() {
+            Arc::make_mut(&mut args.fit).ignored.extend(ignored);
+        }
         let mut made: Vec<SharedPlugin> = Vec::new();
         let mut find = |id: PluginId| {
             if let Some(known) = made.iter().find(|p| p.id() == id) {
@@ -352,6 +363,7 @@ fn make(id: PluginId, args: &Args, sources: &Sources) -> Option<SharedPlugin> {
         PluginId::PrioritySort
         | PluginId::DefaultPreemption
         | PluginId::DefaultBinder
+        | PluginId::Extender
         | PluginId::NodeDeclaredFeatures => return None,
     })
 }

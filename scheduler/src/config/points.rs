@@ -85,6 +85,7 @@ pub(super) fn points_of(plugin: PluginId) -> (&'static [Point], i32) {
         P::NodeResourcesBalancedAllocation => (&[PreScore, Score], 1),
         P::ImageLocality => (&[Score], 1),
         P::DefaultBinder => (&[Bind], 0),
+        P::Extender => (&[], 0),
     }
 }
 

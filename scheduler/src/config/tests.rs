@@ -59,7 +59,13 @@ fn mistakes_are_fatal() {
     assert!(problem("profiles: [{}, {schedulerName: a}]\n").contains("profiles[0].schedulerName: Required value"));
     let twice = "profiles: [{schedulerName: a}, {schedulerName: a}]\n";
     assert_eq!(problem(twice), "profiles[1].schedulerName: Duplicate value: \"a\"");
-    assert!(problem("extenders: [{urlPrefix: x}]\n").contains("extenders are not supported"));
+    assert!(problem("extenders: [{urlPrefix: x}]\n").contains("must be a URL"));
+    let weightless = "extenders: [{urlPrefix: 'http://x', prioritizeVerb: p}]\n";
+    assert!(problem(weightless).contains("extenders[0].weight: Invalid value: 0: must have a positive weight"));
+    let binders = "extenders: [{urlPrefix: 'http://x', bindVerb: b}, {urlPrefix: 'http://y', bindVerb: b}]\n";
+    assert!(problem(binders).contains("found 2 extenders implementing bind"));
+    let managed = "extenders: [{urlPrefix: 'http://x', managedResources: [{name: cpu}]}]\n";
+    assert!(problem(managed).contains("name is an invalid extended resource name"));
     let args = "profiles: [{pluginConfig: [{name: NodeResourcesFit, args: {scoringStrategy: {type: Most}}}]}]\n";
     assert!(problem(args).contains("scoringStrategy.type: Unsupported value: \"Most\""));
     let unknown = "profiles: [{pluginConfig: [{name: InterPodAffinity, args: {x: 1}}]}]\n";

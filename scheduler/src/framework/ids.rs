@@ -7,7 +7,9 @@ macro_rules! plugins {
         /// A plugin. The order is the one in which they run by default.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub(crate) enum PluginId {
-            $($id),+
+            $($id),+,
+            /// Stands for all extenders, which are no plugins.
+            Extender,
         }
 
         impl PluginId {
@@ -17,7 +19,8 @@ macro_rules! plugins {
             /// As configurations and metrics name it.
             pub(crate) fn name(self) -> &'static str {
                 match self {
-                    $(Self::$id => stringify!($id)),+
+                    $(Self::$id => stringify!($id)),+,
+                    Self::Extender => "Extender",
                 }
             }
         }
@@ -82,7 +85,7 @@ impl PluginSet {
     }
 
     pub(crate) fn iter(self) -> impl Iterator<Item = PluginId> {
-        PluginId::ALL.iter().copied().filter(move |p| self.contains(*p))
+        PluginId::ALL.iter().copied().chain([PluginId::Extender]).filter(move |p| self.contains(*p))
     }
 }
 

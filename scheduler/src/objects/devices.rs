@@ -64,10 +64,7 @@ impl Viewed for DeviceClassView {
     type Object = DeviceClass;
 
     fn project(class: DeviceClass) -> Self {
-        Self {
-            selectors: class.spec.selectors.unwrap_or_default(),
-            config: class.spec.config.unwrap_or_default(),
-        }
+        Self { selectors: class.spec.selectors.unwrap_or_default(), config: class.spec.config.unwrap_or_default() }
     }
 }
 

@@ -64,9 +64,10 @@ fn only(text: &str, nodes: usize) -> String {
 }
 
 /// A node where removing some Pods would make room.
-struct Candidate {
-    plan: Plan,
-    violations: usize,
+#[derive(Clone, Debug)]
+pub(crate) struct Candidate {
+    pub(crate) plan: Plan,
+    pub(crate) violations: usize,
 }
 
 /// What preemption works with.
@@ -81,13 +82,13 @@ pub(crate) struct Preemption<'a> {
 }
 
 impl Preemption<'_> {
-    /// Looks for a node where removing Pods lets `pod` in. The error is what is told instead.
-    pub(crate) fn plan(
+    /// Looks for nodes where removing Pods lets `pod` in. The error is what is told instead.
+    pub(crate) fn candidates(
         &mut self,
         pod: &PodView,
         diagnosis: &Diagnosis,
         random: &mut impl Rng,
-    ) -> Result<Plan, Fruitless> {
+    ) -> Result<Vec<Candidate>, Fruitless> {
         self.eligible(pod, diagnosis).map_err(Fruitless::NotEligible)?;
         let mut helpful: Vec<NodeIx> =
             diagnosis.denials.iter().filter(|(_, _, d)| d.resolvable).map(|(node, _, _)| *node).collect();
@@ -116,10 +117,10 @@ impl Preemption<'_> {
                 Err(reasons) => reasons.into_iter().for_each(|r| *texts.entry(r).or_default() += 1),
             }
         }
-        match choose(candidates) {
-            Some(plan) => Ok(plan),
-            None => Err(Fruitless::Nowhere(format!("0/{all} nodes are available{}", histogram(texts)))),
+        if candidates.is_empty() {
+            return Err(Fruitless::Nowhere(format!("0/{all} nodes are available{}", histogram(texts))));
         }
+        Ok(candidates)
     }
 
     fn candidates_wanted(&self, nodes: usize) -> usize {
@@ -229,7 +230,7 @@ fn split_by_budget(pods: &[Arc<PodView>], budgets: &[DisruptionBudgetView]) -> (
 }
 
 /// The candidate that does least harm.
-fn choose(candidates: Vec<Candidate>) -> Option<Plan> {
+pub(crate) fn choose(candidates: Vec<Candidate>) -> Option<Plan> {
     let harm = |c: &Candidate| {
         let victims = &c.plan.victims;
         let highest = victims.first().map_or(i32::MIN, |p| p.priority());

@@ -157,13 +157,14 @@ impl Score for InterPodAffinity {
         if has_own || !self.ignore_existing_preferences {
             let hard = self.hard_weight;
             let counts = |k: RuleKind| match k {
-                RuleKind::Affinity => hard > 0,
+                RuleKind::Affinity(_) => hard > 0,
                 RuleKind::AntiAffinity => false,
                 RuleKind::Preferred(_) => true,
             };
             let weight = |kind| match kind {
                 RuleKind::Preferred(weight) => i64::from(weight),
-                RuleKind::Affinity | RuleKind::AntiAffinity => hard,
+                RuleKind::Affinity(times) => hard.saturating_mul(i64::try_from(times).unwrap_or(i64::MAX)),
+                RuleKind::AntiAffinity => 0,
             };
             weighted.extend(carriers(pod, cluster, counts).into_iter().map(|(kind, view)| (weight(kind), view)));
         }

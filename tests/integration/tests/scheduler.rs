@@ -28,9 +28,13 @@ struct Scene {
 }
 
 fn start(server: &ApiServer) -> Process {
+    start_with(server, Vec::new())
+}
+
+fn start_with(server: &ApiServer, more: Vec<String>) -> Process {
     let kubeconfig = server.kubeconfig_file(ADMIN_TOKEN);
     let kubeconfig = kubeconfig.display();
-    let arguments = [
+    let arguments = vec![
         format!("--kubeconfig={kubeconfig}"),
         format!("--authentication-kubeconfig={kubeconfig}"),
         format!("--authorization-kubeconfig={kubeconfig}"),
@@ -40,6 +44,7 @@ fn start(server: &ApiServer) -> Process {
         "--leader-elect-renew-deadline=2s".to_owned(),
         "--leader-elect-retry-period=500ms".to_owned(),
     ];
+    let arguments: Vec<String> = arguments.into_iter().chain(more).collect();
     Process::start(&binary("kube-scheduler"), &arguments, server.path().join("scheduler.log"))
 }
 
@@ -204,4 +209,68 @@ async fn pods_get_the_devices_that_they_claim() {
     claim.status = None;
     claims.replace_status("first", &PostParams::default(), &claim).await.expect("given back");
     assert_eq!(scene.node_of("second").await, "n2");
+}
+
+/// An extender that knows nodes by name: `n1` is not for anybody, `n3` is better than `n2`, and it binds.
+async fn extender(client: Client) -> String {
+    let filter = |question: String| async move {
+        let question: Value = serde_json::from_str(&question).expect("a question");
+        let names = question["NodeNames"].as_array().cloned().unwrap_or_default();
+        let left: Vec<Value> =
+            names.into_iter().filter(|name| name != "n1" && question["Pod"]["metadata"]["name"] != "never").collect();
+        json!({"nodenames": left, "failedNodes": {"n1": "kept free"}}).to_string()
+    };
+    let prioritize = |question: String| async move {
+        let question: Value = serde_json::from_str(&question).expect("a question");
+        let names = question["NodeNames"].as_array().cloned().unwrap_or_default();
+        let score = |name: &Value| json!({"Host": name, "Score": if name == "n3" { 10 } else { 0 }});
+        Value::Array(names.iter().map(score).collect()).to_string()
+    };
+    let bind = move |question: String| async move {
+        let question: Value = serde_json::from_str(&question).expect("a question");
+        let binding = json!({"apiVersion": "v1", "kind": "Binding",
+            "metadata": {"name": question["PodName"], "namespace": question["PodNamespace"], "uid": question["PodUID"],
+                "annotations": {"bound-by": "extender"}},
+            "target": {"kind": "Node", "name": question["Node"]}});
+        let path = format!("/api/v1/namespaces/default/pods/{}/binding", question["PodName"].as_str().unwrap_or(""));
+        let request = Request::post(path).header("content-type", "application/json");
+        let request = request.body(binding.to_string().into_bytes()).expect("a request");
+        let error = client.request_text(request).await.err().map(|e| e.to_string()).unwrap_or_default();
+        json!({"Error": error}).to_string()
+    };
+    let router = axum::Router::new()
+        .route("/scheduler/filter", axum::routing::post(filter))
+        .route("/scheduler/prioritize", axum::routing::post(prioritize))
+        .route("/scheduler/bind", axum::routing::post(bind));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    format!("http://{address}/scheduler")
+}
+
+#[tokio::test]
+async fn extenders_have_a_say() {
+    let mut scene = Scene::new().await;
+    let url = extender(scene.client.clone()).await;
+    scene.scheduler.kill();
+    let config = scene.server.path().join("scheduler.yaml");
+    let kubeconfig = scene.server.kubeconfig_file(ADMIN_TOKEN);
+    let text = json!({"apiVersion": "kubescheduler.config.k8s.io/v1", "kind": "KubeSchedulerConfiguration",
+        "clientConnection": {"kubeconfig": kubeconfig},
+        "extenders": [
+            {"urlPrefix": "http://127.0.0.1:1/", "filterVerb": "filter", "ignorable": true, "httpTimeout": "1s"},
+            {"urlPrefix": url, "filterVerb": "filter", "prioritizeVerb": "prioritize", "bindVerb": "bind",
+                "weight": 100, "nodeCacheCapable": true}]});
+    std::fs::write(&config, text.to_string()).expect("written");
+    scene.scheduler = start_with(&scene.server, vec![format!("--config={}", config.display())]);
+    for name in ["n1", "n2", "n3"] {
+        scene.node(name, "4").await;
+    }
+    scene.pod("p", "1", json!({})).await;
+    assert_eq!(scene.node_of("p").await, "n3");
+    let pod = scene.pods.get("p").await.expect("there");
+    assert_eq!(pod.metadata.annotations.and_then(|mut all| all.remove("bound-by")).as_deref(), Some("extender"));
+    scene.pod("never", "1", json!({})).await;
+    let told = scene.refusal("never").await;
+    assert!(told.starts_with("0/3 nodes are available: 1 kept free."), "{told}");
 }

@@ -43,7 +43,8 @@ impl Scene {
             doomed: &self.doomed,
             budgets: &self.budgets,
         };
-        let plan = preemption.plan(pod, &diagnosis, &mut random).map_err(|f| f.text().to_owned());
+        let plan = preemption.candidates(pod, &diagnosis, &mut random).map_err(|f| f.text().to_owned());
+        let plan = plan.map(|found| choose(found).unwrap());
         cluster.check();
         let plan = plan?;
         let names = plan.victims.iter().map(|v| v.name.to_string()).collect();
