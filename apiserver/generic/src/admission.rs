@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     audit::Annotations,
-    endpoint::{Endpoint, Warnings},
+    endpoint::{Call, Endpoint, Warnings},
     request::Query,
     server::Server,
     user::User,
@@ -140,8 +140,11 @@ impl AdmissionRequest {
         self.resource.group == group && self.resource.resource == resource
     }
 
-    /// The options of the request (`CreateOptions`...) as an object of their own.
+    /// The options of the request (`CreateOptions`...) as an object of their own; null for connections.
     pub fn options(&self) -> Value {
+        if self.operation == Operation::Connect {
+            return Value::Null;
+        }
         let SentOptions { method, query, body } = &self.sent;
         let kind = match (self.operation, method) {
             (Operation::Delete, _) => "DeleteOptions",
@@ -186,6 +189,19 @@ impl AdmissionRequest {
     }
 }
 
+/// Asks admission about a connection through a subresource. `options` are those of the connection, an object of the
+/// core group's `kind`; answers them as plugins left them.
+pub async fn connect(call: &Call, kind: &str, mut options: Value) -> ApiResult<Value> {
+    let mut request = call.admission(Operation::Connect, &call.info.name, false);
+    request.kind = GroupVersionKind::new("", "v1", kind);
+    let map = meta::object_mut(&mut options);
+    map.insert("apiVersion".into(), json!("v1"));
+    map.insert("kind".into(), json!(kind));
+    call.server.plugins.admit(&request, Some(&mut options), None).await?;
+    call.server.plugins.validate(&request, Some(&options), None).await?;
+    Ok(options)
+}
+
 /// One admission plugin. The mutating halves of all plugins run first, in order, then the validating halves.
 #[async_trait]
 pub trait Plugin: Send + Sync {
@@ -195,7 +211,7 @@ pub trait Plugin: Send + Sync {
     /// Whether the plugin looks at such requests at all.
     fn handles(&self, request: &AdmissionRequest) -> bool;
 
-    /// May change the object (absent on delete and connect) or reject.
+    /// May change the object (absent on delete; the options on connect) or reject.
     async fn admit(
         &self,
         _request: &AdmissionRequest,

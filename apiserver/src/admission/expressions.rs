@@ -1,6 +1,9 @@
 //! Expressions of webhooks and policies: what they are evaluated over, and what they may cost.
 
-use std::sync::LazyLock;
+use std::{
+    sync::LazyLock,
+    time::{Duration, Instant},
+};
 
 use cel::{Activation, Authorizer, Budget, Check, EvalError, Program, Type, Val};
 use generic::{
@@ -25,12 +28,15 @@ static NAMESPACE: LazyLock<Type> = LazyLock::new(|| policy::NAMESPACE.clone());
 pub(crate) struct Expression {
     pub(crate) text: String,
     pub(crate) program: Result<Program, Fault>,
+    /// How long it took to compile.
+    pub(super) took: Duration,
 }
 
 impl Expression {
     pub(super) fn compile(text: String, scope: &Scope, yields: Yields, asks: Asks) -> Self {
+        let started = Instant::now();
         let program = scope.compile(&text, yields, asks);
-        Self { text, program }
+        Self { text, program, took: started.elapsed() }
     }
 
     /// What is said of an evaluation that failed.

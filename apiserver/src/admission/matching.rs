@@ -32,12 +32,7 @@ impl Matched {
 
     /// Kind of what is seen. Some subresources take another kind than their resource has (`Binding`).
     pub(super) fn kind(&self, request: &AdmissionRequest) -> GroupVersionKind {
-        let stored = request.endpoint.resource.as_ref().map(|resource| &resource.gvk);
-        if stored.is_none_or(|stored| *stored == request.kind) {
-            self.endpoint.gvk.clone()
-        } else {
-            request.kind.clone()
-        }
+        if Self::carries_own_kind(request) { self.endpoint.gvk.clone() } else { request.kind.clone() }
     }
 
     /// Whether objects are seen in the version that was asked for.
@@ -45,9 +40,18 @@ impl Matched {
         Arc::ptr_eq(&self.endpoint, &request.endpoint)
     }
 
+    /// Whether the request carries the objects of its resource, not those of a subresource (`Scale`, `Binding`).
+    fn carries_own_kind(request: &AdmissionRequest) -> bool {
+        let stored = request.endpoint.resource.as_ref().filter(|_| request.endpoint.custom().is_none());
+        request.kind == *stored.map_or(&request.endpoint.gvk, |resource| &resource.gvk)
+    }
+
     /// An object in the version that is seen.
     pub(super) async fn sent(&self, object: Option<&Value>, request: &AdmissionRequest) -> ApiResult<Value> {
         let Some(object) = object else { return Ok(Value::Null) };
+        if !Self::carries_own_kind(request) {
+            return Ok(object.clone());
+        }
         let (asked, wanted) = (&request.endpoint, &self.endpoint);
         match (asked.custom(), wanted.custom()) {
             (Some(_), Some(_)) if self.is_asked(request) => Ok(object.clone()),
@@ -58,6 +62,9 @@ impl Matched {
 
     /// What was made of an object, in the version that writes work on, with its defaults.
     pub(super) async fn received(&self, object: Value, request: &AdmissionRequest) -> ApiResult<Value> {
+        if !Self::carries_own_kind(request) {
+            return Ok(object);
+        }
         let (asked, sent) = (&request.endpoint, &self.endpoint);
         let mut object = match (asked.custom(), sent.custom()) {
             (Some(to), Some(from)) => {

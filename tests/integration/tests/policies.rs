@@ -329,3 +329,54 @@ async fn expressions_are_checked_against_schemas() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn subresources_are_seen_as_what_they_take() {
+    with_kubectl(|kubectl| {
+        let guard = |name: &str, resources: &str, operation: &str, expression: &str| {
+            let group = if resources.starts_with("deployments") { "apps" } else { "" };
+            let spec = json!({"matchConstraints": rules(group, resources, &[operation]),
+                "validations": [{"reason": "Forbidden", "expression": expression}]});
+            apply(kubectl, &bound("Validating", name, &spec, &json!({})));
+        };
+        guard("exec", "pods/exec", "CONNECT", "object.kind == 'PodExecOptions' && object.command[0] != 'rm'");
+        guard("forward", "pods/portforward", "CONNECT", "!(8080 in object.ports)");
+        guard("proxy", "services/proxy", "CONNECT", "object.path != '/secret' && request.name == 's'");
+        guard("scale", "deployments/scale", "UPDATE", "object.kind == 'Scale' && object.spec.replicas <= oldObject.spec.replicas + 2");
+        guard("evict", "pods/eviction", "CREATE", "object.kind == 'Eviction' && request.name != 'p'");
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+            "spec": {"containers": [{"name": "c", "image": "i"}]}});
+        apply(kubectl, &pod.to_string());
+        let by = |name: &str| format!("ValidatingAdmissionPolicy '{name}' with binding '{name}' denied request: ");
+        let refused = |name: &str, command: &str, input: &str| {
+            until(name, || kubectl.run_with(command, input).err.contains(&by(name)));
+        };
+        refused("exec", "exec p -- rm x", "");
+        let allowed = kubectl.run("exec p -- ls").err;
+        assert!(allowed.contains("pod p does not have a host assigned"), "{allowed}");
+        refused("forward", "create --raw /api/v1/namespaces/default/pods/p/portforward?ports=8080 -f -", "{}");
+        let raw = "/api/v1/namespaces/default";
+        refused("proxy", &format!("get --raw {raw}/services/s/proxy/secret"), "");
+        let open = kubectl.run(&format!("get --raw {raw}/services/s/proxy/open")).err;
+        assert!(open.contains("services \"s\" not found"), "{open}");
+
+        kubectl.ok("create deployment d --image=i");
+        refused("scale", "scale deployment d --replicas=4", "");
+        kubectl.ok("scale deployment d --replicas=3");
+        assert_eq!(kubectl.ok("get deployment d -o jsonpath={.spec.replicas}"), "3");
+        let spec = json!({"matchConstraints": rules("apps", "deployments/scale", &["UPDATE"]), "reinvocationPolicy": "Never",
+            "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression":
+                "Object{spec: Object.spec{replicas: 2}}"}}]});
+        apply(kubectl, &bound("Mutating", "two", &spec, &json!({})));
+        until("the change", || {
+            kubectl.ok("scale deployment d --replicas=1");
+            kubectl.ok("get deployment d -o jsonpath={.spec.replicas}") == "2"
+        });
+
+        let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}}).to_string();
+        refused("evict", &format!("create --raw {raw}/pods/p/eviction -f -"), &eviction);
+        kubectl.ok("delete validatingadmissionpolicybinding evict");
+        until("the end of it", || kubectl.run_with(&format!("create --raw {raw}/pods/p/eviction -f -"), &eviction).code == 0);
+    })
+    .await;
+}

@@ -69,7 +69,7 @@ async fn modify(call: &Call, kind: Kind, options: &WriteOptions) -> ApiResult<Va
     })?;
     let patch = decoded.object;
     let starting = starting(call).await?;
-    let cas = Loop { call, resource, options, starting, fresh: false };
+    let cas = Loop { call, resource, options, starting, fresh: false, scale: None };
     let compute = |stored: &Stored| {
         let current = call.to_served(stored.object.clone());
         let patched = apply_patch(call, kind, &current, &patch)?;
@@ -136,7 +136,7 @@ async fn apply(call: &Call, options: &WriteOptions) -> ApiResult<(Value, bool)> 
     let Some(starting) = starting else {
         return create_by_apply(call, config, options).await.map(|object| (object, true));
     };
-    let cas = Loop { call, resource, options, starting, fresh: false };
+    let cas = Loop { call, resource, options, starting, fresh: false, scale: None };
     let compute = |stored: &Stored| {
         let live = call.to_served(stored.object.clone());
         let wanted = meta::resource_version(&config);

@@ -18,7 +18,8 @@ use crate::{
     resource::{Stored, decode_cached},
 };
 
-fn scale_kind() -> GroupVersionKind {
+/// Kind of what `scale` shows.
+pub(super) fn scale_kind() -> GroupVersionKind {
     GroupVersionKind::new("autoscaling", "v1", "Scale")
 }
 
@@ -50,7 +51,7 @@ async fn write(call: &Call, paths: &ScalePaths) -> ApiResult<Value> {
         }
         _ => None,
     };
-    let cas = Loop { call, resource, options: &options, starting, fresh: false };
+    let cas = Loop { call, resource, options: &options, starting, fresh: false, scale: Some(paths) };
     let compute = |stored: &Stored| {
         let current = of_parent(&stored.object, paths)?;
         let wanted = match &sent {
@@ -74,7 +75,7 @@ fn patched(call: &Call, current: &Value) -> ApiResult<Value> {
 }
 
 /// The parent with the Scale's replicas.
-fn onto_parent(call: &Call, parent: &Value, scale: &Value, paths: &ScalePaths) -> ApiResult<Value> {
+pub(super) fn onto_parent(call: &Call, parent: &Value, scale: &Value, paths: &ScalePaths) -> ApiResult<Value> {
     let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
     if replicas < 0 {
         let mut errors = ErrorList::default();
@@ -95,7 +96,8 @@ fn onto_parent(call: &Call, parent: &Value, scale: &Value, paths: &ScalePaths) -
     Ok(new)
 }
 
-fn of_parent(parent: &Value, paths: &ScalePaths) -> ApiResult<Value> {
+/// The Scale of an object.
+pub(super) fn of_parent(parent: &Value, paths: &ScalePaths) -> ApiResult<Value> {
     let mut metadata = Map::new();
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         if let Some(value) = parent.pointer(&format!("/metadata/{field}")) {

@@ -14,12 +14,12 @@ use super::{
     context::Moment,
     create,
     managed::{self, Origin},
-    validate,
+    scale, validate,
 };
 use crate::{
     admission::Operation,
     authz::{Attributes, Decision, forbidden},
-    endpoint::{Call, Reservation},
+    endpoint::{Call, Reservation, ScalePaths},
     negotiate::Target,
     options::WriteOptions,
     resource::{Resource, Stored, Swap},
@@ -48,7 +48,7 @@ pub async fn update(call: &Call) -> ApiResult<Response<Body>> {
         None => return Err(ApiError::not_found(&call.group_resource(), &call.info.name)),
     };
     check_uid(call, &sent, &starting.object)?;
-    let loop_ = Loop { call, resource, options: &options, starting, fresh: freshly_read };
+    let loop_ = Loop { call, resource, options: &options, starting, fresh: freshly_read, scale: None };
     let (object, _) = loop_.run(|_: &Stored| Ok(sent.clone()), Origin::Update).await?;
     call.writer(Target::Item)?.object(StatusCode::OK, object)
 }
@@ -94,6 +94,8 @@ pub struct Loop<'a> {
     pub starting: Stored,
     /// Whether `starting` was read from the store itself.
     pub fresh: bool,
+    /// Of writes through `scale`: where the object keeps what its Scale shows. Admission sees Scales.
+    pub scale: Option<&'a ScalePaths>,
 }
 
 impl Loop<'_> {
@@ -161,8 +163,17 @@ impl Loop<'_> {
             restore_system_fields(&mut new, old);
             managed::track_update(call, &mut new, old, &self.options.manager, &moment)?;
         }
-        let request = call.admission(Operation::Update, &call.info.name, self.options.dry_run);
-        call.server.plugins.admit(&request, Some(&mut new), Some(old)).await?;
+        let mut request = call.admission(Operation::Update, &call.info.name, self.options.dry_run);
+        let old_scale = self.scale.map(|paths| scale::of_parent(old, paths)).transpose()?;
+        match self.scale.zip(old_scale.as_ref()) {
+            None => call.server.plugins.admit(&request, Some(&mut new), Some(old)).await?,
+            Some((paths, before)) => {
+                request.kind = scale::scale_kind();
+                let mut wanted = scale::of_parent(&new, paths)?;
+                call.server.plugins.admit(&request, Some(&mut wanted), Some(before)).await?;
+                new = scale::onto_parent(call, &new, &wanted, paths)?;
+            }
+        }
         call.settle(&mut new);
         dedup_owners(&mut new, &call.warnings, true);
         let reservation = match (&call.endpoint.hooks, subresource) {
@@ -176,7 +187,13 @@ impl Loop<'_> {
         validate::fail(&resource.gvk, &call.info.name, errors)?;
         call.warnings.extend(strategy.warnings(&new, Some(old)));
         managed::drop_idle_timestamps(&mut new, old);
-        call.server.plugins.validate(&request, Some(&new), Some(old)).await?;
+        match self.scale.zip(old_scale.as_ref()) {
+            None => call.server.plugins.validate(&request, Some(&new), Some(old)).await?,
+            Some((paths, before)) => {
+                let wanted = scale::of_parent(&new, paths)?;
+                call.server.plugins.validate(&request, Some(&wanted), Some(before)).await?;
+            }
+        }
         self.store(new, old, reservation).await
     }
 

@@ -5,6 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use async_trait::async_trait;
 use axum::body::Body;
 use generic::{
+    admission,
     endpoint::{Call, Handler},
     resource::{Resource, decode_cached},
 };
@@ -12,7 +13,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use machinery::{ApiError, ApiResult};
 use rand::seq::IndexedRandom;
 use rustls::ClientConfig;
-use serde_json::Value;
+use serde_json::{Value, json};
 use storage::cache::Freshness;
 use streaming::{
     forward,
@@ -40,6 +41,17 @@ pub enum Destination {
     Pods(Arc<Resource>),
     /// A ready endpoint of a Service: the Services, the Endpoints, the Pods behind them.
     Services(Arc<Resource>, Arc<Resource>, Arc<Resource>),
+}
+
+impl Destination {
+    /// Kind of the options.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Nodes(_) => "NodeProxyOptions",
+            Self::Pods(_) => "PodProxyOptions",
+            Self::Services(..) => "ServiceProxyOptions",
+        }
+    }
 }
 
 /// `[scheme:]name[:port]`.
@@ -79,6 +91,8 @@ impl Target {
     }
 }
 
+/// Time for looking a name up.
+const LOOKUP: std::time::Duration = std::time::Duration::from_secs(5);
 const METHODS: [Method; 7] =
     [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::HEAD, Method::OPTIONS];
 /// Response headers that would speak for this server's origin.
@@ -98,6 +112,9 @@ impl Handler for Proxy {
         let request = call.connection.lock().take().ok_or_else(|| ApiError::internal("the connection is taken"))?;
         let uri = request.uri().clone();
         let (prefix, rest) = split(uri.path());
+        let options = if rest.is_empty() { json!({}) } else { json!({"path": rest}) };
+        let options = admission::connect(call, self.to.kind(), options).await?;
+        let rest = options.get("path").and_then(Value::as_str).unwrap_or("");
         if rest.is_empty() && matches!(call.method, Method::GET | Method::HEAD) {
             return redirect(&uri);
         }
@@ -203,15 +220,22 @@ async fn node(kubelets: &Kubelets, id: &str) -> ApiResult<(Target, streaming::Co
     let kubelet = kubelets.of(name).await?;
     let wanted: Option<u16> = if port.is_empty() { None } else { Some(port.parse().map_err(|_| bad())?) };
     // The kubelet's own port is spoken to as a kubelet, whatever the scheme.
-    let target = match wanted.filter(|port| *port != kubelet.port) {
-        None => Target { host: kubelet.host.clone(), port: kubelet.port, tls: true },
-        Some(port) => Target { host: kubelet.host.clone(), port, tls: https },
+    let Some(port) = wanted.filter(|port| *port != kubelet.port) else {
+        let target = Target { host: kubelet.host.clone(), port: kubelet.port, tls: true };
+        return Ok((target, kubelets.connect(&kubelet, true).await.map_err(|e| unreachable(&e))?));
     };
-    let connection = match wanted.filter(|port| *port != kubelet.port) {
-        None => kubelets.connect(&kubelet, true).await,
-        Some(port) => dial::connect(&kubelet.host, port, https.then_some(&kubelets.unverified)).await,
+    // Another port could be one of this machine's own: the name is looked up once, and what was checked is dialled
+    // (CVE-2020-8562, CVE-2022-3294).
+    let looked_up = tokio::time::timeout(LOOKUP, tokio::net::lookup_host((kubelet.host.as_str(), port))).await;
+    let found: Vec<IpAddr> = match looked_up {
+        Ok(Ok(addresses)) => addresses.map(|address| address.ip()).collect(),
+        Ok(Err(error)) => return Err(unreachable(&error)),
+        Err(_) => return Err(unreachable(&"the name was not looked up in time")),
     };
-    Ok((target, connection.map_err(|e| unreachable(&e))?))
+    let address = found.first().filter(|_| found.iter().all(|address| is_pod_address(*address)));
+    let host = address.ok_or_else(|| ApiError::bad_request("address not allowed"))?.to_string();
+    let connection = dial::connect(&host, port, https.then_some(&kubelets.unverified)).await;
+    Ok((Target { host, port, tls: https }, connection.map_err(|e| unreachable(&e))?))
 }
 
 /// Addresses that a Pod may have; others would turn the server into a way to its own networks.

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use axum::body::Body;
 use generic::{
+    admission,
     authz::{Attributes, Decision, forbidden},
     endpoint::{Call, Handler},
     resource::Resource,
 };
 use http::{HeaderMap, Method, Request, Response, header};
 use machinery::{ApiError, ApiResult, meta};
+use serde_json::{Map, Value, json};
 use streaming::{
     translate::{self, Backend, Streams},
     tunnel,
@@ -56,8 +58,9 @@ impl Handler for PodStreams {
             Method::GET => authorize_create(call).await?,
             _ => return Err(ApiError::method_not_allowed()),
         }
+        let options = admission::connect(call, self.purpose.kind(), self.options(call)).await?;
         let place = Place::of(call, &self.pods).await?;
-        let target = self.target(call, &place)?;
+        let target = self.target(&options, &place)?;
         if !upgrade::is_upgrade(&call.headers) {
             return Err(ApiError::bad_request("Upgrade request required"));
         }
@@ -68,7 +71,7 @@ impl Handler for PodStreams {
         match self.purpose {
             Purpose::PortForward if offers(tunnel::PROTOCOL) => self.tunnel(call, request, &kubelet, target).await,
             Purpose::Exec | Purpose::Attach if offers(translate::PROTOCOL) && !kubelet.speaks_websockets => {
-                self.translate(call, request, &kubelet, target).await
+                self.translate(streams(&options), request, &kubelet, target).await
             }
             _ => self.pass_through(call, request, &kubelet, target).await,
         }
@@ -83,8 +86,8 @@ async fn authorize_create(call: &Call) -> ApiResult<()> {
     }
 }
 
-fn streams(call: &Call) -> Streams {
-    let flag = |name: &str| call.query.flag(name);
+fn streams(options: &Value) -> Streams {
+    let flag = |name: &str| options.get(name) == Some(&Value::Bool(true));
     Streams { stdin: flag("stdin"), stdout: flag("stdout"), stderr: flag("stderr") && !flag("tty"), tty: flag("tty") }
 }
 
@@ -97,15 +100,48 @@ fn forwarded(headers: &HeaderMap) -> HeaderMap {
     headers
 }
 
+impl Purpose {
+    /// Kind of the options.
+    fn kind(self) -> &'static str {
+        match self {
+            Self::Exec => "PodExecOptions",
+            Self::Attach => "PodAttachOptions",
+            Self::PortForward => "PodPortForwardOptions",
+        }
+    }
+}
+
 impl PodStreams {
+    /// What the client asks for, as an object.
+    fn options(&self, call: &Call) -> Value {
+        let mut options = Map::new();
+        if self.purpose == Purpose::PortForward {
+            let ports: Vec<u16> = call.query.all("ports").filter_map(|port| port.parse().ok()).collect();
+            if !ports.is_empty() {
+                options.insert("ports".into(), json!(ports));
+            }
+            return Value::Object(options);
+        }
+        for name in ["stdin", "stdout", "stderr", "tty"].into_iter().filter(|name| call.query.flag(name)) {
+            options.insert(name.into(), Value::Bool(true));
+        }
+        if let Some(container) = call.query.get("container").filter(|name| !name.is_empty()) {
+            options.insert("container".into(), json!(container));
+        }
+        if self.purpose == Purpose::Exec {
+            options.insert("command".into(), json!(call.query.all("command").collect::<Vec<_>>()));
+        }
+        Value::Object(options)
+    }
+
     /// Path and query at the kubelet.
-    fn target(&self, call: &Call, place: &Place) -> ApiResult<String> {
+    fn target(&self, options: &Value, place: &Place) -> ApiResult<String> {
         let (namespace, pod) = (meta::namespace(place.pod()), meta::name(place.pod()));
         let no_host = || ApiError::bad_request(format!("pod {pod} does not have a host assigned"));
         let path = |what: &str| format!("/{what}/{}/{}", percent_encode(namespace), percent_encode(pod));
         if self.purpose == Purpose::PortForward {
-            let ports: Vec<String> =
-                call.query.all("ports").map(|port| format!("port={}", percent_encode(port))).collect();
+            let ports = options.get("ports").and_then(Value::as_array).into_iter().flatten();
+            let ports: Vec<String> = ports.map(|port| format!("port={port}")).collect();
             let query = if ports.is_empty() { String::new() } else { format!("?{}", ports.join("&")) };
             return if place.node().is_empty() {
                 Err(no_host())
@@ -113,17 +149,19 @@ impl PodStreams {
                 Ok(format!("{}{query}", path("portForward")))
             };
         }
-        let container = place.container(call.query.get("container"))?;
+        let container = place.container(options.get("container").and_then(Value::as_str))?;
         if place.node().is_empty() {
             return Err(no_host());
         }
-        let Streams { stdin, stdout, stderr, tty } = streams(call);
+        let Streams { stdin, stdout, stderr, tty } = streams(options);
         let flags = [("input", stdin), ("output", stdout), ("error", stderr), ("tty", tty)];
         let mut parameters: Vec<String> =
             flags.iter().filter(|(_, on)| *on).map(|(name, _)| format!("{name}=1")).collect();
         let what = if self.purpose == Purpose::Exec { "exec" } else { "attach" };
         if self.purpose == Purpose::Exec {
-            parameters.extend(call.query.all("command").map(|word| format!("command={}", percent_encode(word))));
+            let words = options.get("command").and_then(Value::as_array).into_iter().flatten();
+            let words = words.filter_map(Value::as_str);
+            parameters.extend(words.map(|word| format!("command={}", percent_encode(word))));
         }
         Ok(format!("{}/{}?{}", path(what), percent_encode(container), parameters.join("&")))
     }
@@ -144,14 +182,14 @@ impl PodStreams {
 
     async fn translate(
         &self,
-        call: &Call,
+        streams: Streams,
         mut request: Request<Body>,
         kubelet: &Kubelet,
         target: String,
     ) -> ApiResult<Response<Body>> {
         let handshake = Handshake::accept(&mut request, translate::PROTOCOL);
         let (response, socket) = handshake.map_err(|e| ApiError::bad_request(e.to_string()))?.split();
-        let (kubelets, kubelet, streams) = (Arc::clone(&self.kubelets), kubelet.clone(), streams(call));
+        let (kubelets, kubelet) = (Arc::clone(&self.kubelets), kubelet.clone());
         tokio::spawn(async move {
             let socket = match socket.await {
                 Ok(socket) => socket,

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use async_trait::async_trait;
 use axum::body::Body;
 use generic::{
+    admission::Operation,
     endpoint::{Call, Handler},
     negotiate::Target,
     options::{DeleteOptions, Preconditions, WriteOptions},
@@ -36,10 +37,14 @@ impl Handler for Eviction {
         }
         let write = WriteOptions::parse("CreateOptions", &call.query, &call.headers, false)?;
         let kind = GroupVersionKind::new("policy", "v1", "Eviction");
-        let eviction = body::decode_object(call, &kind, write.field_validation)?;
+        let mut eviction = body::decode_object(call, &kind, write.field_validation)?;
         if !meta::name(&eviction).is_empty() && meta::name(&eviction) != call.info.name {
             return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));
         }
+        let mut request = call.admission(Operation::Create, &call.info.name, write.dry_run);
+        request.kind = kind;
+        call.server.plugins.admit(&request, Some(&mut eviction), None).await?;
+        call.server.plugins.validate(&request, Some(&eviction), None).await?;
         let mut options: DeleteOptions = match eviction.get("deleteOptions") {
             Some(options) if !options.is_null() => DeleteOptions::parse(Some(options.clone()), &call.query)?,
             _ => DeleteOptions::default(),

@@ -1,7 +1,10 @@
 //! Policies and bindings as admission needs them. Expressions are compiled when a policy is read, once for each of its
 //! versions.
 
+use std::time::Duration;
+
 use machinery::GroupVersionKind;
+use parking_lot::Mutex;
 use rules::policy::{Asks, Scope, Yields};
 use serde::{Deserialize, Deserializer};
 
@@ -21,6 +24,8 @@ pub(crate) struct Policy {
     pub(super) variables: Vec<(String, cel::Program)>,
     /// Why the policy cannot be used at all.
     pub(super) fault: Option<String>,
+    /// How long its expressions took to compile, until that has been counted.
+    pub(super) compiled: Mutex<Vec<Duration>>,
 }
 
 /// A `ValidatingAdmissionPolicy`.
@@ -191,10 +196,13 @@ fn common(metadata: Metadata, spec: &mut Spec, mut scope: Scope) -> (Policy, Sco
     let mut fault = None;
     let conditions = std::mem::take(&mut spec.match_conditions);
     let compile = |one: Named| Expression::compile(one.expression, &scope, Yields::Bool, Asks::Authorizer);
-    let conditions = conditions.into_iter().map(compile).collect();
+    let conditions: Vec<Expression> = conditions.into_iter().map(compile).collect();
+    let mut compiled: Vec<Duration> = conditions.iter().map(|condition| condition.took).collect();
     let mut variables = Vec::new();
     for Named { name, expression } in std::mem::take(&mut spec.variables) {
-        match scope.compile(&expression, Yields::Any, Asks::Authorizer) {
+        let Expression { program, took, .. } = Expression::compile(expression, &scope, Yields::Any, Asks::Authorizer);
+        compiled.push(took);
+        match program {
             Ok(program) => {
                 scope.declare(&name, program.result().clone());
                 variables.push((name, program));
@@ -214,6 +222,7 @@ fn common(metadata: Metadata, spec: &mut Spec, mut scope: Scope) -> (Policy, Sco
         conditions,
         variables,
         fault,
+        compiled: Mutex::new(compiled),
     };
     (policy, scope)
 }
@@ -234,7 +243,12 @@ impl<'de> Deserialize<'de> for ValidatingPolicy {
             key: one.key,
             value: Expression::compile(one.value_expression, &scope, Yields::TextOrNull, Asks::Nobody),
         });
-        Ok(Self { policy, validations: validations.collect(), annotations: annotations.collect() })
+        let (validations, annotations) = (validations.collect::<Vec<_>>(), annotations.collect::<Vec<_>>());
+        let of_validations =
+            validations.iter().flat_map(|one| [Some(&one.expression), one.message_expression.as_ref()]);
+        let all = of_validations.flatten().chain(annotations.iter().map(|one| &one.value));
+        policy.compiled.lock().extend(all.map(|expression| expression.took));
+        Ok(Self { policy, validations, annotations })
     }
 }
 
@@ -251,7 +265,9 @@ impl<'de> Deserialize<'de> for MutatingPolicy {
             let text = given.unwrap_or_default().expression;
             Mutation { form, expression: Expression::compile(text, &scope, yields, Asks::Authorizer) }
         });
+        let mutations: Vec<Mutation> = mutations.collect();
+        policy.compiled.lock().extend(mutations.iter().map(|one| one.expression.took));
         let wants_again = spec.reinvocation_policy.as_deref() == Some("IfNeeded");
-        Ok(Self { policy, mutations: mutations.collect(), wants_again })
+        Ok(Self { policy, mutations, wants_again })
     }
 }

@@ -90,7 +90,8 @@ impl<P: AsRef<Policy>> Policies<P> {
             return Ok(Vec::new());
         }
         let of = |policy: Arc<P>| {
-            let name = &(*policy).as_ref().name;
+            let Policy { name, compiled, .. } = (*policy).as_ref();
+            self.metrics.compiled(&std::mem::take(&mut *compiled.lock()));
             let own = bindings.values().filter(|binding| binding.spec.policy_name == *name);
             let own: Vec<_> = own.cloned().collect();
             (!own.is_empty()).then_some((policy, own))

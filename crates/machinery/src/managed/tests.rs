@@ -281,3 +281,27 @@ fn any_set() -> impl Strategy<Value = Set> {
         set
     })
 }
+
+#[test]
+fn configurations_of_policies_are_merged_without_owners() {
+    let (mut table, root) = table();
+    let live = config(json!({"replicas": 1, "containers": [{"name": "a", "image": "1"}, {"name": "b"}]}));
+    let wanted = json!({"metadata": {"labels": {"k": "v"}}, "spec": {"containers": [{"name": "a", "image": "2"}]}});
+    let merged = merge_configuration(&live, &wanted, table.get(root)).expect("fits");
+    let spec = json!({"replicas": 1, "containers": [{"name": "a", "image": "2"}, {"name": "b"}]});
+    let mut expected = config(spec);
+    expected["metadata"]["labels"] = json!({"k": "v"});
+    assert_eq!(merged, expected);
+    let unknown = json!({"spec": {"nothing": 1}});
+    let error = merge_configuration(&live, &unknown, table.get(root)).expect_err("there is no such field");
+    assert!(error.to_string().contains(".spec.nothing: field not declared in schema"), "{error}");
+
+    let string = table.add(Type { name: String::new(), shape: Shape::String, atomic: false, rest: None });
+    let args = Shape::List { item: string, merge: ListType::Atomic };
+    let args = table.add(Type { name: String::new(), shape: args, atomic: false, rest: None });
+    let holder = Shape::Struct(HashMap::from([("args".to_owned(), Field::new(args))]));
+    let holder = table.add(Type { name: String::new(), shape: holder, atomic: false, rest: None });
+    let error = merge_configuration(&json!({}), &json!({"args": ["x"]}), table.get(holder)).expect_err("a whole");
+    let text = "invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: .args";
+    assert_eq!(error.status().message, text);
+}
