@@ -231,6 +231,16 @@ fn optional<'a>(name: &str, args: &[Val<'a>]) -> Option<Outcome<'a>> {
             };
             Ok(Val::optional((!is_zero).then(|| value.clone())))
         }
+        ("optional.unwrap" | ".unwrapOpt", [list]) => match list.items() {
+            Some(items) => {
+                let present = items.into_iter().filter_map(|item| match item {
+                    Val::Optional(Some(value)) => Some((*value).clone()),
+                    _ => None,
+                });
+                Ok(Val::list(present.collect()))
+            }
+            None => Err(EvalError::no_overload()),
+        },
         (".hasValue", [Val::Optional(value)]) => Ok(Val::Bool(value.is_some())),
         (".value", [Val::Optional(value)]) => match value {
             Some(value) => Ok((**value).clone()),

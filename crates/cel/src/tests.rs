@@ -67,6 +67,8 @@ fn what_holds() {
         "semver('1.0.0-alpha.1').isLessThan(semver('1.0.0'))",
         "self.?name.orValue('') == 'web-1' && self.labels[?'no'].orValue('d') == 'd' && !optional.none().hasValue()",
         "optional.of(2).optMap(x, x + 1).value() == 3 && [?self.labels[?'no'], 'y'] == ['y']",
+        "[self.labels[?'app'], self.labels[?'no']].unwrapOpt() == ['web'] && optional.unwrap([optional.of(1)]) == [1]",
+        "[3, 1, 2].sortBy(x, -x) == [3, 2, 1] && {'a': 1, 'b': 2}.transformList(k, v, v) == [1, 2]",
         "cel.bind(x, self.replicas * 2, x + x == 12)",
         "self.any.deep[1] == 2.5 && type(self.any.deep[0]) == int && size(self.any.deep) == 3",
         "format.dns1123Label().validate('a.b').hasValue() && !format.named('dns1123Label').value().validate('ab').hasValue()",

@@ -115,7 +115,7 @@ const FORMS: &[Form] = &[
 ];
 
 /// Operators and functions whose result follows from their arguments.
-const SPECIAL: [&str; 35] = [
+const SPECIAL: [&str; 37] = [
     "_==_",
     "_!=_",
     "_<_",
@@ -140,6 +140,8 @@ const SPECIAL: [&str; 35] = [
     ".or",
     "optional.of",
     "optional.ofNonZeroValue",
+    "optional.unwrap",
+    ".unwrapOpt",
     ".min",
     ".max",
     ".sum",
@@ -258,6 +260,11 @@ fn special(name: &str, args: &[Type]) -> Option<Type> {
         (".or", [a @ Type::Optional(_), b]) if a.fits(b) => a.clone(),
         (".value" | ".orValue" | ".or", [Type::Dyn, ..]) => Type::Dyn,
         ("optional.of" | "optional.ofNonZeroValue", [inner]) => Type::Optional(inner.clone().into()),
+        ("optional.unwrap" | ".unwrapOpt", [list]) if is_list(list) => match list.item() {
+            Type::Optional(inner) => Type::List(inner),
+            Type::Dyn => Type::list(Type::Dyn),
+            _ => return None,
+        },
         (".min" | ".max" | ".sum", [list]) if is_list(list) => list.item(),
         (".first" | ".last", [list]) if is_list(list) => Type::Optional(list.item().into()),
         (".sort" | ".distinct" | ".reverse", [list]) if is_list(list) => Type::list(list.item()),
