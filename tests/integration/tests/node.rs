@@ -382,7 +382,7 @@ fn plugins_give_volumes_and_devices() {
     let machine = Machine::new("10.78.0");
     machine.start_control_plane();
     machine.ok("cp /etc/admin.conf /etc/kubelet.conf");
-    machine.start("csi", "node-plugin csi dirs.timonel.test /var/lib/dirs");
+    machine.start("csi", "node-plugin csi dirs.timonel.test /opt/dirs");
     machine.start("devices", "node-plugin devices timonel.test/name 2");
     machine.start_kubelet("", "--kubeconfig=/etc/kubelet.conf");
     let driver = "get csinode node -o jsonpath='{.spec.drivers[*].nodeID} {.spec.drivers[*].allocatable.count}'";
@@ -403,9 +403,9 @@ fn plugins_give_volumes_and_devices() {
             .kubectl(&format!("get pod {pod} -o jsonpath='{{.status.phase}} {{.status.reason}} {{.status.message}}'"))
     };
     machine.until(&status("writer"), |out| out.starts_with("Running"));
-    machine.until("cat /var/lib/dirs/kept-handle/file", |out| out.trim() == "name0" || out.trim() == "name1");
-    machine.until("cat /var/lib/dirs/csi-*/file", |out| out.trim() == "brief");
-    assert_eq!(machine.ok("stat -c %g /var/lib/dirs/kept-handle").trim(), "4321");
+    machine.until("cat /opt/dirs/kept-handle/file", |out| out.trim() == "name0" || out.trim() == "name1");
+    machine.until("cat /opt/dirs/csi-*/file", |out| out.trim() == "brief");
+    assert_eq!(machine.ok("stat -c %g /opt/dirs/kept-handle").trim(), "4321");
     let refused = machine.until(&status("greedy"), |out| out.starts_with("Failed"));
     assert_eq!(
         refused.trim_end(),
@@ -429,7 +429,7 @@ fn plugins_give_volumes_and_devices() {
     assert!(calls.contains("unpublish kept-handle") && calls.contains("unstage kept-handle"), "{calls}");
     assert_eq!(machine.ok("grep -c dirs /proc/mounts; true").trim(), "0");
     machine.until("ls /var/lib/kubelet/pods | wc -l", |out| out.trim() == "0");
-    assert_eq!(machine.ok("cat /var/lib/dirs/kept-handle/file | wc -l").trim(), "1", "the data stays");
+    assert_eq!(machine.ok("cat /opt/dirs/kept-handle/file | wc -l").trim(), "1", "the data stays");
     machine.end("csi");
     machine.ok("rm /var/lib/kubelet/plugins_registry/*");
     machine.until(&machine.kubectl("get csinode node -o jsonpath='{.spec.drivers}'"), |out| !out.contains("dirs"));
