@@ -16,7 +16,7 @@ use prometheus::Registry;
 use runtime::{clock::Clock, tasks::TaskGroup};
 use tokio_util::sync::CancellationToken;
 
-use crate::{StartError, credentials::Clients, options::Options};
+use crate::{StartError, credentials::Clients, metrics::Metrics, options::Options};
 
 /// What a reconciler answers while its caches do not show its own writes: come again shortly. That is no failure, so it
 /// does not count against the limits of failures.
@@ -35,6 +35,8 @@ pub(crate) struct Context {
     pub(crate) tasks: TaskGroup,
     pub(crate) clients: Arc<Clients>,
     pub(crate) queue_metrics: QueueMetrics,
+    /// What single controllers count.
+    pub(crate) metrics: Metrics,
     /// Where controllers register metrics of their own.
     pub(crate) registry: Registry,
 }

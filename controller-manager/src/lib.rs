@@ -27,6 +27,7 @@ mod disruption;
 mod endpoints;
 mod endpointslice;
 mod job;
+mod metrics;
 mod mirroring;
 mod namespace;
 mod nodeipam;
@@ -108,6 +109,7 @@ pub async fn run(options: Options, runtime: Runtime) -> Result<(), StartError> {
     let clients = Clients::new(Arc::clone(&options), metrics.clone());
     serve::start(&options, &runtime).await?;
     let queue_metrics = QueueMetrics::new(&runtime.registry)?;
+    let controller_metrics = metrics::Metrics::new(&runtime.registry)?;
     let running = table::Running::new(&runtime.registry)?;
     let health = runtime.health.clone();
     let lead = |stop: CancellationToken| {
@@ -121,6 +123,7 @@ pub async fn run(options: Options, runtime: Runtime) -> Result<(), StartError> {
                 clients: Arc::new(clients),
                 clock: Arc::clone(&runtime.clock),
                 queue_metrics,
+                metrics: controller_metrics,
                 registry: runtime.registry.clone(),
                 tasks,
                 options,

@@ -17,7 +17,7 @@ use kube::{
     api::{DeleteParams, PostParams, Preconditions},
 };
 use parking_lot::Mutex;
-use prometheus::IntCounterVec;
+use prometheus::{HistogramVec, IntCounterVec};
 use runtime::{
     clock::Clock,
     metrics::{self, Stability},
@@ -51,6 +51,7 @@ pub(super) struct Reconciler {
     clock: Arc<dyn Clock>,
     can_force: bool,
     forced: IntCounterVec,
+    operations: HistogramVec,
     /// Since when volumes that are attached have not been wanted.
     unwanted: Mutex<HashMap<OnNode, Duration>>,
     /// What Pods were told of a volume.
@@ -99,6 +100,7 @@ impl Reconciler {
             clock: Arc::clone(&context.clock),
             can_force: !context.options.attach.disable_force_detach_on_timeout,
             forced,
+            operations: context.metrics.storage_operations.clone(),
             unwanted: Mutex::default(),
             told: Mutex::default(),
         })
@@ -264,6 +266,19 @@ impl Reconciler {
         self.told.lock().retain(|(at, volume), _| at != node || wanted.contains(volume));
     }
 
+    /// Notes how long it took to attach a volume, when that is seen for the first time.
+    fn measure(&self, node: &str, used: &Use, view: &AttachmentView, text: &str) {
+        let known = self.told.lock();
+        let told = known.get(&(node.to_owned(), used.wanted.volume.clone()));
+        if told.is_some_and(|told| told.iter().any(|(_, said)| said == text)) {
+            return;
+        }
+        let age = now(&*self.clock).0.as_second() - view.created.map_or(0, |t| t.as_second());
+        let plugin = format!("kubernetes.io/csi:{}", view.attacher);
+        let labels = [plugin.as_str(), "volume_attach", "success", "false"];
+        self.operations.with_label_values(&labels).observe(f64::from(u32::try_from(age).unwrap_or(0)));
+    }
+
     /// What drivers say of attachments that Pods wait for; the time after which to look again.
     fn follow(
         &self,
@@ -283,6 +298,7 @@ impl Reconciler {
             }
             if view.is_attached {
                 let text = format!("AttachVolume.Attach succeeded for volume {pv:?}");
+                self.measure(name, used, view, &text);
                 self.tell(name, used, EventType::Normal, "SuccessfulAttachVolume", &text);
                 continue;
             }

@@ -49,7 +49,8 @@ pub(crate) async fn start(context: &Context) -> Result<Started, StartError> {
     });
     let watching = context.watching_client().await?;
     let tasks = context.tasks.child(CONTROLLER);
-    let monitors = monitors::Monitors::new(Arc::clone(&collector), watching, &tasks);
+    let monitors =
+        monitors::Monitors::new(Arc::clone(&collector), watching, &tasks, context.metrics.resource_sync_errors.clone());
     let (all, workers) = (context.clone(), options.concurrent_gc_syncs);
     let clock = Arc::clone(&context.clock);
     context.tasks.spawn_cancellable("garbage collector", async move {

@@ -11,6 +11,7 @@ use kube::{
     api::{DynamicObject, PartialObjectMeta},
 };
 use machinery::GroupVersionResource;
+use prometheus::IntCounter;
 use runtime::{clock::Clock, tasks::TaskGroup};
 
 use super::{
@@ -55,11 +56,12 @@ pub(super) struct Monitors {
     client: Client,
     tasks: TaskGroup,
     running: HashMap<GroupVersionResource, Monitor>,
+    errors: IntCounter,
 }
 
 impl Monitors {
-    pub(super) fn new(collector: Arc<Collector>, client: Client, tasks: &TaskGroup) -> Self {
-        Self { collector, client, tasks: tasks.child("monitors"), running: HashMap::new() }
+    pub(super) fn new(collector: Arc<Collector>, client: Client, tasks: &TaskGroup, errors: IntCounter) -> Self {
+        Self { collector, client, tasks: tasks.child("monitors"), running: HashMap::new(), errors }
     }
 
     /// Starts informers of what is served now and stops those of what is not.
@@ -67,6 +69,7 @@ impl Monitors {
         let snapshot = match self.collector.discovery.refresh().await {
             Ok(snapshot) => snapshot,
             Err(error) => {
+                self.errors.inc();
                 tracing::warn!(%error, "discovery failed, monitored resources stay as they are");
                 return;
             }

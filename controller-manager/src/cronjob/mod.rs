@@ -44,6 +44,7 @@ pub(crate) async fn start(context: &Context) -> Result<Started, StartError> {
         jobs: jobs.clone(),
         own: ::controller::OwnWrites::default(),
         clock: Arc::clone(&context.clock),
+        skew: context.metrics.cronjob_skew.clone(),
     };
     let workers = context.options.workers.concurrent_cron_job_syncs;
     context.drive(CONTROLLER, queue, workers, reconciler, &[&crons, &jobs]);

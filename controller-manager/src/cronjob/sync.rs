@@ -19,6 +19,7 @@ use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, PostParams},
 };
+use prometheus::Histogram;
 use runtime::clock::Clock;
 use semantics::cron::Schedule;
 
@@ -35,6 +36,7 @@ pub(super) struct Reconciler {
     pub(super) jobs: Informer<JobView>,
     pub(super) own: OwnWrites<ObjectKey>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) skew: Histogram,
 }
 
 type Jobs = Vec<Arc<Cached<JobView>>>;
@@ -162,6 +164,9 @@ impl Reconciler {
             _ => {}
         }
         if let Some(job) = self.create(key, cron, &plan::job(cron, at, &zone)).await? {
+            let created = job.metadata.creation_timestamp.as_ref().map_or(at, |t| t.0);
+            let late = u32::try_from(created.as_second() - at.as_second()).unwrap_or(0);
+            self.skew.observe(f64::from(late));
             if !is_active(status, &job.uid().unwrap_or_default()) {
                 status.active.get_or_insert_default().push(reference(&job));
             }

@@ -20,6 +20,7 @@ use runtime::clock::Clock;
 use crate::{
     StartError,
     context::{Context, now},
+    metrics::EvictionMetrics,
     nodelifecycle::eviction::{Disruption, evict, reference},
     resourceclaim::{BY_DEVICE, DeviceClaimView, plan as claims},
     table::Started,
@@ -61,6 +62,7 @@ struct Evictor {
     clock: Arc<dyn Clock>,
     /// UIDs of Pods whose eviction was announced, by claim.
     announced: Mutex<HashMap<ObjectKey, Vec<(ObjectKey, String)>>>,
+    metrics: EvictionMetrics,
 }
 
 /// Starts the controller.
@@ -75,6 +77,7 @@ pub(crate) async fn start(context: &Context) -> Result<Started, StartError> {
         slices: context.informers.get(),
         clock: Arc::clone(&context.clock),
         announced: Mutex::default(),
+        metrics: context.metrics.device_taint_evictions.clone(),
     };
     let (pods, claims, slices) = (evictor.pods.clone(), evictor.claims.clone(), evictor.slices.clone());
     watch(&pods, &claims, &slices, &queue);
@@ -174,6 +177,9 @@ impl Reconcile for Evictor {
                 now: at.clone(),
             };
             evict(&self.client, &pod.key, &pod.uid, &why).await?;
+            self.metrics.deletions.inc();
+            let late = now(&*self.clock).0.as_second() - due.as_second();
+            self.metrics.durations.observe(f64::from(u32::try_from(late).unwrap_or(0)));
         }
         self.announced.lock().remove(key);
         Ok(Outcome::Done)

@@ -20,6 +20,7 @@ use crate::{
     StartError,
     children::owner_reference,
     context::{self, Context, Syncs},
+    metrics::SliceMetrics,
     slices::{self, BY_SERVICE, Blueprint, MANAGED_BY, SERVICE_NAME, SliceView, Writer},
     table::Started,
     views::{NodeView, PodView},
@@ -40,6 +41,7 @@ struct Shared {
     nodes: Informer<NodeView>,
     slices: Informer<SliceView>,
     writer: Writer,
+    metrics: SliceMetrics,
     triggers: Mutex<HashMap<ObjectKey, TriggerTimes>>,
     queue: Queue<ObjectKey>,
     recorder: EventRecorder,
@@ -58,7 +60,8 @@ pub(crate) async fn start(context: &Context) -> Result<Started, StartError> {
         nodes: context.informers.get(),
         slices: context.informers.get(),
         recorder: context.recorder(&client, "endpoint-slice-controller"),
-        writer: Writer::new(client),
+        writer: Writer::new(client, Some(context.metrics.slices.changes.clone())),
+        metrics: context.metrics.slices.clone(),
         triggers: Mutex::default(),
         queue: context.queue_with("endpoint_slice", LIMITING),
         batch: options.endpointslice_updates_batch_period,
@@ -99,6 +102,7 @@ impl Shared {
     fn service_changed(&self, change: &Change<Whole<Service>>) {
         if let Change::Deleted { old } = change {
             self.triggers.lock().remove(&old.key);
+            self.metrics.set(&old.key, None);
         }
         self.queue.add(change.object().key.clone());
     }
@@ -192,8 +196,15 @@ impl Reconcile for Reconciler {
             trigger: trigger.map(|t| t.to_string()),
             placeholder: true,
         };
+        let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        let endpoints: usize = groups.iter().map(|group| group.endpoints.len()).sum();
+        let desired: usize = groups.iter().map(|group| group.endpoints.len().div_ceil(shared.most.max(1))).sum();
         let packed = slices::pack(&blueprint, &plan::types(&service), &existing, groups);
-        if let Err(error) = shared.writer.carry_out(key, packed).await {
+        let actual = (existing.len() + packed.create.len()).saturating_sub(packed.delete.len());
+        shared.metrics.set(key, Some([number(endpoints), number(desired.max(1)), number(actual)]));
+        let done = shared.writer.carry_out(key, packed).await;
+        shared.metrics.syncs.with_label_values(&[if done.is_ok() { "success" } else { "error" }]).inc();
+        if let Err(error) = done {
             let text = format!("Error updating Endpoint Slices for Service {key}: {}", util::chain(&error));
             let about = reference_to(&service.view.0);
             shared.recorder.event(&about, EventType::Warning, "FailedToUpdateEndpointSlices", text);

@@ -73,6 +73,7 @@ pub(crate) async fn start(context: &Context) -> Result<Started, StartError> {
         control: PodControl::new(client, recorder.clone()),
         recorder,
         clock: Arc::clone(&context.clock),
+        metrics: context.metrics.jobs.clone(),
     };
     let informers: [&dyn Syncs; 2] = [&shared.jobs, &shared.pods];
     let workers = context.options.workers.concurrent_job_syncs;

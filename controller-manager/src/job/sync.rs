@@ -24,7 +24,9 @@ use super::{
 };
 use crate::{
     children::{self, Candidate, Claimer, PodControl, PodError},
-    context, views,
+    context,
+    metrics::JobMetrics,
+    views,
 };
 
 const PODS: &str = "pods";
@@ -35,6 +37,7 @@ pub(super) struct Reconciler {
     pub(super) control: PodControl,
     pub(super) recorder: EventRecorder,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) metrics: JobMetrics,
 }
 
 /// Pods after the step was taken.
@@ -73,7 +76,13 @@ impl Reconcile for Reconciler {
         }
         let allowed = shared.expectations.satisfied(key);
         let pods = self.claim(key, &job.view.0).await?;
-        self.sync(key, &job.view.0, &pods, allowed).await
+        let (began, mut action) = (self.clock.elapsed(), "reconciling");
+        let outcome = self.sync(key, &job.view.0, &pods, allowed, &mut action).await;
+        let labels = [action, mode, if outcome.is_ok() { "success" } else { "error" }];
+        self.metrics.syncs.with_label_values(&labels).inc();
+        let took = self.clock.elapsed().saturating_sub(began).as_secs_f64();
+        self.metrics.durations.with_label_values(&labels).observe(took);
+        outcome
     }
 }
 
@@ -106,6 +115,7 @@ impl Reconciler {
         job: &Job,
         pods: &[JobPod],
         allowed: bool,
+        action: &mut &'static str,
     ) -> Result<Outcome, ReconcileError> {
         let now = context::now(self.clock.as_ref());
         let before = self.shared.streaks.lock().get(key).copied().unwrap_or_default();
@@ -124,10 +134,16 @@ impl Reconciler {
         let (mut acted, mut again) = (Ok(()), None);
         let mut status = world.status.clone();
         if ending.is_some() {
+            *action = if left.active > 0 { "pods_deleted" } else { "tracking" };
             acted = self.delete_active(key, job, &world, &mut left).await;
         } else if allowed && job.metadata.deletion_timestamp.is_none() {
             let step = world.step();
             again = step.again;
+            *action = match (step.delete.is_empty(), step.create.is_empty()) {
+                (false, _) => "pods_deleted",
+                (true, false) => "pods_created",
+                _ => "reconciling",
+            };
             acted = self.carry_out(key, job, step, &mut left).await;
             ending = world.complete(left.active);
             if let Some(ending) = &ending {
@@ -307,6 +323,7 @@ impl Reconciler {
             _ => None,
         };
         self.write(key, &mut job, &done.status).await?;
+        self.measure(world, &done.status, ended);
         if let Some(ending) = ended {
             self.tell_end(&job, ending);
         }
@@ -317,6 +334,25 @@ impl Reconciler {
             self.shared.queue.add(key.clone());
         }
         Ok(())
+    }
+
+    /// Counts Pods and Jobs that ended.
+    fn measure(&self, world: &World<'_>, status: &JobStatus, ended: Option<&Ending>) {
+        let mode = world.spec.completion_mode.as_deref().unwrap_or("NonIndexed");
+        let before = world.job.status.as_ref();
+        let more = |now: Option<i32>, before: Option<i32>| {
+            u64::try_from(now.unwrap_or(0).saturating_sub(before.unwrap_or(0))).unwrap_or(0)
+        };
+        let succeeded = more(status.succeeded, before.and_then(|s| s.succeeded));
+        let failed = more(status.failed, before.and_then(|s| s.failed));
+        self.metrics.finished_pods.with_label_values(&[mode, "succeeded"]).inc_by(succeeded);
+        self.metrics.finished_pods.with_label_values(&[mode, "failed"]).inc_by(failed);
+        if let Some(ending) = ended {
+            let result = if ending.success { "succeeded" } else { "failed" };
+            // Successes have no reason of their own, but by policy.
+            let reason = if ending.success && ending.reason != "SuccessPolicy" { "" } else { ending.reason.as_str() };
+            self.metrics.finished.with_label_values(&[mode, result, reason]).inc();
+        }
     }
 
     fn remember(&self, key: &ObjectKey, streak: Streak) {

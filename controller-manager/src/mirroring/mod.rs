@@ -46,7 +46,7 @@ pub(crate) async fn start(context: &Context) -> Result<Started, StartError> {
         endpoints: context.informers.get(),
         slices: context.informers.get(),
         recorder: context.recorder(&client, CONTROLLER),
-        writer: Writer::new(client),
+        writer: Writer::new(client, None),
         queue: context.queue_with("endpoint_slice_mirroring", endpointslice::LIMITING),
         batch: options.mirroring_endpointslice_updates_batch_period,
         most: options.mirroring_max_endpoints_per_subset,

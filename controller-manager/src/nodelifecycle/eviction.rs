@@ -20,6 +20,7 @@ use super::{NO_EXECUTE, set_condition, taints_of};
 use crate::{
     StartError,
     context::{Context, now},
+    metrics::EvictionMetrics,
     table::Started,
     views::{BY_NODE, NodeView, PodView},
 };
@@ -62,6 +63,7 @@ pub(crate) async fn start(context: &Context) -> Result<Started, StartError> {
         recorder,
         clock: Arc::clone(&context.clock),
         scheduled: Mutex::default(),
+        metrics: context.metrics.taint_evictions.clone(),
     };
     context.drive(CONTROLLER, queue, 8, evictor, &[&nodes, &pods]);
     Ok(Started::Running)
@@ -117,6 +119,7 @@ struct Evictor {
     recorder: EventRecorder,
     clock: Arc<dyn Clock>,
     scheduled: Mutex<HashMap<ObjectKey, Scheduled>>,
+    metrics: EvictionMetrics,
 }
 
 /// Reference to a Pod that is known by its key.
@@ -216,8 +219,12 @@ impl Reconcile for Evictor {
         if !left.is_zero() {
             return Ok(Outcome::After(left));
         }
+        let began = self.clock.elapsed();
         self.evict(key, &pod.uid).await?;
-        self.scheduled.lock().remove(key);
+        let scheduled = self.scheduled.lock().remove(key);
+        let due = scheduled.map_or(began, |scheduled| scheduled.due);
+        self.metrics.deletions.inc();
+        self.metrics.durations.observe(self.clock.elapsed().saturating_sub(due).as_secs_f64());
         Ok(Outcome::Done)
     }
 }

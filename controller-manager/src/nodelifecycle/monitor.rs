@@ -27,6 +27,7 @@ use super::{
 use crate::{
     StartError,
     context::{Context, now},
+    metrics::NodeMetrics,
     table::Started,
     views::{BY_NODE, NodeView, PodView},
 };
@@ -52,6 +53,7 @@ pub(crate) async fn start(context: &Context) -> Result<Started, StartError> {
         zones: Zones::default(),
         known: HashMap::new(),
         unmarked: HashSet::new(),
+        metrics: context.metrics.nodes.clone(),
         client,
     };
     taints::start(context, &monitor.client, &monitor.nodes);
@@ -86,6 +88,7 @@ struct Monitor {
     known: HashMap<String, ObjectReference>,
     /// Nodes that are not ready and whose Pods could not all be told.
     unmarked: HashSet<String>,
+    metrics: NodeMetrics,
 }
 
 fn zone_of(node: &Node) -> String {
@@ -221,6 +224,13 @@ impl Monitor {
                 _ => count.1 += 1,
             }
         }
+        for (zone, (ready, unready)) in &counts {
+            let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+            let all = ready + unready;
+            self.metrics.size.with_label_values(&[zone]).set(number(all));
+            self.metrics.unhealthy.with_label_values(&[zone]).set(number(*unready));
+            self.metrics.health.with_label_values(&[zone]).set(number(ready * 100 / all.max(1)));
+        }
         match self.zones.update(&counts, elapsed, &self.options) {
             Turn::Stop => {
                 tracing::info!("Controller detected that all Nodes are not-Ready. Entering master disruption mode");
@@ -242,6 +252,7 @@ impl Monitor {
             for name in self.zones.get(zone, elapsed).due(ready + unready, elapsed, &self.options) {
                 if let Some(node) = nodes.iter().find(|node| node.metadata.name.as_deref() == Some(&name)) {
                     self.taint(node, wanted_taint(node)).await;
+                    self.metrics.evictions.with_label_values(&[zone]).inc();
                 }
             }
         }

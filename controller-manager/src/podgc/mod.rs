@@ -12,6 +12,7 @@ use kube::{
     Api, Client,
     api::{DeleteParams, Preconditions},
 };
+use prometheus::IntCounterVec;
 use runtime::clock::Clock;
 use serde_json::json;
 
@@ -38,6 +39,7 @@ pub(crate) async fn start(context: &Context) -> Result<Started, StartError> {
         clock: Arc::clone(&context.clock),
         threshold: usize::try_from(context.options.nodes.terminated_pod_gc_threshold).unwrap_or(0),
         missing: HashMap::new(),
+        collected: context.metrics.collected_pods.clone(),
     };
     let (tasks, stop) = (context.tasks.clone(), context.tasks.token().clone());
     let (pods, nodes) = (collector.pods.clone(), collector.nodes.clone());
@@ -63,6 +65,7 @@ struct Collector {
     threshold: usize,
     /// Nodes that Pods name and that are not there, and since when.
     missing: HashMap<String, Duration>,
+    collected: IntCounterVec,
 }
 
 impl Collector {
@@ -115,7 +118,11 @@ impl Collector {
         };
         match api.delete(&key.name, &params).await {
             Err(error) if !error.is_not_found() => Err(CallError::new(format!("delete {key}"), error)),
-            _ => Ok(()),
+            _ => {
+                let labels = [key.namespace.as_str(), doomed.reason.label()];
+                self.collected.with_label_values(&labels).inc();
+                Ok(())
+            }
         }
     }
 

@@ -25,6 +25,18 @@ pub(super) enum Reason {
     OutOfService,
 }
 
+impl Reason {
+    /// As the metric names it.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Surplus => "terminated",
+            Self::NodeGone => "orphaned",
+            Self::Unscheduled => "unscheduled",
+            Self::OutOfService => "out-of-service",
+        }
+    }
+}
+
 /// A Pod that goes.
 pub(super) struct Doomed {
     pub(super) pod: Arc<Cached<PodView>>,

@@ -19,6 +19,7 @@ use kube::{
     api::{DeleteParams, Preconditions},
 };
 use parking_lot::Mutex;
+use prometheus::IntCounterVec;
 
 use crate::{
     StartError,
@@ -89,6 +90,8 @@ struct Reconciler {
     templates: Informer<Whole<ResourceClaimTemplate>>,
     /// Claims that were made and are not in the cache yet.
     made: Arc<Made>,
+    /// Creations, by status and whether administrators asked.
+    created: IntCounterVec,
 }
 
 /// Starts the controller.
@@ -102,6 +105,7 @@ pub(crate) async fn start(context: &Context) -> Result<Started, StartError> {
         claims: context.informers.get(),
         templates: context.informers.get(),
         made: Arc::default(),
+        created: context.metrics.created_claims.clone(),
     };
     let (pods, claims, templates) = (reconciler.pods.clone(), reconciler.claims.clone(), reconciler.templates.clone());
     let made = Arc::clone(&reconciler.made);

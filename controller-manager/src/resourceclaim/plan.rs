@@ -86,6 +86,13 @@ pub(crate) fn is_pod(consumer: &ResourceClaimConsumerReference) -> bool {
     consumer.resource == "pods" && consumer.api_group.as_deref().unwrap_or_default().is_empty()
 }
 
+/// `true` if an administrator's access is asked for.
+pub(super) fn admin_access(claim: &ResourceClaim) -> &'static str {
+    let requests = claim.spec.devices.iter().flat_map(|devices| devices.requests.iter().flatten());
+    let mut exact = requests.filter_map(|request| request.exactly.as_ref());
+    if exact.any(|request| request.admin_access == Some(true)) { "true" } else { "false" }
+}
+
 /// Full name of a device.
 pub(crate) fn device_name(driver: &str, pool: &str, device: &str) -> String {
     format!("{driver}/{pool}/{device}")

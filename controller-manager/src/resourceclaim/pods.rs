@@ -96,7 +96,10 @@ impl Reconciler {
         let key = ObjectKey::new(&pod.key.namespace, template);
         let template = self.templates.get(&key).ok_or_else(|| MakeError::NoTemplate(template.to_owned()))?;
         let wanted = plan::claim_of((&pod.key.namespace, &pod.key.name, &pod.uid), name, &template);
-        let claim = self.claim_api(&pod.key.namespace).create(&PostParams::default(), &wanted).await?;
+        let created = self.claim_api(&pod.key.namespace).create(&PostParams::default(), &wanted).await;
+        let labels = [if created.is_ok() { "success" } else { "failure" }, plan::admin_access(&wanted)];
+        self.created.with_label_values(&labels).inc();
+        let claim = created?;
         self.made.lock().insert(slot, claim.name_any());
         Ok(claim.name_any())
     }

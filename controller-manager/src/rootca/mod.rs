@@ -10,6 +10,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{Api, Client, api::PostParams, config::Kubeconfig};
+use prometheus::IntCounterVec;
 
 use crate::{StartError, context::Context, options::Options, serviceaccount::is_active, table::Started};
 
@@ -55,7 +56,8 @@ pub(crate) async fn start(context: &Context) -> Result<Started, StartError> {
             of_namespaces.add(change.object().key.clone());
         }
     });
-    let reconciler = Reconciler { client, namespaces: namespaces.clone(), maps: maps.clone(), bundle };
+    let published = context.metrics.published_bundles.clone();
+    let reconciler = Reconciler { client, namespaces: namespaces.clone(), maps: maps.clone(), bundle, published };
     context.drive(CONTROLLER, queue, 1, reconciler, &[&namespaces, &maps]);
     Ok(Started::Running)
 }
@@ -97,6 +99,7 @@ struct Reconciler {
     namespaces: Informer<Whole<Namespace>>,
     maps: Informer<BundleView>,
     bundle: String,
+    published: IntCounterVec,
 }
 
 impl Reconcile for Reconciler {
@@ -131,6 +134,11 @@ impl Reconcile for Reconciler {
                 api.replace(NAME, &PostParams::default(), &map).await
             }
         };
+        let code = match &written {
+            Ok(_) => 200,
+            Err(error) => error.status().map_or(500, |status| status.code),
+        };
+        self.published.with_label_values(&[code.to_string().as_str()]).inc();
         match written {
             Err(error) if !(error.is_already_exists() || error.is_namespace_terminating()) => Err(error.into()),
             _ => Ok(Outcome::Done),

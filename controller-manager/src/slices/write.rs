@@ -10,6 +10,7 @@ use kube::{
     api::{DeleteParams, PostParams},
 };
 use parking_lot::Mutex;
+use prometheus::IntCounterVec;
 
 use super::{Plan, SliceView};
 
@@ -21,11 +22,19 @@ pub(crate) struct Writer {
     own: OwnWrites<ObjectKey>,
     /// Revision of the last own write of a slice.
     written: Mutex<HashMap<ObjectKey, String>>,
+    /// Counts writes by operation.
+    changes: Option<IntCounterVec>,
 }
 
 impl Writer {
-    pub(crate) fn new(client: Client) -> Self {
-        Self { client, own: OwnWrites::default(), written: Mutex::default() }
+    pub(crate) fn new(client: Client, changes: Option<IntCounterVec>) -> Self {
+        Self { client, own: OwnWrites::default(), written: Mutex::default(), changes }
+    }
+
+    fn changed(&self, operation: &str) {
+        if let Some(changes) = &self.changes {
+            changes.with_label_values(&[operation]).inc();
+        }
     }
 
     /// Whether the cache does not show yet what was written for `key`.
@@ -56,7 +65,10 @@ impl Writer {
         let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), &key.namespace);
         for slice in &plan.create {
             match api.create(&PostParams::default(), slice).await {
-                Ok(created) => self.wrote(key, &created),
+                Ok(created) => {
+                    self.changed("create");
+                    self.wrote(key, &created);
+                }
                 Err(error) if error.is_namespace_terminating() => return Ok(()),
                 Err(error) => {
                     return Err(CallError::new(format!("failed to create EndpointSlice for Service {key}"), error));
@@ -68,6 +80,7 @@ impl Writer {
             let updated = api.replace(&name, &PostParams::default(), slice).await;
             let updated = updated
                 .map_err(|e| CallError::new(format!("failed to update {name} EndpointSlice for Service {key}"), e))?;
+            self.changed("update");
             self.wrote(key, &updated);
         }
         for slice in &plan.delete {
@@ -77,7 +90,10 @@ impl Writer {
                     let attempt = format!("failed to delete {name} EndpointSlice for Service {key}");
                     return Err(CallError::new(attempt, error));
                 }
-                _ => self.forget(&ObjectKey::new(key.namespace.clone(), name)),
+                _ => {
+                    self.changed("delete");
+                    self.forget(&ObjectKey::new(key.namespace.clone(), name));
+                }
             }
         }
         Ok(())

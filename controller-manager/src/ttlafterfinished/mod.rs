@@ -9,9 +9,16 @@ use kube::{
     Api, Client,
     api::{DeleteParams, Preconditions, PropagationPolicy},
 };
+use prometheus::Histogram;
 use runtime::clock::Clock;
 
-use crate::{StartError, context::Context, job::is_finished, table::Started, views::JobView};
+use crate::{
+    StartError,
+    context::{Context, now},
+    job::is_finished,
+    table::Started,
+    views::JobView,
+};
 
 const CONTROLLER: &str = "ttl-after-finished-controller";
 
@@ -27,7 +34,8 @@ pub(crate) async fn start(context: &Context) -> Result<Started, StartError> {
             of_jobs.add(job.key.clone());
         }
     });
-    let reconciler = Reconciler { client, jobs: jobs.clone(), clock: Arc::clone(&context.clock) };
+    let deletion = context.metrics.job_deletion.clone();
+    let reconciler = Reconciler { client, jobs: jobs.clone(), clock: Arc::clone(&context.clock), deletion };
     let workers = context.options.workers.concurrent_ttl_after_finished_syncs;
     context.drive(CONTROLLER, queue, workers, reconciler, &[&jobs]);
     Ok(Started::Running)
@@ -49,6 +57,7 @@ struct Reconciler {
     client: Client,
     jobs: Informer<JobView>,
     clock: Arc<dyn Clock>,
+    deletion: Histogram,
 }
 
 impl Reconciler {
@@ -82,7 +91,11 @@ impl Reconcile for Reconciler {
         };
         match api.delete(&key.name, &params).await {
             Err(error) if !error.is_not_found() => Err(error.into()),
-            _ => Ok(Outcome::Done),
+            _ => {
+                let late = expiry(&fresh).map_or(0, |due| now(&*self.clock).0.as_second() - due.as_second());
+                self.deletion.observe(f64::from(u32::try_from(late).unwrap_or(0)));
+                Ok(Outcome::Done)
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ mod claim;
 mod ephemeral;
 mod expand;
 mod matching;
+mod metrics;
 mod protection;
 mod steps;
 mod volume;
@@ -172,6 +173,7 @@ pub(crate) async fn start(context: &Context) -> Result<Started, StartError> {
         claim_queue: context.queue("claims"),
         volume_queue: context.queue("volumes"),
     });
+    metrics::register(&context.registry, shared.volumes.clone(), shared.claims.clone())?;
     let (a, b, c) = (Arc::clone(&shared), Arc::clone(&shared), Arc::clone(&shared));
     shared.claims.on_change(move |change| a.claim_changed(change));
     shared.volumes.on_change(move |change| b.volume_changed(change));

@@ -83,6 +83,16 @@ pub fn gauge_vec(
     registered(registry, IntGaugeVec::new(Opts::new(name, level.help(help)), labels)?)
 }
 
+/// A gauge with labels for a collector that fills it when it is asked; it is not registered itself.
+pub fn unregistered_gauge_vec(
+    level: Stability,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> Result<IntGaugeVec, prometheus::Error> {
+    IntGaugeVec::new(Opts::new(name, level.help(help)), labels)
+}
+
 /// A gauge of fractions.
 pub fn float_gauge(registry: &Registry, level: Stability, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
     registered(registry, Gauge::new(name, level.help(help))?)

@@ -26,8 +26,12 @@ struct Options {
     /// Pods to place.
     #[arg(long, default_value_t = 5000)]
     pods: usize,
-    /// Kinds of Pods: plain, affinity, anti-affinity, spread.
-    #[arg(long, value_delimiter = ',', default_value = "plain,affinity,anti-affinity,spread")]
+    /// Kinds of Pods: plain, affinity, anti-affinity, preferred-affinity, namespace-selector, spread, preemption.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "plain,affinity,anti-affinity,preferred-affinity,namespace-selector,spread,preemption"
+    )]
     kinds: Vec<String>,
 }
 
@@ -44,7 +48,11 @@ async fn node(client: &Client, number: usize) {
 }
 
 fn pod(number: usize, kind: &str) -> Value {
-    let app = if kind == "anti-affinity" { format!("group-{}", number % 10) } else { "load".to_owned() };
+    let app = if matches!(kind, "anti-affinity" | "namespace-selector") {
+        format!("group-{}", number % 10)
+    } else {
+        "load".to_owned()
+    };
     let selector = json!({"matchLabels": {"app": app}});
     let term = |key: &str| json!([{"topologyKey": key, "labelSelector": selector}]);
     let required = "requiredDuringSchedulingIgnoredDuringExecution";
@@ -52,6 +60,20 @@ fn pod(number: usize, kind: &str) -> Value {
     match kind {
         "affinity" => pod["spec"]["affinity"]["podAffinity"][required] = term("topology.kubernetes.io/zone"),
         "anti-affinity" => pod["spec"]["affinity"]["podAntiAffinity"][required] = term("kubernetes.io/hostname"),
+        "preferred-affinity" => {
+            let preferred = "preferredDuringSchedulingIgnoredDuringExecution";
+            let near = json!({"topologyKey": "topology.kubernetes.io/zone", "labelSelector": selector});
+            pod["spec"]["affinity"]["podAffinity"][preferred] = json!([{"weight": 10, "podAffinityTerm": near}]);
+        }
+        "namespace-selector" => {
+            let mut far = term("kubernetes.io/hostname");
+            far[0]["namespaceSelector"] = json!({});
+            pod["spec"]["affinity"]["podAntiAffinity"][required] = far;
+        }
+        "preemption" => {
+            pod["spec"]["priorityClassName"] = "high".into();
+            pod["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "20"}});
+        }
         "spread" => {
             pod["spec"]["topologySpreadConstraints"] = json!([
                 {"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "DoNotSchedule", "labelSelector": selector},
@@ -61,6 +83,20 @@ fn pod(number: usize, kind: &str) -> Value {
         _ => {}
     }
     pod
+}
+
+/// Fills all nodes with Pods that matter less than those to come.
+async fn fill(client: &Client, nodes: usize) {
+    let class = json!({"metadata": {"name": "high"}, "value": 1000});
+    send(client, "POST", "/apis/scheduling.k8s.io/v1/priorityclasses", &class).await;
+    let low = |number: usize| async move {
+        let mut pod = bench::pod(&format!("low-{number}"), &json!({"app": "low"}), json!({}));
+        pod["spec"]["nodeName"] = format!("node-{number}").into();
+        pod["spec"]["terminationGracePeriodSeconds"] = 0.into();
+        pod["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "20"}});
+        send(client, "POST", "/api/v1/namespaces/default/pods", &pod).await;
+    };
+    all(nodes, WIDTH, low).await;
 }
 
 /// A client of the scheduler itself.
@@ -87,12 +123,13 @@ async fn run(options: &Options, kind: &str) {
         .await;
     let to = &client;
     all(options.nodes, WIDTH, |n| node(to, n)).await;
-    all(
-        options.pods,
-        WIDTH,
-        |n| async move { send(to, "POST", "/api/v1/namespaces/default/pods", &pod(n, kind)).await },
-    )
-    .await;
+    let mut pods = options.pods;
+    if kind == "preemption" {
+        fill(to, options.nodes).await;
+        // One for each node at most.
+        pods = pods.min(options.nodes);
+    }
+    all(pods, WIDTH, |n| async move { send(to, "POST", "/api/v1/namespaces/default/pods", &pod(n, kind)).await }).await;
     let kubeconfig = server.kubeconfig_file(ADMIN_TOKEN).display().to_string();
     let port = free_port();
     let arguments = [
@@ -109,7 +146,7 @@ async fn run(options: &Options, kind: &str) {
     let watcher = scheduler_client(port);
     let mut began = Instant::now();
     let mut seen = 0;
-    while seen < options.pods {
+    while seen < pods {
         tokio::time::sleep(Duration::from_millis(20)).await;
         let now = bound(&watcher).await;
         if seen == 0 && now == 0 {
@@ -120,9 +157,9 @@ async fn run(options: &Options, kind: &str) {
     let took = began.elapsed().as_secs_f64();
     let Usage { cpu, memory } = Usage::of(scheduler.id());
     #[allow(clippy::cast_precision_loss)]
-    let pods = options.pods as f64;
-    let what = format!("bind {} {kind} Pods on {} nodes", options.pods, options.nodes);
-    println!("{what:<48} {:>8.3} ms CPU  {:>7.0}/s  {memory:>6.1} MB", cpu / pods * 1e3, pods / took);
+    let number = pods as f64;
+    let what = format!("bind {pods} {kind} Pods on {} nodes", options.nodes);
+    println!("{what:<56} {:>8.3} ms CPU  {:>7.0}/s  {memory:>6.1} MB", cpu / number * 1e3, number / took);
 }
 
 #[tokio::main]
