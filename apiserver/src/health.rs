@@ -78,7 +78,13 @@ pub(crate) fn add_checks(
         true => Ok(()),
         false => Err("watch caches are not filled".into()),
     });
+    // Both are done before anything is served.
     health.add_to(Scope::ALL, "poststarthook/rbac/bootstrap-roles", || Ok(()));
+    health.add_to(Scope::ALL, "poststarthook/priority-and-fairness-config-producer", || Ok(()));
+    if options.enable_priority_and_fairness {
+        health.add_to(Scope::ALL, "poststarthook/priority-and-fairness-config-consumer", || Ok(()));
+        health.add_to(Scope::ALL, "poststarthook/priority-and-fairness-filter", || Ok(()));
+    }
     let stop = stop.clone();
     health.add_to(Scope::READY, "shutdown", move || match stop.is_cancelled() {
         true => Err("process is shutting down".into()),

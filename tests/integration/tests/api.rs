@@ -4,6 +4,8 @@
 
 #[path = "api/others.rs"]
 mod others;
+#[path = "api/past.rs"]
+mod past;
 
 use std::process::Command;
 
