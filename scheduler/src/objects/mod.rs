@@ -22,7 +22,9 @@ pub(crate) use requests::{HostPort, Requests};
 pub(crate) use spec::{
     AffinityTerm, InclusionPolicy, NodeSelector, NodeSelectorTerm, SpreadConstraint, Toleration, Weighted,
 };
-pub(crate) use storage::{CapacityView, ClaimView, ClassView, CsiDriverView, CsiNodeView, SELECTED_NODE, VolumeView};
+pub(crate) use storage::{
+    AttachmentView, CapacityView, ClaimView, ClassView, CsiDriverView, CsiNodeView, SELECTED_NODE, VolumeView,
+};
 #[cfg(test)]
 pub(crate) use {node::NodeObject, pod::PodObject};
 

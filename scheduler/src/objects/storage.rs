@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use controller::Viewed;
+use controller::{Cached, Index, Viewed};
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use machinery::{quantity::Quantity, selector::LabelSelector};
 use serde::Deserialize;
@@ -274,6 +274,60 @@ impl Viewed for CsiNodeView {
     fn project(object: CsiNodeObject) -> Self {
         let drivers = object.spec.drivers.into_iter();
         Self { limits: drivers.filter_map(|d| Some((d.name, d.allocatable.count?))).collect() }
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct AttachmentSource {
+    persistent_volume_name: Box<str>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct AttachmentSpec {
+    node_name: Box<str>,
+    source: AttachmentSource,
+}
+
+/// A VolumeAttachment from the API.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct AttachmentObject {
+    #[serde(deserialize_with = "annotated", default)]
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: AttachmentSpec,
+}
+watched!(
+    AttachmentObject,
+    "storage.k8s.io",
+    "v1",
+    "storage.k8s.io/v1",
+    "VolumeAttachment",
+    "volumeattachments",
+    ClusterResourceScope
+);
+
+/// A volume that is attached to a node, or is going to be.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct AttachmentView {
+    pub(crate) node: Box<str>,
+    pub(crate) volume: Box<str>,
+}
+
+impl AttachmentView {
+    /// Index by node.
+    pub(crate) const BY_NODE: &'static str = "node";
+}
+
+impl Viewed for AttachmentView {
+    type Object = AttachmentObject;
+
+    const INDICES: &'static [Index<Self>] =
+        &[Index { name: Self::BY_NODE, keys: |attachment: &Cached<Self>| vec![attachment.node.to_string()] }];
+
+    fn project(object: AttachmentObject) -> Self {
+        Self { node: object.spec.node_name, volume: object.spec.source.persistent_volume_name }
     }
 }
 

@@ -7,12 +7,12 @@ use std::{
 
 use controller::ObjectKey;
 
-use super::{Storage, has_claims};
+use super::{Storage, claims_of, has_claims};
 use crate::{
     cluster::{Cluster, NodeIx},
     events::ClusterEvent,
     framework::{Denial, Filter, NodeCheck, Plugin, PluginId, Prepared},
-    objects::PodView,
+    objects::{AttachmentView, PodView},
 };
 
 const REASON: &str = "node(s) exceed max volume count";
@@ -28,11 +28,28 @@ struct Check {
 }
 
 impl Storage {
-    /// Volumes of a Pod by driver.
+    /// Volumes of a Pod by driver; those that are still to be made are counted for who makes them.
     fn handles_of(&self, pod: &PodView, into: &mut Handles) {
         for volume in self.volumes_of(pod) {
             if let Some((driver, handle)) = &volume.csi {
                 into.entry(driver.clone()).or_default().insert(handle.clone());
+            }
+        }
+        for (key, _) in claims_of(pod) {
+            let Some(claim) = self.claim(&key).filter(|claim| claim.volume.is_empty()) else { continue };
+            let class = self.classes.get(&ObjectKey::cluster(&*claim.class));
+            if let Some(driver) = class.and_then(|class| class.provisioner.clone()) {
+                let handle = format!("{driver}-{key}");
+                into.entry(driver).or_default().insert(handle.into());
+            }
+        }
+    }
+
+    /// Volumes that are attached to a node, whoever uses them.
+    fn attached_to(&self, node: &str, into: &mut Handles) {
+        for attachment in self.attachments.by_index(AttachmentView::BY_NODE, node) {
+            if let Some((driver, handle)) = self.volume(&attachment.volume).and_then(|volume| volume.csi.clone()) {
+                into.entry(driver).or_default().insert(handle);
             }
         }
     }
@@ -80,6 +97,7 @@ impl NodeCheck for Check {
         for pod in cluster.nodes.get(node).pods.iter().filter(|p| has_claims(p)) {
             self.storage.handles_of(pod, &mut used);
         }
+        self.storage.attached_to(&name.name, &mut used);
         let none = HashSet::new();
         for (driver, wanted) in &self.wanted {
             let Some(limit) = csi.limits.get(driver) else { continue };

@@ -17,7 +17,9 @@ pub(crate) use restrictions::VolumeRestrictions;
 use tokio::sync::watch;
 pub(crate) use zone::VolumeZone;
 
-use crate::objects::{CapacityView, ClaimView, ClassView, CsiDriverView, CsiNodeView, PodView, VolumeView};
+use crate::objects::{
+    AttachmentView, CapacityView, ClaimView, ClassView, CsiDriverView, CsiNodeView, PodView, VolumeView,
+};
 
 /// What the plugins know of storage.
 pub(crate) struct Storage {
@@ -27,6 +29,7 @@ pub(crate) struct Storage {
     pub(crate) csi_nodes: Informer<CsiNodeView>,
     pub(crate) csi_drivers: Informer<CsiDriverView>,
     pub(crate) capacities: Informer<CapacityView>,
+    pub(crate) attachments: Informer<AttachmentView>,
     /// Volumes that were chosen for a claim and do not say so yet.
     reserved: Mutex<HashMap<Box<str>, ObjectKey>>,
     /// Counts changes of claims and volumes, for those that wait for one.
@@ -43,6 +46,7 @@ impl Storage {
             csi_nodes: informers.get(),
             csi_drivers: informers.get(),
             capacities: informers.get(),
+            attachments: informers.get(),
             reserved: Mutex::default(),
             changes: watch::Sender::new(0),
         })
@@ -58,6 +62,7 @@ impl Storage {
             csi_nodes: Informer::new(&[]),
             csi_drivers: Informer::new(&[]),
             capacities: Informer::new(&[]),
+            attachments: Informer::new(<AttachmentView as controller::Viewed>::INDICES),
             reserved: Mutex::default(),
             changes: watch::Sender::new(0),
         })
@@ -82,6 +87,8 @@ impl Storage {
         self.csi_nodes.on_change(move |_| f());
         let f = counted.clone();
         self.csi_drivers.on_change(move |_| f());
+        let f = counted.clone();
+        self.attachments.on_change(move |_| f());
         self.capacities.on_change(move |_| counted());
     }
 

@@ -184,3 +184,27 @@ fn drivers_have_limits() {
     assert_eq!(fixture.filter(&plugin, &using("c-v2"))[0].1, "node(s) exceed max volume count");
     assert_eq!(fixture.passing(&plugin, &using("c-v1")).len(), 2, "the same volume counts once");
 }
+
+#[test]
+fn what_is_attached_or_will_be_counts_too() {
+    let (mut fixture, storage) = scene();
+    for node in ["a", "b"] {
+        let limits = [("csi.example.com".into(), 1)].into();
+        storage.csi_nodes.apply(cached(ObjectKey::cluster(node), crate::objects::CsiNodeView { limits }));
+    }
+    for name in ["v1", "v2"] {
+        let csi = Some(("csi.example.com".into(), name.into()));
+        storage.volumes.apply(cached(ObjectKey::cluster(name), VolumeView { csi, ..VolumeView::default() }));
+    }
+    with_claim(&storage, "c", |c| c.volume = "v2".into());
+    let plugin = NodeVolumeLimits(Arc::clone(&storage));
+    let attachment = AttachmentView { node: "a".into(), volume: "v1".into() };
+    storage.attachments.apply(cached(ObjectKey::cluster("x"), attachment));
+    assert_eq!(fixture.passing(&plugin, &using("c")), ["b"]);
+    // A volume that is to be made for a Pod that is on its way.
+    with_class(&storage, Some("csi.example.com"), true);
+    with_claim(&storage, "open", |_| {});
+    let volume = json!([{"name": "v", "persistentVolumeClaim": {"claimName": "open"}}]);
+    fixture.bound("user", "b", |p| p.spec("volumes", volume));
+    assert_eq!(fixture.passing(&plugin, &using("c")), Vec::<String>::new());
+}
