@@ -380,3 +380,44 @@ async fn subresources_are_seen_as_what_they_take() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failures_and_annotations_stand_in_the_audit_log() {
+    let binary = Kubectl::stock().pop().expect("STOCK_KUBECTL names a kubectl");
+    let directory = tempfile::tempdir().expect("a directory");
+    let (policy, log) = (directory.path().join("policy.yaml"), directory.path().join("audit.log"));
+    std::fs::write(&policy, "{apiVersion: audit.k8s.io/v1, kind: Policy, rules: [{level: Metadata}]}")
+        .expect("the policy");
+    let flags = [format!("--audit-policy-file={}", policy.display()), format!("--audit-log-path={}", log.display())];
+    let server = ApiServer::start_with(&[&flags[0], &flags[1]]).await;
+    let kubectl = Kubectl::new(&binary, &server.kubeconfig_file(ADMIN_TOKEN));
+    let notes = || {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        let events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let noted = events.map(|event| event["annotations"].clone());
+        noted.filter(|notes| notes.get("sizes/keys").is_some()).last().unwrap_or_default()
+    };
+    tokio::task::block_in_place(|| {
+        let spec = json!({"matchConstraints": rules("", "configmaps", &["CREATE"]),
+        "validations": [{"expression": "size(object.data) > 1", "message": "too small"}],
+        "auditAnnotations": [
+            {"key": "keys", "valueExpression": "'has ' + string(size(object.data)) + ' keys'"},
+            {"key": "never", "valueExpression": "null"},
+        ]});
+        apply(&kubectl, &bound("Validating", "sizes", &spec, &json!({"validationActions": ["Audit"]})));
+        until("a note", || {
+            kubectl.ok("create configmap c --from-literal=a=1 --dry-run=server");
+            !notes().is_null()
+        });
+    });
+    let notes = notes();
+    assert_eq!(notes["sizes/keys"], "has 1 keys");
+    assert_eq!(notes.get("sizes/never"), None);
+    let failure = notes["validation.policy.admission.k8s.io/validation_failure"].as_str().expect("a failure");
+    let failure: Value = serde_json::from_str(failure).expect("a list");
+    assert_eq!(
+        failure,
+        json!([{"message": "too small", "policy": "sizes", "binding": "sizes", "expressionIndex": 0,
+            "validationActions": ["Audit"]}])
+    );
+}
