@@ -394,8 +394,8 @@ async fn failures_and_annotations_stand_in_the_audit_log() {
     let notes = || {
         let text = std::fs::read_to_string(&log).unwrap_or_default();
         let events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let noted = events.map(|event| event["annotations"].clone());
-        noted.filter(|notes| notes.get("sizes/keys").is_some()).last().unwrap_or_default()
+        let mut noted = events.map(|event| event["annotations"].clone());
+        noted.rfind(|notes| notes.get("sizes/keys").is_some()).unwrap_or_default()
     };
     tokio::task::block_in_place(|| {
         let spec = json!({"matchConstraints": rules("", "configmaps", &["CREATE"]),
