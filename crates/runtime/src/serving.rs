@@ -1,6 +1,7 @@
 //! Serving HTTP/1.1 and HTTP/2 over TLS, with deadlines, limits and a graceful end.
 
 mod secure;
+mod stall;
 #[cfg(test)]
 mod tests;
 
@@ -32,11 +33,14 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
+use self::stall::Stalling;
 pub use secure::{SecureServing, ServingError, bind};
 
 /// Time a client has for the TLS handshake, and for its request headers.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(32);
+/// Time for which a client may take nothing of what is sent to it.
+const STALL_TIMEOUT: Duration = Duration::from_secs(300);
 /// Connections at once.
 const MAX_CONNECTIONS: usize = 20_000;
 /// Handshakes at once from one address: each costs a signature.
@@ -170,8 +174,8 @@ pub async fn serve_with<H, F>(
 }
 
 enum Io {
-    Plain(TokioIo<TcpStream>),
-    Tls(Box<TokioIo<tokio_rustls::server::TlsStream<TcpStream>>>),
+    Plain(TokioIo<Stalling<TcpStream>>),
+    Tls(Box<TokioIo<tokio_rustls::server::TlsStream<Stalling<TcpStream>>>>),
 }
 
 /// Handshakes under way by address.
@@ -216,6 +220,7 @@ async fn open(
 ) -> Option<(Connection, Io)> {
     // A connection without the option works, only slower.
     let _slower = stream.set_nodelay(true).is_err();
+    let stream = Stalling::new(stream, STALL_TIMEOUT);
     let Some(acceptor) = acceptor else {
         return Some((Connection { peer, certificates: Arc::from(Vec::new()) }, Io::Plain(TokioIo::new(stream))));
     };

@@ -88,3 +88,55 @@ fn handshakes_are_bounded_by_address() {
     drop(held);
     assert!(all.begin(here).is_some() && all.0.lock().is_empty());
 }
+
+/// Frames of HTTP/2 that open a stream and reset it at once.
+fn opened_and_reset(streams: u32) -> Vec<u8> {
+    let mut frames = Vec::new();
+    for stream in 0..streams {
+        let id = (2 * stream + 1).to_be_bytes();
+        // GET https://a/ by the static table.
+        let head = [0x82, 0x87, 0x84, 0x41, 0x01, b'a'];
+        frames.extend_from_slice(&[0, 0, head.len() as u8, 0x1, 0x5]);
+        frames.extend_from_slice(&id);
+        frames.extend_from_slice(&head);
+        frames.extend_from_slice(&[0, 0, 4, 0x3, 0]);
+        frames.extend_from_slice(&id);
+        frames.extend_from_slice(&8_u32.to_be_bytes());
+    }
+    frames
+}
+
+#[tokio::test]
+async fn cve_2023_44487_rapid_resets_end_the_connection() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let dir = tempfile::tempdir().unwrap();
+    let tasks = TaskGroup::new("test");
+    let router = Router::new().route("/", get(std::future::pending::<&'static str>));
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let server = SecureServing::bind_to(&args(dir.path()), any, "apiserver", &[], &[], &tasks).unwrap();
+    let address = server.address;
+    let stop = CancellationToken::new();
+    let _stop = stop.clone().drop_guard();
+    tokio::spawn(server.serve(router, stop, Duration::ZERO));
+    let roots = std::fs::read(dir.path().join("apiserver.crt")).unwrap();
+    let (mut reader, mut writer) = tokio::io::split(connect(address, &roots, b"h2").await);
+    writer.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    writer.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+    let flood = opened_and_reset(100_000);
+    let writing = tokio::spawn(async move { writer.write_all(&flood).await });
+    let mut answered = Vec::new();
+    // The server says why, and ends the connection; what it did not read then is an error here.
+    let _ended = reader.read_to_end(&mut answered).await.is_err();
+    let mut rest = answered.as_slice();
+    let mut codes = Vec::new();
+    while let Some((head, tail)) = rest.split_first_chunk::<9>() {
+        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+        let Some((body, tail)) = tail.split_at_checked(length) else { break };
+        if head[3] == 0x7 {
+            codes.push(body[7]);
+        }
+        rest = tail;
+    }
+    assert!(codes.contains(&0xb), "ENHANCE_YOUR_CALM: {codes:?}");
+    let _cut = writing.await.unwrap().is_err();
+}
