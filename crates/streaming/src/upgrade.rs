@@ -171,3 +171,55 @@ async fn join(client: OnUpgrade, backend: Upgraded) {
         tracing::debug!(%error, "joined streams ended");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// What a client gets, and what the back end is sent after its answer.
+    async fn tried(answer: &'static str) -> (Response<Body>, Vec<u8>) {
+        let (near, mut far) = tokio::io::duplex(1 << 16);
+        let backend = tokio::spawn(async move {
+            let mut asked = Vec::new();
+            while !asked.ends_with(b"\r\n\r\n") {
+                asked.push(far.read_u8().await.expect("a request"));
+            }
+            far.write_all(answer.as_bytes()).await.expect("answered");
+            let mut more = Vec::new();
+            far.read_to_end(&mut more).await.expect("the end");
+            more
+        });
+        let client = Request::new(Body::from("GET /secrets HTTP/1.1\r\n\r\n"));
+        let request = UpgradeRequest::spdy("/exec".into(), "node".into(), "v4.channel.k8s.io");
+        let response = pass_through(client, Box::new(near), request).await.expect("an answer");
+        (response, backend.await.expect("the back end ends"))
+    }
+
+    #[tokio::test]
+    async fn cve_2018_1002105_a_refused_upgrade_leaves_no_connection() {
+        for (answer, status) in [
+            ("HTTP/1.1 400 Bad Request\r\ncontent-length: 3\r\n\r\nno\n", StatusCode::BAD_REQUEST),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", StatusCode::OK),
+            (
+                "HTTP/1.1 403 Forbidden\r\nconnection: upgrade\r\nupgrade: SPDY/3.1\r\ncontent-length: 0\r\n\r\n",
+                StatusCode::FORBIDDEN,
+            ),
+        ] {
+            let (response, more) = tried(answer).await;
+            assert_eq!(response.status(), status);
+            assert!(more.is_empty(), "nothing of the client reaches the back end");
+        }
+    }
+
+    #[tokio::test]
+    async fn cve_2020_8559_redirects_are_not_followed() {
+        for code in ["301 Moved Permanently", "302 Found", "307 Temporary Redirect", "308 Permanent Redirect"] {
+            let answer = format!("HTTP/1.1 {code}\r\nlocation: https://other:10250/exec\r\ncontent-length: 0\r\n\r\n");
+            let (response, more) = tried(Box::leak(answer.into_boxed_str())).await;
+            assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
+            assert!(response.headers().get(header::LOCATION).is_none() && more.is_empty());
+        }
+    }
+}
