@@ -36,6 +36,7 @@ pub mod flags;
 mod follow;
 pub mod globals;
 pub mod kubeconfig;
+pub mod kustomize;
 pub mod last_applied;
 mod pods;
 pub mod print;

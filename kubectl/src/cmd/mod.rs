@@ -25,6 +25,7 @@ mod explain;
 mod expose;
 pub(crate) mod get;
 pub(crate) mod help;
+mod kustomize;
 mod label;
 mod logs;
 mod options;
@@ -162,7 +163,14 @@ fn unordered() -> Vec<Group> {
         ),
         group(
             "Advanced Commands",
-            vec![wait::command(), apply::command(), patch::command(), replace::command(), diff::command()],
+            vec![
+                wait::command(),
+                apply::command(),
+                patch::command(),
+                replace::command(),
+                diff::command(),
+                kustomize::command(),
+            ],
         ),
         group("Settings Commands", vec![label::command(), annotate::command(), completion::command()]),
         group(

@@ -40,6 +40,8 @@ pub struct Sources {
     pub filenames: Vec<String>,
     /// Whether directories are read with all below.
     pub recursive: bool,
+    /// A directory with a kustomization file; empty for none.
+    pub kustomize: String,
 }
 
 impl Sources {
@@ -51,25 +53,47 @@ impl Sources {
         Self {
             filenames: flags.list("filename").to_vec(),
             recursive: flags.has("recursive") && flags.bool("recursive"),
+            kustomize: if flags.has("kustomize") { flags.text("kustomize").to_owned() } else { String::new() },
         }
     }
 
     /// Whether nothing is named.
     pub fn is_empty(&self) -> bool {
-        self.filenames.is_empty()
+        self.filenames.is_empty() && self.kustomize.is_empty()
     }
 
     /// Fails if there is nothing to read.
     pub fn require(&self) -> Result<(), CommandError> {
-        if self.filenames.is_empty() {
+        if self.is_empty() {
             return Err(CommandError::plain("must specify one of -f and -k"));
+        }
+        self.check()
+    }
+
+    /// Fails if files and a kustomization are named together.
+    fn check(&self) -> Result<(), CommandError> {
+        if !self.kustomize.is_empty() && !self.filenames.is_empty() {
+            return Err(CommandError::plain("only one of -f or -k can be specified"));
+        }
+        if !self.kustomize.is_empty() && self.recursive {
+            return Err(CommandError::plain("the -k flag can't be used with -f or -R"));
         }
         Ok(())
     }
 
     /// Reads everything; lists are taken apart. Failures of single documents do not keep the others from being read.
     pub async fn read(&self, context: &Context) -> Result<(Vec<Manifest>, Vec<CommandError>), CommandError> {
+        self.check()?;
         let (mut all, mut errors) = (Vec::new(), Vec::new());
+        if !self.kustomize.is_empty() {
+            let built = crate::kustomize::build(&self.kustomize).map_err(|e| CommandError::plain(e.to_string()))?;
+            for warning in &built.warnings {
+                writeln!(context.streams.err.clone(), "{warning}")?;
+            }
+            for object in built.objects {
+                flatten(object, &self.kustomize, &mut all).unwrap_or_else(|e| errors.push(e));
+            }
+        }
         for filename in &self.filenames {
             if filename == "-" {
                 let mut text = Vec::new();

@@ -146,6 +146,12 @@ impl Found {
 pub fn file_flags(usage: &'static str) -> Vec<Flag> {
     vec![
         Flag::list("filename", usage).short('f'),
+        Flag::text(
+            "kustomize",
+            "",
+            "Process the kustomization directory. This flag can't be used together with -f or -R.",
+        )
+        .short('k'),
         Flag::switch("recursive", "Take files of directories below too.").short('R'),
     ]
 }

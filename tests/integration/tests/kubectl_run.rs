@@ -337,3 +337,23 @@ async fn what_is_done_is_what_the_stock_one_does() {
         }
     });
 }
+
+/// Kustomizations are built without a server.
+#[test]
+fn kustomizations_are_built_the_same() {
+    let stock = Kubectl::stock().pop().expect("a stock kubectl");
+    let fixtures = format!("{}/tests/kubectl_run/kustomize", env!("CARGO_MANIFEST_DIR"));
+    let entries = std::fs::read_dir(&fixtures).expect("fixtures");
+    let mut directories: Vec<_> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
+    directories.retain(|path| !path.ends_with("comp"));
+    directories.push(format!("{fixtures}/absent").into());
+    directories.sort();
+    for directory in directories {
+        let built = |kubectl: &std::path::Path| {
+            let done = std::process::Command::new(kubectl).arg("kustomize").arg(&directory).output().expect("kubectl");
+            let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+            (text(done.stdout), text(done.stderr), done.status.code())
+        };
+        assert_eq!(built(&binary("kubectl")), built(&stock), "{}", directory.display());
+    }
+}
