@@ -57,6 +57,7 @@ pub(crate) fn process(
     {
         runtime::logging::set_verbosity(i32::try_from(verbosity).unwrap_or(i32::MAX));
     }
+    tuning::share_memory();
     if let Err(error) = tuning::set_oom_score(config.oom_score_adj) {
         tracing::error!(%error, "failed to apply OOM adjustment");
     }

@@ -8,6 +8,10 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+/// As many as there are threads that work all the time on a small machine.
+#[cfg(target_env = "gnu")]
+const MAX_ARENAS: i32 = 2;
+
 /// Kernel parameters as Pods can rely on them.
 const KERNEL: [(&str, i64); 6] = [
     ("vm/overcommit_memory", 1),
@@ -61,4 +65,17 @@ pub fn lock(path: &Path) -> io::Result<()> {
     let lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error)?;
     std::mem::forget(lock);
     Ok(())
+}
+
+/// Threads that come and go for blocking work share their memory: apart, each would keep what it once needed.
+pub fn share_memory() {
+    #[cfg(target_env = "gnu")]
+    {
+        // SAFETY: the call only sets a limit of the allocator, and may be made at any time.
+        #[allow(unsafe_code)]
+        let set = unsafe { libc::mallopt(libc::M_ARENA_MAX, MAX_ARENAS) };
+        if set == 0 {
+            tracing::debug!("the allocator takes no limit");
+        }
+    }
 }

@@ -90,7 +90,7 @@ impl Worker {
 
     fn is_new_instance(&self) -> bool {
         let state = self.state.borrow();
-        let newest = state.as_ref().and_then(|state| state.view.newest(&self.key.1).cloned());
+        let newest = state.as_ref().and_then(|state| state.view.newest(&self.key.1));
         newest.is_some_and(|record| record.state == RecordState::Running && record.id != self.container)
     }
 
@@ -100,8 +100,8 @@ impl Worker {
         let Some(state) = self.state.borrow().clone() else { return true };
         let (uid, name, kind) = (self.key.0.clone(), self.key.1.clone(), self.key.2);
         let Some((container, _)) = pods::find_container(&state.pod, &name) else { return false };
-        let Some(probe) = kind.of(&container).cloned() else { return false };
-        let Some(record) = state.view.newest(&name).cloned() else { return true };
+        let Some(probe) = kind.of(&container) else { return false };
+        let Some(record) = state.view.newest(&name) else { return true };
         if record.id != self.container {
             probes.forget_result(&self.container);
             self.container.clone_from(&record.id);
@@ -136,8 +136,8 @@ impl Worker {
         if started == (kind == Kind::Startup) {
             return true;
         }
-        let outcome = probes.runner.run(kind, &state, &container, &record.id, &probe).await;
-        self.judge(&probes, &uid, &record.id, &probe, outcome);
+        let outcome = probes.runner.run(kind, &state, &container, &record.id, probe).await;
+        self.judge(&probes, &uid, &record.id, probe, outcome);
         true
     }
 
