@@ -249,8 +249,7 @@ delete() {
         fi
     fi
     remove_kubelet_rules
-    if [ -d /sys/class/net/cni0 ]; then ip link delete cni0; fi
-    if mountpoint -q /var/lib/kubelet; then umount /var/lib/kubelet; fi
+    if ip link show cni0 >/dev/null 2>&1; then ip link delete cni0; fi
     rmdir --ignore-fail-on-non-empty /etc/kubernetes/manifests /etc/kubernetes/pki 2>/dev/null || true
     rm -rf "$prefix" /var/lib/timonel/store /var/lib/timonel/local-path /var/lib/timonel/logs /var/log/timonel-logs /etc/cni/net.d/10-timonel.conflist
 }

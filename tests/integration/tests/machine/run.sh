@@ -77,9 +77,9 @@ else
     part "left"
     find /sys/fs/cgroup -name '*kubepods*' -type d
     iptables-save | grep -E 'KUBE|CNI'
-    grep -E 'kubelet|/run/netns' /proc/mounts
+    grep -E ' (/var/lib/kubelet|/run/netns/cni)' /proc/mounts
     ip -o link | grep -E 'veth|cni|timonel|vxlan'
-    ls -d /etc/kubernetes/* /var/lib/kubelet/* /var/lib/etcd /opt/timonel /etc/systemd/system/kubelet* 2>/dev/null
+    ls -d /etc/kubernetes/* /var/lib/etcd /opt/timonel /etc/systemd/system/kubelet* 2>/dev/null
     part "end"
     systemctl poweroff
 fi
