@@ -109,7 +109,14 @@ fn quick_start_runs_stops_starts_and_leaves_nothing() {
     run("delete");
     assert_eq!(host.run(&programs(), "pgrep -x 'kubelet|kube-apiserver|containerd'").out, "");
     assert_eq!(host.run(&programs(), "iptables-save | grep KUBE; ip6tables-save | grep KUBE").out, "");
-    assert_eq!(host.run(&programs(), "grep -E ' (/var/lib/kubelet/|/run/netns/cni)' /proc/mounts; ip -o link show cni0 2>/dev/null").out, "");
+    assert_eq!(
+        host.run(
+            &programs(),
+            "grep -E ' (/var/lib/kubelet/|/run/netns/cni)' /proc/mounts; ip -o link show cni0 2>/dev/null"
+        )
+        .out,
+        ""
+    );
 }
 
 #[test]

@@ -53,6 +53,21 @@ async fn apply_scale_and_delete() {
     .await;
 }
 
+/// A number where a quantity belongs becomes a text on every way in; otherwise the next patch would change it.
+#[tokio::test(flavor = "multi_thread")]
+async fn quantities_are_texts_after_server_side_apply() {
+    const POD: &str = "{apiVersion: v1, kind: Pod, metadata: {name: sized}, spec: {containers: [{name: c, image: a, \
+                       resources: {limits: {cpu: 2, example.com/gpu: 1}}}]}}";
+    each(|kubectl| {
+        let apply = kubectl.run_with("apply --server-side -f -", POD);
+        assert_eq!(apply.out, "pod/sized serverside-applied\n", "{}", apply.err);
+        assert!(kubectl.ok("annotate pod sized note=x").starts_with("pod/sized annotate"));
+        let limits = kubectl.ok("get pod sized -o jsonpath={.spec.containers[0].resources.limits}");
+        assert_eq!(limits, r#"{"cpu":"2","example.com/gpu":"1"}"#);
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn generators_explain_and_errors() {
     each(|kubectl| {

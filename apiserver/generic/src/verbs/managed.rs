@@ -47,7 +47,12 @@ pub fn apply(
     let mut config = config.clone();
     let has_status = call.endpoint.subresources.contains_key("status");
     managed::reset_fields(&mut config, has_status, &call.info.subresource);
-    managed::apply(live, &config, &writer, options.force, call.endpoint.schema())
+    let mut applied = managed::apply(live, &config, &writer, options.force, call.endpoint.schema())?;
+    if call.endpoint.custom().is_none() {
+        // Quantities and times take the form that a decoded body has; what does not fit was refused before.
+        let _known = machinery::decode::check_fields(&mut applied, call.schema_of(&call.endpoint.gvk));
+    }
+    Ok(applied)
 }
 
 /// Undoes changes of `managedFields` that are mere time stamps, so that an idle write stays idle.
