@@ -15,7 +15,7 @@ pub(super) fn visit(
         [last] => change(map, last),
         [first, rest @ ..] => {
             let (name, is_list) = first.strip_suffix("[]").map_or((*first, false), |name| (name, true));
-            if !map.get(name).is_some_and(|value| !value.is_null()) {
+            if map.get(name).is_none_or(Value::is_null) {
                 if !create || is_list {
                     return;
                 }

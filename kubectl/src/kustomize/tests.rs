@@ -14,7 +14,7 @@ fn built(files: &[(&str, &str)]) -> Result<String, String> {
     let directory = tempfile::tempdir().unwrap();
     write(directory.path(), files);
     let objects = build(directory.path().join("top").to_str().unwrap()).map_err(|e| e.to_string())?.objects;
-    Ok(objects.iter().map(|object| crate::print::yaml::encode(object)).collect::<Vec<_>>().join("---\n"))
+    Ok(objects.iter().map(crate::print::yaml::encode).collect::<Vec<_>>().join("---\n"))
 }
 
 const POD: &str =
