@@ -28,6 +28,7 @@
 pub mod cluster;
 pub mod cmd;
 pub mod command;
+mod content_hash;
 pub mod context;
 mod describe;
 pub mod discovery;

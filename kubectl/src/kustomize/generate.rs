@@ -5,7 +5,6 @@ use std::path::Path;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use machinery::meta;
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 
 use super::{
     KustomizeError,
@@ -13,9 +12,8 @@ use super::{
     item::Item,
     load,
 };
+use crate::content_hash;
 
-/// Letters of the hash, and those that they are replaced by: no words come about.
-const HASH: usize = 10;
 /// Base64 of Secrets is cut into lines of this length.
 const LINE: usize = 70;
 
@@ -188,16 +186,15 @@ fn unquoted(text: &str) -> &str {
 }
 
 /// Puts the hash of the content behind the names of generated objects.
-pub(super) fn add_hashes(items: &mut [Item]) -> Result<(), KustomizeError> {
+pub(super) fn add_hashes(items: &mut [Item]) {
     for item in items.iter_mut().filter(|item| item.hashed) {
-        let name = format!("{}-{}", item.name(), hash(&item.object)?);
+        let name = format!("{}-{}", item.name(), hash(&item.object));
         item.rename(name);
     }
-    Ok(())
 }
 
 /// The hash of a ConfigMap or Secret. Its name does not count.
-fn hash(object: &Value) -> Result<String, KustomizeError> {
+fn hash(object: &Value) -> String {
     let field = |name: &str| object.get(name).cloned();
     let kind = field("kind").unwrap_or_default();
     let mut encoded = json!({"kind": kind, "name": "", "data": field("data").unwrap_or_else(|| "".into())});
@@ -212,29 +209,5 @@ fn hash(object: &Value) -> Result<String, KustomizeError> {
     } else if let Some(binary) = field("binaryData") {
         encoded["binaryData"] = binary;
     }
-    // Go's encoder writes these characters as escapes, with sorted keys.
-    let text = serde_json::to_string(&sorted(&encoded)).map_err(|e| KustomizeError::plain(e.to_string()))?;
-    let text = text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
-    let letters = Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let replaced = |letter: char| match letter {
-        '0' => 'g',
-        '1' => 'h',
-        '3' => 'k',
-        'a' => 'm',
-        'e' => 't',
-        other => other,
-    };
-    Ok(letters.chars().take(HASH).map(replaced).collect())
-}
-
-fn sorted(value: &Value) -> Value {
-    match value {
-        Value::Object(map) => {
-            let mut keys: Vec<&String> = map.keys().collect();
-            keys.sort();
-            Value::Object(keys.into_iter().map(|key| (key.clone(), sorted(&map[key]))).collect())
-        }
-        Value::Array(items) => Value::Array(items.iter().map(sorted).collect()),
-        other => other.clone(),
-    }
+    content_hash::of(&encoded)
 }

@@ -56,7 +56,7 @@ pub fn build(directory: &str) -> Result<Built, KustomizeError> {
     let root = load::directory(Path::new(directory), directory)?;
     let mut warnings = Vec::new();
     let (mut items, top) = load::layer(&root, &mut Vec::new(), &mut warnings)?;
-    generate::add_hashes(&mut items)?;
+    generate::add_hashes(&mut items);
     references::follow(&mut items);
     order::sort(&mut items, &top.sort_options);
     Ok(Built { objects: items.into_iter().map(|item| item.object).collect(), warnings })

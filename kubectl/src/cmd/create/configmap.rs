@@ -3,8 +3,8 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 
-use super::{Generated, generator_flags, hash, source};
-use crate::{command::Command, context::Context, error::CommandError};
+use super::{Generated, generator_flags, source};
+use crate::{command::Command, content_hash, context::Context, error::CommandError};
 
 pub(super) fn command() -> Command {
     Command::new("configmap", "Create a config map from a local file, directory or literal value")
@@ -45,7 +45,7 @@ async fn run(context: &Context) -> Result<(), CommandError> {
         if !binary.is_empty() {
             content["binaryData"] = json!(binary);
         }
-        object["metadata"]["name"] = json!(format!("{name}-{}", hash::of(&content)));
+        object["metadata"]["name"] = json!(format!("{name}-{}", content_hash::of(&content)));
     }
     if !data.is_empty() {
         object["data"] = json!(data);

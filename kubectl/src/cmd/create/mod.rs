@@ -2,7 +2,6 @@
 
 mod configmap;
 mod deployment;
-mod hash;
 mod ingress;
 mod job;
 mod policy;

@@ -4,8 +4,10 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde_json::{Map, Value, json};
 
-use super::{Generated, generator_flags, hash, source};
-use crate::{command::Command, context::Context, error::CommandError, flags::Flag, kubeconfig::files::go_io_text};
+use super::{Generated, generator_flags, source};
+use crate::{
+    command::Command, content_hash, context::Context, error::CommandError, flags::Flag, kubeconfig::files::go_io_text,
+};
 
 const FAILURE: &str = "failed to create secret ";
 
@@ -62,7 +64,7 @@ async fn finish(context: &Context, name: &str, kind: &str, pairs: Vec<(String, V
     let mut object = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}});
     if context.flags.bool("append-hash") {
         let content = json!({"kind": "Secret", "type": kind, "name": name, "data": data});
-        object["metadata"]["name"] = json!(format!("{name}-{}", hash::of(&content)));
+        object["metadata"]["name"] = json!(format!("{name}-{}", content_hash::of(&content)));
     }
     if !data.is_empty() {
         object["data"] = json!(data);
