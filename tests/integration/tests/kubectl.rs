@@ -56,9 +56,10 @@ async fn apply_scale_and_delete() {
 /// A number where a quantity belongs becomes a text on every way in; otherwise the next patch would change it.
 #[tokio::test(flavor = "multi_thread")]
 async fn quantities_are_texts_after_server_side_apply() {
-    const POD: &str = "{apiVersion: v1, kind: Pod, metadata: {name: sized}, spec: {containers: [{name: c, image: a, \
-                       resources: {limits: {cpu: 2, example.com/gpu: 1}}}]}}";
+    const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: sized}\nspec: {containers: [{name: c, image: a, \
+                       resources: {limits: {cpu: 2, example.com/gpu: 1}}}]}\n";
     each(|kubectl| {
+        kubectl.ok("create serviceaccount default");
         let apply = kubectl.run_with("apply --server-side -f -", POD);
         assert_eq!(apply.out, "pod/sized serverside-applied\n", "{}", apply.err);
         assert!(kubectl.ok("annotate pod sized note=x").starts_with("pod/sized annotate"));
