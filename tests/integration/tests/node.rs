@@ -363,7 +363,8 @@ spec:
     command: [sh, -c, "echo $NAMES >/kept/file; echo brief >/brief/file; sleep 1000"]
     resources: {limits: {timonel.test/name: "1"}}
     volumeMounts: [{name: kept, mountPath: /kept}, {name: brief, mountPath: /brief}]
----
+"#;
+const GREEDY: &str = r#"
 apiVersion: v1
 kind: Pod
 metadata: {name: greedy, namespace: default}
@@ -406,6 +407,8 @@ fn plugins_give_volumes_and_devices() {
     machine.until("cat /opt/dirs/kept-handle/file", |out| out.trim() == "name0" || out.trim() == "name1");
     machine.until("cat /opt/dirs/csi-*/file", |out| out.trim() == "brief");
     assert_eq!(machine.ok("stat -c %g /opt/dirs/kept-handle").trim(), "4321");
+    machine.write("/etc/greedy.yaml", GREEDY);
+    machine.ok(&machine.kubectl("apply --server-side -f /etc/greedy.yaml"));
     let refused = machine.until(&status("greedy"), |out| out.starts_with("Failed"));
     assert_eq!(
         refused.trim_end(),
