@@ -32,16 +32,13 @@ impl ClaimDrivers {
         Arc::new(Self { claims, client, node: node.to_owned(), stop })
     }
 
-    /// Removes what drivers published that did not come back, after a while.
+    /// Removes what all drivers published before this kubelet started: none of them is usable until it registers, and
+    /// publishes anew.
     pub async fn clean_up(self: Arc<Self>) {
-        tokio::select! {
-            () = self.stop.cancelled() => return,
-            () = tokio::time::sleep(ABSENCE) => {}
-        }
         self.remove_slices(None).await;
     }
 
-    /// Removes the slices of a driver that is not there, or of all such.
+    /// Removes the slices of a driver, or of all. A node may do no more with slices that it does not name.
     async fn remove_slices(&self, driver: Option<&str>) {
         let Some(client) = &self.client else { return };
         let api: Api<ResourceSlice> = Api::all(client.clone());
@@ -49,22 +46,9 @@ impl ClaimDrivers {
         if let Some(driver) = driver {
             fields.push_str(&format!(",spec.driver={driver}"));
         }
-        let found = match limited(api.list(&ListParams::default().fields(&fields))).await {
-            Ok(found) => found,
-            Err(error) => return tracing::warn!(%error, "listing resource slices"),
-        };
-        for slice in found {
-            if self.claims.plugins.lock().contains_key(&slice.spec.driver) {
-                continue;
-            }
-            let name = slice.metadata.name.unwrap_or_default();
-            match limited(api.delete(&name, &DeleteParams::default())).await {
-                Ok(_) => {
-                    tracing::info!(slice = name, driver = slice.spec.driver, "removed a slice of an absent driver")
-                }
-                Err(error) if error.is_not_found() => {}
-                Err(error) => tracing::warn!(slice = name, %error, "removing a resource slice"),
-            }
+        let selected = ListParams::default().fields(&fields);
+        if let Err(error) = limited(api.delete_collection(&DeleteParams::default(), &selected)).await {
+            tracing::warn!(%error, fields, "removing resource slices");
         }
     }
 }
@@ -95,7 +79,12 @@ impl Handler for ClaimDrivers {
         tokio::spawn(async move {
             tokio::select! {
                 () = again.stop.cancelled() => {}
-                () = tokio::time::sleep(ABSENCE) => again.remove_slices(Some(&driver)).await,
+                () = tokio::time::sleep(ABSENCE) => {
+                    let is_back = again.claims.plugins.lock().contains_key(&driver);
+                    if !is_back {
+                        again.remove_slices(Some(&driver)).await;
+                    }
+                }
             }
         });
     }

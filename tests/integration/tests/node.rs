@@ -364,6 +364,13 @@ spec:
     resources: {limits: {timonel.test/name: "1"}}
     volumeMounts: [{name: kept, mountPath: /kept}, {name: brief, mountPath: /brief}]
 "#;
+/// What a driver published that the kubelet does not know yet.
+const SLICE: &str = r#"
+apiVersion: resource.k8s.io/v1
+kind: ResourceSlice
+metadata: {name: old}
+spec: {driver: gone.timonel.test, nodeName: node, pool: {name: node, generation: 1, resourceSliceCount: 1}}
+"#;
 const GREEDY: &str = r#"
 apiVersion: v1
 kind: Pod
@@ -383,6 +390,8 @@ fn plugins_give_volumes_and_devices() {
     let machine = Machine::new("10.78.0");
     machine.start_control_plane();
     machine.ok("cp /etc/admin.conf /etc/kubelet.conf");
+    machine.write("/etc/slice.yaml", SLICE);
+    machine.ok(&machine.kubectl("create -f /etc/slice.yaml"));
     machine.start("csi", "node-plugin csi dirs.timonel.test /opt/dirs");
     machine.start("devices", "node-plugin devices timonel.test/name 2");
     machine.start_kubelet("", "--kubeconfig=/etc/kubelet.conf");
@@ -396,6 +405,7 @@ fn plugins_give_volumes_and_devices() {
     }
     let names = "get node node -o jsonpath='{.status.allocatable.timonel\\.test/name}'";
     machine.until(&machine.kubectl(names), |out| out == "2");
+    machine.until(&machine.kubectl("get resourceslices -o name"), |out| out.is_empty());
     machine.until(&machine.kubectl("get serviceaccount default"), |_| true);
     machine.write("/etc/volumes.yaml", VOLUMES);
     machine.ok(&machine.kubectl("apply --server-side -f /etc/volumes.yaml"));
