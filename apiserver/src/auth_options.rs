@@ -181,6 +181,10 @@ impl AuthorizationOptions {
         if modes.len() > 1 && modes.iter().any(|mode| mode == "AlwaysAllow") {
             problems.push("AlwaysAllow is not accepted together with other modes".into());
         }
+        if !matches!(self.authorization_webhook_version.as_str(), "v1" | "v1beta1") {
+            problems
+                .push(format!("unsupported version {:?} of SubjectAccessReviews", self.authorization_webhook_version));
+        }
         let asks = modes.iter().any(|mode| mode == "Webhook");
         match (asks, &self.authorization_webhook_config_file) {
             (true, None) => {

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     StartError,
     auth_options::AuthorizationOptions,
-    reload::{self, ReloadMetrics},
+    reload::{self, ReloadMetrics, shown},
     resources::Resources,
 };
 
@@ -90,11 +90,7 @@ fn decode(text: &str) -> Result<AuthorizationConfiguration, String> {
     let config: AuthorizationConfiguration =
         config_file::decode(text, &VERSIONS, KIND).map_err(|error| error.to_string())?;
     let errors = config.validate();
-    if errors.is_empty() {
-        return Ok(config);
-    }
-    let all: Vec<String> = errors.iter().map(|error| format!("{}: {}", error.field, error.message)).collect();
-    Err(all.join(", "))
+    if errors.is_empty() { Ok(config) } else { Err(shown(&errors)) }
 }
 
 impl Authorizers {

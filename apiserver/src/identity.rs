@@ -19,7 +19,6 @@ use generic::{
     },
     remote::Remote,
 };
-use machinery::field::ErrorList;
 use rcgen::KeyPair;
 use runtime::{
     Registry, Runtime, clock::RealClock, config_file, metrics::Stability, serving::SecureServing, tasks::TaskGroup, tls,
@@ -29,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     StartError,
     options::Options,
-    reload::{self, ReloadMetrics},
+    reload::{self, ReloadMetrics, shown},
     resources::Resources,
 };
 
@@ -169,11 +168,6 @@ pub(crate) async fn authentication(
 
 fn decode_authentication(text: &str) -> Result<AuthenticationConfiguration, String> {
     config_file::decode(text, &config::VERSIONS, config::KIND).map_err(|error| error.to_string())
-}
-
-fn shown(errors: &ErrorList) -> String {
-    let all: Vec<String> = errors.iter().map(|error| format!("{}: {}", error.field, error.message)).collect();
-    all.join(", ")
 }
 
 type Issuers = (Option<Arc<JwtAuthenticators>>, Vec<String>);

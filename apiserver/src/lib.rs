@@ -17,6 +17,7 @@ pub mod options;
 mod reload;
 mod resources;
 mod routes;
+mod store;
 
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
@@ -46,13 +47,7 @@ use runtime::{
     serving::{Connection, SecureServing, ServingError},
     tls,
 };
-use storage::{
-    cache::CacheMetrics,
-    contract::{Store, StoreError},
-    embedded::{EmbeddedOptions, EmbeddedStore},
-    encrypted::EncryptedStore,
-    etcd::{EtcdOptions, EtcdStore},
-};
+use storage::{cache::CacheMetrics, contract::StoreError};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -106,47 +101,6 @@ pub enum StartError {
 
 /// Grace for running requests at shutdown.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(60);
-
-async fn open_store(options: &Options, stop: &CancellationToken) -> Result<Arc<dyn Store>, StartError> {
-    if options.etcd_servers.is_empty() {
-        let store = EmbeddedStore::open(&options.embedded_store_dir, EmbeddedOptions::default()).await?;
-        return Ok(Arc::new(store));
-    }
-    let mut etcd = EtcdOptions::new(options.etcd_servers.clone());
-    etcd.ca_file.clone_from(&options.etcd_cafile);
-    etcd.cert_file.clone_from(&options.etcd_certfile);
-    etcd.key_file.clone_from(&options.etcd_keyfile);
-    let store = Arc::new(EtcdStore::connect(etcd).await?);
-    let interval = options.etcd_compaction_interval;
-    if interval.is_zero() {
-        return Ok(store);
-    }
-    let (compacting, stop) = (Arc::clone(&store), stop.clone());
-    tokio::spawn(async move {
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = async { compacting.keep_compacting(interval).await; } => {}
-        }
-    });
-    Ok(store)
-}
-
-/// The store with the values of some resources encrypted, if the flags say so.
-async fn sealed(
-    store: Arc<dyn Store>,
-    options: &Options,
-    runtime: &Runtime,
-    id: &str,
-    stop: &CancellationToken,
-) -> Result<Arc<dyn Store>, StartError> {
-    let Some(file) = &options.encryption_provider_config else { return Ok(store) };
-    let (prefix, reloads) =
-        (options.etcd_prefix.trim_end_matches('/'), options.encryption_provider_config_automatic_reload);
-    let in_use = encryption::InUse::start(file, prefix, reloads, (&runtime.registry, id), stop).await?;
-    in_use.add_checks(&runtime.health);
-    Ok(Arc::new(EncryptedStore::new(store, in_use.rules())))
-}
-
 /// The address of the interface that the default route leaves by; no packet is sent to find it.
 fn default_address() -> IpAddr {
     let probe = UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
@@ -205,8 +159,8 @@ async fn serve(
     let _finish = finished.clone().drop_guard();
     let (registry, stop, port) = (runtime.registry.clone(), runtime.shutdown.clone(), serving.address.port());
     let id = uuid::Uuid::new_v4().to_string();
-    let store = open_store(&options, &finished).await?;
-    let store = sealed(store, &options, &runtime, &id, &finished).await?;
+    let store = store::open(&options, &stop, &finished).await?;
+    let store = store::sealed(store, &options, &runtime, &id, &finished).await?;
     let settings = StorageSettings {
         store: Arc::clone(&store),
         prefix: options.etcd_prefix.trim_end_matches('/').to_owned(),

@@ -237,6 +237,11 @@ impl Options {
                     .into(),
             );
         }
+        if self.encryption_provider_config_automatic_reload && self.encryption_provider_config.is_none() {
+            problems.push(
+                "--encryption-provider-config-automatic-reload must be set with --encryption-provider-config".into(),
+            );
+        }
         if self.profiling.contention_profiling {
             problems.push("--contention-profiling is not supported".into());
         }

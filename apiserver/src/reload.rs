@@ -3,6 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use futures::future::BoxFuture;
+use machinery::field::ErrorList;
 use prometheus::{GaugeVec, IntCounterVec, Opts, Registry};
 use runtime::{
     metrics::{Stability, counter_vec},
@@ -45,6 +46,12 @@ impl ReloadMetrics {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         self.last.with_label_values(labels).set(now.as_secs_f64());
     }
+}
+
+/// All that is wrong with a configuration, in one text.
+pub(crate) fn shown(errors: &ErrorList) -> String {
+    let all: Vec<String> = errors.iter().map(|error| format!("{}: {}", error.field, error.message)).collect();
+    all.join(", ")
 }
 
 /// Gives `apply` what the file holds, whenever that is something else, until `stop`. What is refused is ignored, and

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use ::controller::ObjectKey;
+use k8s_openapi::jiff::Timestamp;
 use parking_lot::Mutex;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 use runtime::metrics::{self, Stability, exponential_buckets};
@@ -11,6 +12,11 @@ type Made<T> = Result<T, prometheus::Error>;
 
 /// Seconds up to which evictions by taints are told apart.
 const EVICTION_BUCKETS: [f64; 12] = [0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 10.0, 30.0, 60.0, 120.0, 180.0, 240.0];
+
+/// Whole seconds that passed from one moment to another; none if that comes first.
+pub(crate) fn seconds(from: Timestamp, to: Timestamp) -> f64 {
+    f64::from(u32::try_from(to.as_second() - from.as_second()).unwrap_or(0))
+}
 
 /// All of them. Cheap to clone.
 #[derive(Clone)]

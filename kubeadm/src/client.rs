@@ -234,6 +234,11 @@ impl Cluster {
     }
 }
 
+/// Objects of a list.
+pub fn items(list: &Value) -> impl Iterator<Item = &Value> {
+    list.get("items").and_then(Value::as_array).into_iter().flatten()
+}
+
 /// One line about an error of the API.
 pub fn error_text(error: &kube::Error) -> String {
     match error.status() {

@@ -6,7 +6,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
 use crate::{
-    client::Cluster,
+    client::{Cluster, items},
     config::{ApiEndpoint, ClusterConfiguration, ExternalEtcd, Timeouts, join_host_port},
     constants::{ETCD_ANNOTATION, MANIFESTS_DIR},
     error::{Context, Error, Result, fail},
@@ -43,10 +43,9 @@ impl Etcd {
     /// The members that the API knows of.
     pub async fn of_cluster(host: &dyn Host, api: &Cluster, config: &ClusterConfiguration) -> Result<Self> {
         let pods = api.get(PODS).await?.unwrap_or_default();
-        let items = pods.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
         let url =
             |pod: &Value| pod.pointer("/metadata/annotations")?.get(ETCD_ANNOTATION)?.as_str().map(ToOwned::to_owned);
-        let urls: Vec<String> = items.iter().filter_map(url).collect();
+        let urls: Vec<String> = items(&pods).filter_map(url).collect();
         if urls.is_empty() {
             return fail!("could not retrieve the list of etcd endpoints");
         }

@@ -59,6 +59,12 @@ pub fn instance_config(node: &NodeRegistration) -> String {
     format!("containerRuntimeEndpoint: {}\n", serde_json::Value::from(node.cri_socket.as_str()))
 }
 
+/// The endpoint of the container runtime that the kubelet was told.
+pub fn told_endpoint(host: &dyn Host) -> Option<String> {
+    let file = yaml::parse(&host.read_text(Path::new(KUBELET_INSTANCE_CONFIG)).ok()?).ok()?;
+    file.get("containerRuntimeEndpoint")?.as_str().map(ToOwned::to_owned)
+}
+
 /// Writes `kubeadm-flags.env`.
 pub fn write_environment(host: &dyn Host, node: &NodeRegistration, taints: Taints) -> Result<()> {
     host.line(&format!("[kubelet-start] Writing kubelet environment file with flags to file {KUBELET_ENV:?}"));

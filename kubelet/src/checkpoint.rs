@@ -7,6 +7,8 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
+
 /// A value to be printed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Printed {
@@ -78,13 +80,18 @@ impl Printed {
     }
 }
 
-/// Reads a file; absent ones are nothing.
-pub(crate) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+/// Reads a file whose checksum has to be right; absent ones are nothing.
+pub(crate) fn read<T: DeserializeOwned>(path: &Path, is_whole: impl FnOnce(&T) -> bool) -> io::Result<Option<T>> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let file = serde_json::from_slice(&bytes)?;
+    if is_whole(&file) {
+        return Ok(Some(file));
     }
+    Err(io::Error::new(io::ErrorKind::InvalidData, "checkpoint is corrupted"))
 }
 
 /// Writes a file whole or not at all.
@@ -124,10 +131,12 @@ mod tests {
     fn files_are_replaced_whole() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state");
-        assert_eq!(read(&path).unwrap(), None);
-        write(&path, b"one").unwrap();
-        write(&path, b"two").unwrap();
-        assert_eq!(read(&path).unwrap().as_deref(), Some(b"two".as_slice()));
+        let whole = |_: &String| true;
+        assert_eq!(read(&path, whole).unwrap(), None);
+        write(&path, b"\"one\"").unwrap();
+        write(&path, b"\"two\"").unwrap();
+        assert_eq!(read(&path, whole).unwrap().as_deref(), Some("two"));
+        assert_eq!(read(&path, |_: &String| false).unwrap_err().to_string(), "checkpoint is corrupted");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }

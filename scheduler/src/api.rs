@@ -43,15 +43,10 @@ impl Api {
         Self { client }
     }
 
-    /// A whole Pod, if it still is the same one.
+    /// The whole Pod of the name, which may be another one by now.
     pub(crate) async fn pod(&self, pod: &PodView) -> Result<Value, CallError> {
         let request = Request::get(path_of(pod)).header(header::ACCEPT, "application/json").body(Vec::new())?;
-        let answer = tokio::time::timeout(DEADLINE, self.client.request::<Value>(request)).await;
-        match answer {
-            Err(_) => Err(CallError::Late),
-            Ok(Err(error)) => Err(CallError::Api(Box::new(error))),
-            Ok(Ok(whole)) => Ok(whole),
-        }
+        self.within(self.client.request(request)).await
     }
 
     async fn call(&self, method: Method, path: &str, media: &str, body: &Value) -> Result<(), CallError> {
@@ -61,12 +56,7 @@ impl Api {
             .header(header::CONTENT_TYPE, media)
             .header(header::ACCEPT, "application/json")
             .body(body.to_string().into_bytes())?;
-        let answer = tokio::time::timeout(DEADLINE, self.client.request_text(request)).await;
-        match answer {
-            Err(_) => Err(CallError::Late),
-            Ok(Err(error)) => Err(CallError::Api(Box::new(error))),
-            Ok(Ok(_)) => Ok(()),
-        }
+        self.within(self.client.request_text(request)).await.map(drop)
     }
 
     /// The claims of devices in a namespace. Calls are to be made [`Api::within`] the deadline.

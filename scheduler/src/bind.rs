@@ -12,7 +12,7 @@ use crate::{
     metrics::Attempt,
     plugins::volumes::{VolumeError, VolumePlan},
     queue::Waiting,
-    report::{Nominate, Report},
+    report::Report,
     scheduler::{Shared, take_back},
 };
 
@@ -75,16 +75,7 @@ impl Binding {
                 }
                 let message = error.to_string();
                 tracing::error!(pod = %pod.full_name(), node = %self.node, err = %message, "Error scheduling pod; retrying");
-                let nominate = Nominate::Keep;
-                let report = Report {
-                    pod: Arc::clone(pod),
-                    reason: "SchedulerError",
-                    message,
-                    nominate,
-                    preemption: None,
-                    release: None,
-                };
-                report.run(shared).await;
+                Report::of_error(pod, message).run(shared).await;
             }
         }
         drop(slot);

@@ -14,7 +14,7 @@ use crate::{
     metrics::Attempt,
     plugins::default_preemption::{Candidate, Fruitless},
     queue::Waiting,
-    report::{Nominate, Report},
+    report::Report,
     scheduler::{Decision, Scheduler, State, Victims},
 };
 
@@ -74,15 +74,7 @@ impl Scheduler {
                 tracing::error!(pod = %pod.full_name(), err = %message, "Error scheduling pod; retrying");
                 shared.metrics.attempted(&profile.scheduler_name, Attempt::Error, took);
                 shared.state.lock().queue.fail(&pod.uid, shared.now());
-                let nominate = Nominate::Keep;
-                Decision::Report(Report {
-                    pod,
-                    reason: "SchedulerError",
-                    message,
-                    nominate,
-                    preemption: None,
-                    release: None,
-                })
+                Decision::Report(Report::of_error(&pod, message))
             }
         };
         self.carry_out(decision, slot);

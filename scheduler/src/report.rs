@@ -30,6 +30,18 @@ pub(crate) struct Report {
 }
 
 impl Report {
+    /// Something went wrong, so that the Pod is tried again.
+    pub(crate) fn of_error(pod: &Arc<PodView>, message: String) -> Self {
+        Self {
+            pod: Arc::clone(pod),
+            reason: "SchedulerError",
+            message,
+            nominate: Nominate::Keep,
+            preemption: None,
+            release: None,
+        }
+    }
+
     /// Tells it, and carries out the preemption.
     pub(crate) async fn run(self, shared: &Shared) {
         let pod = &self.pod;

@@ -145,11 +145,11 @@ impl Shared {
 }
 
 /// What to do after looking into the queue.
-enum Next {
+enum Next<'a> {
     /// A Pod was tried.
     Again,
     /// Extenders have a say in where a Pod goes.
-    Ask(Box<Profile>, Box<Waiting>, Duration, OwnedSemaphorePermit),
+    Ask(&'a Profile, Box<Waiting>, Duration, OwnedSemaphorePermit),
     /// Nothing to do for so long, if nothing happens.
     Wait(Option<Duration>),
 }
@@ -196,7 +196,7 @@ impl Scheduler {
         loop {
             let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await else { return };
             match self.next(slot) {
-                Next::Ask(profile, waiting, began, slot) => self.extended(&profile, *waiting, began, slot).await,
+                Next::Ask(profile, waiting, began, slot) => self.extended(profile, *waiting, began, slot).await,
                 Next::Again => tokio::task::yield_now().await,
                 Next::Wait(None) => self.shared.wake.notified().await,
                 Next::Wait(Some(time)) => {
@@ -210,7 +210,7 @@ impl Scheduler {
     }
 
     /// Tries the next Pod.
-    fn next(&self, slot: OwnedSemaphorePermit) -> Next {
+    fn next(&self, slot: OwnedSemaphorePermit) -> Next<'_> {
         let shared = &self.shared;
         let mut state = shared.state.lock();
         let now = shared.now();
@@ -234,7 +234,7 @@ impl Scheduler {
             return Next::Again;
         }
         if shared.extenders.concern(&pod) {
-            return Next::Ask(Box::new(profile.clone()), Box::new(waiting), now, slot);
+            return Next::Ask(profile, Box::new(waiting), now, slot);
         }
         let decision = self.decide(&mut state, profile, waiting, now);
         drop(state);

@@ -95,16 +95,17 @@ fn namespace_changed(shared: &Shared, change: &Change<NamespaceView>) {
 
 /// A claim, a volume or a class changed.
 pub(crate) fn storage_changed(shared: &Shared) {
-    let now = shared.now();
-    shared.state.lock().queue.happened(&ClusterEvent::StorageChanged, &shared.profiles, now);
-    shared.wake.notify_one();
+    happened(shared, &ClusterEvent::StorageChanged);
 }
 
 /// A claim of devices changed, or what is offered.
 pub(crate) fn devices_changed(shared: &Shared, change: &DeviceChange) {
+    happened(shared, &ClusterEvent::DevicesChanged(change));
+}
+
+fn happened(shared: &Shared, event: &ClusterEvent<'_>) {
     let now = shared.now();
-    let event = ClusterEvent::DevicesChanged(change);
-    shared.state.lock().queue.happened(&event, &shared.profiles, now);
+    shared.state.lock().queue.happened(event, &shared.profiles, now);
     shared.wake.notify_one();
 }
 

@@ -307,8 +307,8 @@ async fn with_warnings(call: &Call) -> ApiResult<Response<Body>> {
     if warnings.is_empty() {
         return outcome;
     }
-    let media = || error_media(call.headers.get_all(header::ACCEPT));
-    let mut response = outcome.unwrap_or_else(|error| respond::error(&error, media()));
+    let refused = |error| respond::error(&error, error_media(call.headers.get_all(header::ACCEPT)));
+    let mut response = outcome.unwrap_or_else(refused);
     add_warnings(response.headers_mut(), warnings);
     Ok(response)
 }

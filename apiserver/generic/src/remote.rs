@@ -14,6 +14,12 @@ use serde_json::Value;
 
 /// Answers are read up to this size, bytes.
 const MOST: usize = 4 << 20;
+/// Tries of a call that fails.
+const TRIES: u32 = 5;
+/// Growth of the pause between tries.
+const GROWTH: f64 = 1.5;
+/// What is said of an answer that is not there in time.
+const LATE: &str = "context deadline exceeded";
 
 /// Why there is no answer.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -47,6 +53,38 @@ pub enum RemoteError {
         /// Why.
         why: String,
     },
+}
+
+impl RemoteError {
+    /// Whether the reason is one that may pass.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(self, Self::Transport { .. } | Self::Status { status: 429 | 500..=599, .. })
+    }
+
+    /// Whether the answer was not there in time.
+    pub(crate) fn is_late(&self) -> bool {
+        matches!(self, Self::Transport { why, .. } if why == LATE)
+    }
+}
+
+/// Calls again what failed for a reason that `passes`, first after `pause`.
+pub(crate) async fn again<T, F>(
+    mut pause: Duration,
+    passes: impl Fn(&RemoteError) -> bool,
+    mut call: impl FnMut() -> F,
+) -> Result<T, RemoteError>
+where
+    F: Future<Output = Result<T, RemoteError>>,
+{
+    for _ in 1..TRIES {
+        match call().await {
+            Err(error) if passes(&error) => {}
+            answer => return answer,
+        }
+        tokio::time::sleep(pause).await;
+        pause = pause.mul_f64(GROWTH);
+    }
+    call().await
 }
 
 /// One URL of another server. Redirects are not followed, and nothing is tried twice.
@@ -119,7 +157,7 @@ impl Remote {
             Ok::<_, RemoteError>((head.status, body.to_bytes()))
         };
         let answer = tokio::time::timeout(within, exchange).await;
-        let (status, bytes) = answer.map_err(|_| failed("context deadline exceeded".into()))??;
+        let (status, bytes) = answer.map_err(|_| failed(LATE.into()))??;
         if !status.is_success() {
             return Err(RemoteError::Status { url: self.url.clone(), status: status.as_u16() });
         }

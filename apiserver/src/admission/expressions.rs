@@ -1,9 +1,6 @@
 //! Expressions of webhooks and policies: what they are evaluated over, and what they may cost.
 
-use std::{
-    sync::LazyLock,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use cel::{Activation, Authorizer, Budget, Check, EvalError, Program, Type, Val};
 use generic::{
@@ -20,8 +17,6 @@ const PER_CONDITIONS: u64 = 2_500_000;
 const PER_BINDING: u64 = 10_000_000;
 
 static ANYTHING: Type = Type::Dyn;
-static REQUEST: LazyLock<Type> = LazyLock::new(|| policy::REQUEST.clone());
-static NAMESPACE: LazyLock<Type> = LazyLock::new(|| policy::NAMESPACE.clone());
 
 /// A compiled expression, or what is wrong with it: one that was stored long ago may not compile any more.
 #[derive(Debug)]
@@ -101,8 +96,8 @@ impl Subject {
         vec![
             ("object", Val::of(&self.object, &ANYTHING)),
             ("oldObject", Val::of(&self.old, &ANYTHING)),
-            ("request", Val::of(&self.about, &REQUEST)),
-            ("namespaceObject", Val::of(&self.namespace, &NAMESPACE)),
+            ("request", Val::of(&self.about, &policy::REQUEST)),
+            ("namespaceObject", Val::of(&self.namespace, &policy::NAMESPACE)),
             ("authorizer", Val::Authorizer(Authorizer::of_request(check).into())),
         ]
     }

@@ -10,9 +10,10 @@ use generic::{
 use machinery::{ApiResult, GroupVersionKind, GroupVersionResource};
 use serde_json::{Value, json};
 
-use super::criteria::{Criteria, Rule, Selector};
-
-const GROUP: &str = "admissionregistration.k8s.io";
+use super::{
+    GROUP,
+    criteria::{Criteria, Rule, Selector},
+};
 
 /// Configurations of admission are beyond its reach: a webhook or policy can neither change nor keep them.
 pub(super) fn is_reviewed(request: &AdmissionRequest) -> bool {

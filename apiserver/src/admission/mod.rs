@@ -41,6 +41,7 @@ use webhooks::{MutatingWebhooks, ValidatingWebhooks, Webhooks};
 
 use crate::{StartError, resources::Resources};
 
+/// Group of webhook configurations, policies and their bindings.
 const GROUP: &str = "admissionregistration.k8s.io";
 
 /// What the plugins look things up in.

@@ -34,8 +34,6 @@ const WORKERS: usize = 10;
 const MANAGED: &str = "volumes.kubernetes.io/controller-managed-attach-detach";
 /// Says of a node that the volumes of Pods that have ended stay.
 const KEEPS_TERMINATED: &str = "volumes.kubernetes.io/keep-terminated-pod-volumes";
-/// Taint of a node that is not coming back.
-const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
 /// What the cluster looks like.
 #[derive(Clone)]
@@ -89,10 +87,14 @@ impl Picture {
     }
 }
 
+/// Whether a Pod has a node and may want volumes there.
+fn concerned(pod: &PodView) -> bool {
+    !pod.claims.is_empty() && !pod.node.is_empty()
+}
+
 fn watch(picture: &Picture, queue: &Queue<String>) {
     let to = queue.clone();
     picture.pods.on_change(move |change| {
-        let concerned = |pod: &Cached<PodView>| !pod.claims.is_empty() && !pod.node.is_empty();
         if let Change::Updated { old, new } = change
             && old.node == new.node
             && old.phase == new.phase
@@ -149,7 +151,7 @@ fn watch(picture: &Picture, queue: &Queue<String>) {
             _ => true,
         };
         if changed {
-            all.pods.list().iter().filter(|pod| !pod.claims.is_empty()).for_each(|pod| to.add(pod.node.clone()));
+            all.pods.list().iter().filter(|pod| concerned(pod)).for_each(|pod| to.add(pod.node.clone()));
         }
     });
 }

@@ -25,7 +25,7 @@ use runtime::{
 use serde_json::{Value, json};
 
 use super::{
-    CONTROLLER, KEEPS_TERMINATED, MANAGED, OUT_OF_SERVICE, Picture, annotated,
+    CONTROLLER, KEEPS_TERMINATED, MANAGED, Picture, annotated,
     plan::{Action, Attachment, Force, MAX_UNMOUNT, Node, Volume, Wanted, plan},
     pods_on,
     views::AttachmentView,
@@ -33,8 +33,9 @@ use super::{
 use crate::{
     StartError,
     context::{Context, now},
-    nodelifecycle::eviction::reference,
+    nodelifecycle::{eviction::reference, is_out_of_service, is_ready},
     views::{NodeView, PodView},
+    volumes::is_bound,
 };
 
 /// How long a driver is given to attach a volume before that is told.
@@ -62,13 +63,9 @@ pub(super) struct Reconciler {
 pub(super) fn seen(node: Option<&NodeView>) -> Option<(bool, bool, Vec<String>, Vec<String>)> {
     let node = node?;
     let status = node.status.as_ref();
-    let ready = status.and_then(|s| s.conditions.as_ref()).into_iter().flatten();
-    let is_ready = ready.into_iter().any(|c| c.type_ == "Ready" && c.status == "True");
-    let taints = node.spec.iter().flat_map(|s| s.taints.iter().flatten());
-    let is_out = taints.into_iter().any(|taint| taint.key == OUT_OF_SERVICE);
     let in_use = status.and_then(|s| s.volumes_in_use.clone()).unwrap_or_default();
     let attached = status.and_then(|s| s.volumes_attached.as_ref()).into_iter().flatten();
-    Some((is_ready, is_out, in_use, attached.map(|volume| volume.name.clone()).collect()))
+    Some((is_ready(node), is_out_of_service(node), in_use, attached.map(|volume| volume.name.clone()).collect()))
 }
 
 fn state(node: Option<&NodeView>) -> Node {
@@ -134,8 +131,7 @@ impl Reconciler {
     /// The volume of a claim, if it is one that is attached; its name; whether one node only can have it.
     fn volume_of(&self, claim: &ObjectKey) -> Option<(Volume, String, bool)> {
         let claim = self.picture.claims.get(claim)?;
-        let is_bound = claim.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Bound");
-        let name = claim.spec.as_ref()?.volume_name.clone().filter(|name| is_bound && !name.is_empty())?;
+        let name = claim.spec.as_ref()?.volume_name.clone().filter(|name| is_bound(&claim) && !name.is_empty())?;
         let pv = self.picture.volumes.get(&ObjectKey::cluster(&name))?;
         let volume = csi(&pv.view)?;
         let driver = self.picture.drivers.get(&ObjectKey::cluster(&volume.driver));
@@ -266,6 +262,12 @@ impl Reconciler {
         self.told.lock().retain(|(at, volume), _| at != node || wanted.contains(volume));
     }
 
+    /// Whole seconds since an attachment was made.
+    fn age(&self, view: &AttachmentView) -> Duration {
+        let seconds = now(&*self.clock).0.as_second() - view.created.map_or(0, |t| t.as_second());
+        Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+    }
+
     /// Notes how long it took to attach a volume, when that is seen for the first time.
     fn measure(&self, node: &str, used: &Use, view: &AttachmentView, text: &str) {
         let known = self.told.lock();
@@ -273,10 +275,9 @@ impl Reconciler {
         if told.is_some_and(|told| told.iter().any(|(_, said)| said == text)) {
             return;
         }
-        let age = now(&*self.clock).0.as_second() - view.created.map_or(0, |t| t.as_second());
         let plugin = format!("kubernetes.io/csi:{}", view.attacher);
         let labels = [plugin.as_str(), "volume_attach", "success", "false"];
-        self.operations.with_label_values(&labels).observe(f64::from(u32::try_from(age).unwrap_or(0)));
+        self.operations.with_label_values(&labels).observe(self.age(view).as_secs_f64());
     }
 
     /// What drivers say of attachments that Pods wait for; the time after which to look again.
@@ -310,8 +311,7 @@ impl Reconciler {
                 failed(error);
                 continue;
             }
-            let age = now(&*self.clock).0.as_second() - view.created.map_or(0, |t| t.as_second());
-            let age = Duration::from_secs(u64::try_from(age).unwrap_or(0));
+            let age = self.age(view);
             if age < PATIENCE {
                 let left = PATIENCE - age;
                 again = Some(again.map_or(left, |known| known.min(left)));

@@ -25,7 +25,7 @@ use semantics::cron::Schedule;
 
 use super::plan;
 use crate::{
-    context,
+    context, metrics,
     views::{self, JobView},
 };
 
@@ -165,8 +165,7 @@ impl Reconciler {
         }
         if let Some(job) = self.create(key, cron, &plan::job(cron, at, &zone)).await? {
             let created = job.metadata.creation_timestamp.as_ref().map_or(at, |t| t.0);
-            let late = u32::try_from(created.as_second() - at.as_second()).unwrap_or(0);
-            self.skew.observe(f64::from(late));
+            self.skew.observe(metrics::seconds(at, created));
             if !is_active(status, &job.uid().unwrap_or_default()) {
                 status.active.get_or_insert_default().push(reference(&job));
             }

@@ -4,8 +4,7 @@ use k8s_openapi::api::core::v1::{
     Affinity, Node, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, PodTemplateSpec,
     Toleration,
 };
-
-use crate::nodelifecycle::eviction::tolerates;
+use semantics::taints::tolerates;
 
 /// Label of Pods: the hash of their template.
 pub(super) const HASH: &str = "controller-revision-hash";

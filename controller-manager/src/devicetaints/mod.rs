@@ -20,7 +20,7 @@ use runtime::clock::Clock;
 use crate::{
     StartError,
     context::{Context, now},
-    metrics::EvictionMetrics,
+    metrics::{EvictionMetrics, seconds},
     nodelifecycle::eviction::{Disruption, evict, reference},
     resourceclaim::{BY_DEVICE, DeviceClaimView, plan as claims},
     table::Started,
@@ -178,8 +178,7 @@ impl Reconcile for Evictor {
             };
             evict(&self.client, &pod.key, &pod.uid, &why).await?;
             self.metrics.deletions.inc();
-            let late = now(&*self.clock).0.as_second() - due.as_second();
-            self.metrics.durations.observe(f64::from(u32::try_from(late).unwrap_or(0)));
+            self.metrics.durations.observe(seconds(due, now(&*self.clock).0));
         }
         self.announced.lock().remove(key);
         Ok(Outcome::Done)

@@ -4,27 +4,14 @@ use k8s_openapi::{
     api::resource::v1::{DeviceTaint, DeviceToleration, ResourceClaim},
     jiff::{SignedDuration, Timestamp},
 };
+use semantics::taints::tolerates_device;
 
 use crate::resourceclaim::plan::devices;
-
-/// Whether a toleration is for a taint.
-fn tolerates(toleration: &DeviceToleration, taint: &DeviceTaint) -> bool {
-    let said = |text: &Option<String>| text.clone().unwrap_or_default();
-    let (key, effect) = (said(&toleration.key), said(&toleration.effect));
-    if !(effect.is_empty() || effect == taint.effect) || !(key.is_empty() || key == taint.key) {
-        return false;
-    }
-    match toleration.operator.as_deref().unwrap_or_default() {
-        "Exists" => true,
-        "" | "Equal" => said(&toleration.value) == said(&taint.value),
-        _ => false,
-    }
-}
 
 /// When a taint drives users away; `None` for never.
 fn due_by(taint: &DeviceTaint, tolerations: &[DeviceToleration], now: Timestamp) -> Option<Timestamp> {
     let since = taint.time_added.as_ref().map_or(now, |added| added.0);
-    let matching: Vec<&DeviceToleration> = tolerations.iter().filter(|t| tolerates(t, taint)).collect();
+    let matching: Vec<&DeviceToleration> = tolerations.iter().filter(|t| tolerates_device(t, taint)).collect();
     if matching.is_empty() {
         return Some(since);
     }

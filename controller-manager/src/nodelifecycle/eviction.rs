@@ -15,6 +15,7 @@ use kube::{
 };
 use parking_lot::Mutex;
 use runtime::clock::Clock;
+use semantics::taints::tolerates;
 
 use super::{NO_EXECUTE, set_condition, taints_of};
 use crate::{
@@ -71,23 +72,6 @@ pub(crate) async fn start(context: &Context) -> Result<Started, StartError> {
 
 fn no_execute(taints: &[Taint]) -> Vec<&Taint> {
     taints.iter().filter(|taint| taint.effect == NO_EXECUTE).collect()
-}
-
-/// Whether a toleration is for a taint.
-pub(crate) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let said = |text: &Option<String>| text.clone().unwrap_or_default();
-    let (key, effect, value) = (said(&toleration.key), said(&toleration.effect), said(&toleration.value));
-    if !(effect.is_empty() || effect == taint.effect) || !(key.is_empty() || key == taint.key) {
-        return false;
-    }
-    let of_taint = said(&taint.value);
-    match toleration.operator.as_deref().unwrap_or_default() {
-        "Exists" => true,
-        "" | "Equal" => value == of_taint,
-        "Lt" => matches!((of_taint.parse::<i64>(), value.parse::<i64>()), (Ok(t), Ok(v)) if t < v),
-        "Gt" => matches!((of_taint.parse::<i64>(), value.parse::<i64>()), (Ok(t), Ok(v)) if t > v),
-        _ => false,
-    }
 }
 
 /// How long a Pod may stay: `None` for ever, zero not at all.

@@ -22,6 +22,8 @@ use k8s_openapi::{
 
 pub(crate) const NOT_READY: &str = "node.kubernetes.io/not-ready";
 pub(crate) const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
+/// Taint of a node that is not coming back.
+pub(crate) const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 const NO_EXECUTE: &str = "NoExecute";
 const NO_SCHEDULE: &str = "NoSchedule";
 
@@ -49,6 +51,16 @@ pub(crate) fn set_condition(status: &mut PodStatus, kind: &str, value: &str, rea
 fn condition<'a>(node: &'a Node, kind: &str) -> Option<&'a str> {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     conditions.iter().find(|condition| condition.type_ == kind).map(|condition| condition.status.as_str())
+}
+
+/// Whether the node says that it is ready.
+pub(crate) fn is_ready(node: &Node) -> bool {
+    condition(node, "Ready") == Some("True")
+}
+
+/// Whether a taint says that the node is out of service.
+pub(crate) fn is_out_of_service(node: &Node) -> bool {
+    taints_of(node).iter().any(|taint| taint.key == OUT_OF_SERVICE)
 }
 
 fn taints_of(node: &Node) -> &[Taint] {

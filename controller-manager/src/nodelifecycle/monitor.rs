@@ -19,6 +19,7 @@ use runtime::clock::Clock;
 use super::{
     NOT_READY, UNREACHABLE, condition,
     health::{Grace, Health, make_unknown},
+    is_ready,
     options::NodeOptions,
     set_condition,
     taints::{self, execute},
@@ -151,7 +152,7 @@ impl Monitor {
         let renewed = lease.as_ref().and_then(|lease| lease.spec.as_ref()).and_then(|spec| spec.renew_time.as_ref());
         let grace =
             Grace { running: self.options.node_monitor_grace_period, starting: self.options.node_startup_grace_period };
-        let was_ready = condition(cached, "Ready") == Some("True");
+        let was_ready = is_ready(cached);
         let mut node = Node::clone(cached);
         if self.health.is_silent(cached, renewed, self.clock.elapsed(), grace) {
             let now = now(&*self.clock);
@@ -164,7 +165,7 @@ impl Monitor {
                 }
             }
         }
-        let is_ready = condition(&node, "Ready") == Some("True");
+        let is_ready = is_ready(&node);
         if was_ready && !is_ready {
             let text = format!("Node {name} status is now: NodeNotReady");
             self.recorder.event(&reference_to(&node), EventType::Normal, "NodeNotReady", text);

@@ -8,9 +8,10 @@ use std::{
 use ::controller::Cached;
 use k8s_openapi::api::core::v1::Node;
 
-use crate::views::{NodeView, PodView};
-
-const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+use crate::{
+    nodelifecycle::{is_out_of_service, is_ready},
+    views::{NodeView, PodView},
+};
 
 /// Why a Pod goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +73,8 @@ pub(super) fn doomed(
         finished.iter().take(surplus).for_each(|pod| add(pod, Reason::Surplus));
     }
     for pod in pods {
-        if pod.deletion.is_some() && by_name.get(pod.node.as_str()).is_some_and(|node| is_out_of_service(node)) {
+        let is_lost = |node: &&Node| !is_ready(node) && is_out_of_service(node);
+        if pod.deletion.is_some() && by_name.get(pod.node.as_str()).is_some_and(is_lost) {
             add(pod, Reason::OutOfService);
         } else if gone.contains(&pod.node) {
             add(pod, Reason::NodeGone);
@@ -81,13 +83,6 @@ pub(super) fn doomed(
         }
     }
     all
-}
-
-fn is_out_of_service(node: &Node) -> bool {
-    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
-    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    let ready = conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
-    !ready && taints.iter().any(|taint| taint.key == OUT_OF_SERVICE)
 }
 
 #[cfg(test)]
@@ -99,7 +94,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::views::Phase;
+    use crate::{nodelifecycle::OUT_OF_SERVICE, views::Phase};
 
     fn pod(name: &str, change: impl FnOnce(&mut PodView)) -> Arc<Cached<PodView>> {
         let mut view = PodView::default();

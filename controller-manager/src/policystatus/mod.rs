@@ -9,10 +9,7 @@ use k8s_openapi::{
     api::admissionregistration::v1::ValidatingAdmissionPolicy,
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
-use kube::{
-    Api, Client,
-    api::{Patch, PatchParams},
-};
+use kube::{Api, Client};
 use rules::policy::typecheck;
 use serde_json::{Value, json};
 
@@ -64,8 +61,7 @@ impl Reconcile for Checker {
             "status": {"observedGeneration": generation, "typeChecking": type_checking(&warnings)},
         });
         let api: Api<ValidatingAdmissionPolicy> = Api::all(self.client.clone());
-        let parameters = PatchParams::apply(MANAGER).force();
-        match api.patch_status(&key.name, &parameters, &Patch::Apply(&wanted)).await {
+        match client::apply_status(&api, &key.name, MANAGER, &wanted).await {
             Err(error) if error.is_not_found() => Ok(Outcome::Done),
             Err(error) if error.is_conflict() => Ok(Outcome::Backoff),
             Err(error) => Err(error.into()),

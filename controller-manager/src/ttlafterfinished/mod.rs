@@ -16,6 +16,7 @@ use crate::{
     StartError,
     context::{Context, now},
     job::is_finished,
+    metrics::seconds,
     table::Started,
     views::JobView,
 };
@@ -92,8 +93,8 @@ impl Reconcile for Reconciler {
         match api.delete(&key.name, &params).await {
             Err(error) if !error.is_not_found() => Err(error.into()),
             _ => {
-                let late = expiry(&fresh).map_or(0, |due| now(&*self.clock).0.as_second() - due.as_second());
-                self.deletion.observe(f64::from(u32::try_from(late).unwrap_or(0)));
+                let late = expiry(&fresh).map_or(0.0, |due| seconds(due, now(&*self.clock).0));
+                self.deletion.observe(late);
                 Ok(Outcome::Done)
             }
         }

@@ -6,6 +6,7 @@ use ::controller::{
 use k8s_openapi::{api::core::v1::PersistentVolumeClaim, apimachinery::pkg::api::resource};
 use machinery::quantity::Quantity;
 
+use super::is_bound;
 use crate::{StartError, context::Context, table::Started, views::ClaimView};
 
 const CONTROLLER: &str = "persistentvolume-expander-controller";
@@ -25,10 +26,8 @@ fn wanted(claim: &PersistentVolumeClaim) -> Option<Quantity> {
 
 /// Whether a bound claim asks for more than it has.
 fn wants_more(claim: &PersistentVolumeClaim) -> bool {
-    let status = claim.status.as_ref();
-    let has = status.and_then(|s| storage(s.capacity.as_ref()?.get("storage")));
-    let is_bound = status.and_then(|s| s.phase.as_deref()) == Some("Bound");
-    is_bound && wanted(claim).zip(has).is_some_and(|(wanted, has)| wanted > has)
+    let has = claim.status.as_ref().and_then(|s| storage(s.capacity.as_ref()?.get("storage")));
+    is_bound(claim) && wanted(claim).zip(has).is_some_and(|(wanted, has)| wanted > has)
 }
 
 /// Starts the controller.

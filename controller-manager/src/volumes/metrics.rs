@@ -10,7 +10,7 @@ use prometheus::{
 };
 use runtime::metrics::{self, Stability};
 
-use super::{VolumeView, class_of_claim, class_of_volume, namespace};
+use super::{VolumeView, class_of_claim, class_of_volume, is_bound, namespace};
 use crate::views::ClaimView;
 
 /// Counts by labels.
@@ -82,22 +82,20 @@ impl Collector for VolumeCollector {
     fn collect(&self) -> Vec<MetricFamily> {
         let (mut bound, mut unbound) = (Counts::new(), Counts::new());
         for volume in self.volumes.list() {
-            let is_bound = volume.view.0.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Bound");
-            let counts = if is_bound { &mut bound } else { &mut unbound };
+            let counts = if volume.is_bound() { &mut bound } else { &mut unbound };
             *counts.entry(vec![class_of_volume(&volume.view.0).to_owned()]).or_default() += 1;
         }
         let mut all = told(&self.bound_volumes, &bound);
         all.extend(told(&self.unbound_volumes, &unbound));
         let (mut bound, mut unbound) = (Counts::new(), Counts::new());
         for claim in self.claims.list() {
-            let is_bound = claim.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Bound");
             let attributes = claim.spec.as_ref().and_then(|s| s.volume_attributes_class_name.clone());
             let labels = vec![
                 namespace(&claim.view.0).to_owned(),
                 class_of_claim(&claim.view.0).to_owned(),
                 attributes.unwrap_or_default(),
             ];
-            *if is_bound { &mut bound } else { &mut unbound }.entry(labels).or_default() += 1;
+            *if is_bound(&claim) { &mut bound } else { &mut unbound }.entry(labels).or_default() += 1;
         }
         all.extend(told(&self.bound_claims, &bound));
         all.extend(told(&self.unbound_claims, &unbound));

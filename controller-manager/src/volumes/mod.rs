@@ -84,6 +84,10 @@ impl VolumeView {
         self.0.spec.as_ref()
     }
 
+    fn is_bound(&self) -> bool {
+        self.0.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Bound")
+    }
+
     /// The claim that it names.
     pub(crate) fn claim(&self) -> Option<ObjectKey> {
         self.spec()?.claim_ref.as_ref().map(claim_key)
@@ -91,8 +95,7 @@ impl VolumeView {
 }
 
 fn named_claim(volume: &Cached<VolumeView>) -> Vec<String> {
-    let reference = volume.view.0.spec.as_ref().and_then(|s| s.claim_ref.as_ref());
-    reference.map(|r| claim_key(r).to_string()).into_iter().collect()
+    volume.claim().map(|claim| claim.to_string()).into_iter().collect()
 }
 
 /// The class of a claim whose binding is not complete.
@@ -115,6 +118,11 @@ fn is_annotated<K: Resource>(object: &K, key: &str) -> bool {
 fn annotate<K: Resource>(object: &mut K, key: &str, value: &str) -> bool {
     let annotations = object.meta_mut().annotations.get_or_insert_default();
     annotations.insert(key.to_owned(), value.to_owned()).as_deref() != Some(value)
+}
+
+/// Whether a claim has its volume.
+pub(crate) fn is_bound(claim: &PersistentVolumeClaim) -> bool {
+    claim.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Bound")
 }
 
 fn class_of_claim(claim: &PersistentVolumeClaim) -> &str {

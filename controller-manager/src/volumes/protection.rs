@@ -141,10 +141,9 @@ impl Reconcile for VolumeProtection {
 
     async fn reconcile(&self, key: &ObjectKey) -> Result<Outcome, ReconcileError> {
         let Some(volume) = self.volumes.get(key) else { return Ok(Outcome::Done) };
-        let bound = volume.view.0.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Bound");
         let wanted = match need(&volume.view.0, VOLUME_FINALIZER) {
             Need::Nothing => return Ok(Outcome::Done),
-            Need::Review if bound => return Ok(Outcome::Done),
+            Need::Review if volume.is_bound() => return Ok(Outcome::Done),
             Need::Review => false,
             Need::Add => true,
         };

@@ -149,18 +149,9 @@ impl Check<'_> {
 
     fn call(&mut self, at: usize, name: &str, target: Option<&Expr>, args: &[Expr]) -> Type {
         let mut kinds = Vec::with_capacity(args.len() + 1);
-        let mut full = name.to_owned();
-        match target {
-            Some(Expr { kind: Kind::Ident(space), .. })
-                if self.lookup(space).is_none() && functions::is_space(space) =>
-            {
-                full = format!("{space}.{name}");
-            }
-            Some(target) => {
-                kinds.push(self.of(target));
-                full = format!(".{name}");
-            }
-            None => {}
+        let (full, target) = functions::called(name, target, |space| self.lookup(space).is_some());
+        if let Some(target) = target {
+            kinds.push(self.of(target));
         }
         for arg in args {
             kinds.push(self.of(arg));
@@ -173,7 +164,7 @@ impl Check<'_> {
         }
         let shown = |kinds: &[Type]| kinds.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let applied = match (target, kinds.split_first()) {
-            (Some(_), Some((own, rest))) if full.starts_with('.') => format!("'{own}.({})'", shown(rest)),
+            (Some(_), Some((own, rest))) => format!("'{own}.({})'", shown(rest)),
             _ => format!("'({})'", shown(&kinds)),
         };
         self.error(at, format!("found no matching overload for '{name}' applied to {applied}"))

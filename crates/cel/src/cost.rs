@@ -197,18 +197,9 @@ impl Estimate {
 
     fn call(&mut self, name: &str, target: Option<&Expr>, args: &[Expr]) -> Node {
         let mut nodes = Vec::with_capacity(args.len() + 1);
-        let mut full = name.to_owned();
-        match target {
-            Some(Expr { kind: Kind::Ident(space), .. })
-                if self.lookup(space).is_none() && functions::is_space(space) =>
-            {
-                full = format!("{space}.{name}");
-            }
-            Some(target) => {
-                nodes.push(self.of(target));
-                full = format!(".{name}");
-            }
-            None => {}
+        let (full, target) = functions::called(name, target, |space| self.lookup(space).is_some());
+        if let Some(target) = target {
+            nodes.push(self.of(target));
         }
         for arg in args {
             nodes.push(self.of(arg));

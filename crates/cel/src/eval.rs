@@ -271,14 +271,7 @@ impl<'a> Eval<'_, 'a> {
             }
             _ => {}
         }
-        // Library functions under a name space: `optional.of(x)`, `math.greatest(x, y)`.
-        if let Some(Expr { kind: Kind::Ident(space), .. }) = target
-            && env.get(space).is_none()
-            && functions::is_space(space)
-        {
-            let args = self.all(args, env)?;
-            return functions::call(&format!("{space}.{name}"), args, self.budget);
-        }
+        let (full, target) = functions::called(name, target, |space| env.get(space).is_some());
         let mut values = Vec::with_capacity(args.len() + 1);
         if let Some(target) = target {
             let target = self.eval(target, env)?;
@@ -288,11 +281,10 @@ impl<'a> Eval<'_, 'a> {
             values.push(target);
         }
         values.extend(self.all(args, env)?);
-        let name = if target.is_some() { format!(".{name}") } else { name.to_owned() };
-        if let Some(outcome) = authorization::call(&name, &values, self.decisions, self.budget) {
+        if let Some(outcome) = authorization::call(&full, &values, self.decisions, self.budget) {
             return outcome;
         }
-        functions::call(&name, values, self.budget)
+        functions::call(&full, values, self.budget)
     }
 
     fn all(&mut self, exprs: &'a [Expr], env: &Env<'_, 'a>) -> Result<Vec<Val<'a>>, EvalError> {

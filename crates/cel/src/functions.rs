@@ -12,13 +12,29 @@ use std::cmp::Ordering;
 use machinery::quantity::Quantity;
 
 use crate::{
+    ast::{Expr, Kind},
     eval::{Budget, EvalError, Outcome},
     value::{Val, parse_duration, parse_time},
 };
 
 /// Name spaces of library functions.
-pub(crate) fn is_space(name: &str) -> bool {
+fn is_space(name: &str) -> bool {
     matches!(name, "optional" | "math" | "sets" | "ip" | "format" | "base64" | "lists" | "strings" | "jsonpatch")
+}
+
+/// The full name of what a call calls (`space.name`; `.name` of a method), and the target of a method.
+pub(crate) fn called<'e>(
+    name: &str,
+    target: Option<&'e Expr>,
+    is_variable: impl FnOnce(&str) -> bool,
+) -> (String, Option<&'e Expr>) {
+    match target {
+        Some(Expr { kind: Kind::Ident(space), .. }) if is_space(space) && !is_variable(space) => {
+            (format!("{space}.{name}"), None)
+        }
+        Some(target) => (format!(".{name}"), Some(target)),
+        None => (name.to_owned(), None),
+    }
 }
 
 /// The type of a name.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Given, gates, pairs, programs, read_config};
+use super::{Given, dry, gates, pairs, programs, read_config};
 use crate::{
     cli::{InitCommand, InitFlags, InitPhase, PhaseFlags},
     config::{
@@ -11,9 +11,9 @@ use crate::{
         defaults::{self, Detect, GivenInit},
         documents::Strictness,
     },
-    constants::{DEFAULT_REPOSITORY, EMBEDDED_STORE_DIR, TMP_DIR},
-    error::{Context, Result, fail},
-    host::{Host, dry::DryHost},
+    constants::{DEFAULT_REPOSITORY, EMBEDDED_STORE_DIR},
+    error::{Result, fail},
+    host::Host,
     phases::{
         init::{Addons, Init, PHASES},
         workflow::{self, Selection},
@@ -154,15 +154,7 @@ fn prepare(
         flags.ignore_preflight_errors.iter().chain(&config.init.node_registration.ignore_preflight_errors),
     )?;
     let programs = programs(&*host, flags.bin_dir)?;
-    let host: Arc<dyn Host> = if dry_run {
-        let directory = host
-            .variable("KUBEADM_INIT_DRYRUN_DIR")
-            .unwrap_or_else(|| format!("{TMP_DIR}/kubeadm-init-dryrun{}", host.random_text(9)));
-        host.create_directory(directory.as_ref(), 0o700).context("couldn't create a directory for the dry run")?;
-        Arc::new(DryHost::new(host, directory.into()))
-    } else {
-        host
-    };
+    let host = if dry_run { dry(host, "init")? } else { host };
     let mut init = Init::new(host, config, programs);
     init.ignored = ignored;
     if given.has("skip-phases") {

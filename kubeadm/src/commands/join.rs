@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Given, programs, read_config};
+use super::{Given, dry, programs, read_config};
 use crate::{
     cli::{JoinCommand, JoinFlags, JoinPhase},
     config::{
@@ -12,9 +12,8 @@ use crate::{
         documents::Strictness,
         validate,
     },
-    constants::TMP_DIR,
-    error::{Context, Result},
-    host::{Host, dry::DryHost},
+    error::Result,
+    host::Host,
     phases::{
         join::{Join, PHASES, farewell},
         workflow::{self, Selection},
@@ -113,15 +112,7 @@ fn prepare(host: Arc<dyn Host>, mut config: JoinConfiguration, flags: JoinFlags,
         flags.ignore_preflight_errors.iter().chain(&config.node_registration.ignore_preflight_errors),
     )?;
     let programs = programs(&*host, flags.bin_dir)?;
-    let host: Arc<dyn Host> = if config.dry_run {
-        let directory = host
-            .variable("KUBEADM_JOIN_DRYRUN_DIR")
-            .unwrap_or_else(|| format!("{TMP_DIR}/kubeadm-join-dryrun{}", host.random_text(9)));
-        host.create_directory(directory.as_ref(), 0o700).context("couldn't create a directory for the dry run")?;
-        Arc::new(DryHost::new(host, directory.into()))
-    } else {
-        host
-    };
+    let host = if config.dry_run { dry(host, "join")? } else { host };
     let mut join = Join::new(host, config, programs);
     join.ignored = ignored;
     if given.has("skip-phases") {

@@ -19,8 +19,9 @@ use runtime::CancellationToken;
 
 use crate::{
     cli::{Cli, Command},
+    constants::TMP_DIR,
     error::{Context, Error, Result, fail},
-    host::Host,
+    host::{Host, dry::DryHost},
     kubelet, phases, supervisor,
 };
 
@@ -219,6 +220,15 @@ fn programs(host: &dyn Host, given: Option<PathBuf>) -> Result<PathBuf> {
     }
     let own = host.own_program().context("cannot find out where kubeadm is installed")?;
     Ok(own.parent().map(ToOwned::to_owned).unwrap_or_default())
+}
+
+/// The host of a dry run: what would be written goes below a directory that is told by a variable, or a new one.
+fn dry(host: Arc<dyn Host>, command: &str) -> Result<Arc<dyn Host>> {
+    let variable = format!("KUBEADM_{}_DRYRUN_DIR", command.to_uppercase());
+    let fresh = || format!("{TMP_DIR}/kubeadm-{command}-dryrun{}", host.random_text(9));
+    let directory = host.variable(&variable).unwrap_or_else(fresh);
+    host.create_directory(directory.as_ref(), 0o700).context("couldn't create a directory for the dry run")?;
+    Ok(Arc::new(DryHost::new(host, directory.into())))
 }
 
 /// Text of a configuration file.

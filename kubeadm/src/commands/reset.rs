@@ -9,14 +9,15 @@ use crate::{
         ResetConfiguration, defaults,
         documents::{Documents, Strictness},
     },
-    constants::{ADMIN_CONF, KUBELET_INSTANCE_CONFIG},
+    constants::ADMIN_CONF,
     error::{Result, fail},
     host::Host,
+    kubelet,
     phases::{
         reset::{FAREWELL, PHASES, Reset, read_cluster},
         workflow::{self, Selection},
     },
-    preflight, yaml,
+    preflight,
 };
 
 pub(super) async fn run(host: Arc<dyn Host>, command: ResetCommand, given: &Given) -> Result<()> {
@@ -65,12 +66,10 @@ pub(super) async fn run(host: Arc<dyn Host>, command: ResetCommand, given: &Give
 
 /// The given endpoint, the one the kubelet was told, or the one that is there.
 fn socket(host: &dyn Host, given: &str) -> Result<String> {
-    if given.is_empty() {
-        let told = host.read_text(KUBELET_INSTANCE_CONFIG.as_ref()).ok().and_then(|text| yaml::parse(&text).ok());
-        let told = told.as_ref().and_then(|value| value.get("containerRuntimeEndpoint")).and_then(|v| v.as_str());
-        if let Some(endpoint) = told {
-            return Ok(endpoint.to_owned());
-        }
+    if given.is_empty()
+        && let Some(endpoint) = kubelet::told_endpoint(host)
+    {
+        return Ok(endpoint);
     }
     defaults::runtime_socket(host, given)
 }

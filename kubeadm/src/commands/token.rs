@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::output::{API_VERSION, Format, remaining};
 use crate::{
     cli::TokenAction,
-    client::{Cluster, error_text, tell},
+    client::{Cluster, error_text, items, tell},
     config::{BootstrapToken, validate},
     error::{Context, Error, Result, fail},
     fetch,
@@ -110,7 +110,7 @@ async fn create(
 async fn tokens(api: &Cluster) -> Result<Vec<Value>> {
     let path = format!("{SECRETS}?fieldSelector=type%3Dbootstrap.kubernetes.io%2Ftoken");
     let list = api.get(&path).await.context("failed to list bootstrap tokens")?.unwrap_or_default();
-    Ok(list.get("items").and_then(Value::as_array).cloned().unwrap_or_default())
+    Ok(items(&list).cloned().collect())
 }
 
 async fn list(host: &dyn Host, api: &Cluster, format: Format) -> Result<()> {

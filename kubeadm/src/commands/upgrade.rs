@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use super::{
-    Given as Flags, no_subcommand,
+    Given as Flags, dry, no_subcommand,
     output::{self, Format, table},
     programs, read_config,
 };
@@ -12,13 +12,12 @@ use crate::{
         ApplyFlags, ApplyPhase, CommonFlags, DiffFlags, NodeFlags, NodePhase, PlanFlags, UnstableFlags, UpgradeAction,
     },
     config::{
-        Patches, UpgradeConfiguration,
+        Patches, Timeouts, UpgradeConfiguration, UpgradeNode,
         documents::{Documents, Strictness},
         version::{self, Lookup, Version},
     },
-    constants::TMP_DIR,
-    error::{Context, Error, Result, fail},
-    host::{Host, dry::DryHost},
+    error::{Error, Result, fail},
+    host::Host,
     phases::{
         upgrade::{APPLY, Given, NODE, Options, Upgrade, farewell, plan, policy::Allowed, read},
         upload::cluster_document,
@@ -66,14 +65,15 @@ fn allowed(flags: UnstableFlags, experimental: Option<bool>, candidates: Option<
     }
 }
 
-/// What a file may say beside the flags of a command that changes a host.
-struct FromFile {
-    dry_run: Option<bool>,
-    ignored: Vec<String>,
-    skipped: Vec<String>,
-    patches: Option<Patches>,
-    image_pull_policy: String,
-    timeouts: Option<crate::config::Timeouts>,
+/// What flags and file say of certificates and etcd. Nobody is asked.
+fn options(flags: &CommonFlags, file: &UpgradeNode) -> Options {
+    Options {
+        allowed: Allowed::default(),
+        certificate_renewal: flags.certificate_renewal && file.certificate_renewal != Some(false),
+        etcd: flags.etcd_upgrade && file.etcd_upgrade != Some(false),
+        force: false,
+        yes: true,
+    }
 }
 
 /// A workflow that can start.
@@ -83,20 +83,18 @@ struct Prepared {
     skipped: Vec<String>,
 }
 
-fn prepare(host: Arc<dyn Host>, flags: CommonFlags, file: FromFile, given: &Flags) -> Result<Prepared> {
+fn prepare(
+    host: Arc<dyn Host>,
+    flags: CommonFlags,
+    file: UpgradeNode,
+    timeouts: Option<Timeouts>,
+    given: &Flags,
+) -> Result<Prepared> {
     let dry_run = flags.dry_run || file.dry_run == Some(true);
-    let ignored = preflight::ignored(flags.ignore_preflight_errors.iter().chain(&file.ignored))?;
+    let ignored = preflight::ignored(flags.ignore_preflight_errors.iter().chain(&file.ignore_preflight_errors))?;
     let programs = programs(&*host, flags.bin_dir)?;
     let kubeconfig = Given::kubeconfig_of(&*host, flags.kubeconfig);
-    let host: Arc<dyn Host> = if dry_run {
-        let directory = host
-            .variable("KUBEADM_UPGRADE_DRYRUN_DIR")
-            .unwrap_or_else(|| format!("{TMP_DIR}/kubeadm-upgrade-dryrun{}", host.random_text(9)));
-        host.create_directory(directory.as_ref(), 0o700).context("couldn't create a directory for the dry run")?;
-        Arc::new(DryHost::new(host, directory.into()))
-    } else {
-        host
-    };
+    let host = if dry_run { dry(host, "upgrade")? } else { host };
     let patches = if given.has("patches") { Some(Patches { directory: flags.patches }) } else { file.patches };
     Ok(Prepared {
         given: Given {
@@ -105,7 +103,7 @@ fn prepare(host: Arc<dyn Host>, flags: CommonFlags, file: FromFile, given: &Flag
             programs,
             dry_run,
             patches,
-            timeouts: file.timeouts,
+            timeouts,
             image_pull_policy: if file.image_pull_policy.is_empty() {
                 "IfNotPresent".into()
             } else {
@@ -114,7 +112,7 @@ fn prepare(host: Arc<dyn Host>, flags: CommonFlags, file: FromFile, given: &Flag
             prefix: "upgrade",
         },
         ignored,
-        skipped: if given.has("skip-phases") { flags.skip_phases } else { file.skipped },
+        skipped: if given.has("skip-phases") { flags.skip_phases } else { file.skip_phases },
     })
 }
 
@@ -128,23 +126,21 @@ async fn apply(
     let config = configuration(&*host, flags.common.config.as_ref())?;
     let file = config.apply;
     let target = version.or_else(|| Some(file.kubernetes_version).filter(|v| !v.is_empty()));
-    let options = Options {
-        allowed: allowed(flags.unstable, file.allow_experimental_upgrades, file.allow_rc_upgrades),
-        certificate_renewal: flags.common.certificate_renewal && file.certificate_renewal != Some(false),
-        etcd: flags.common.etcd_upgrade && file.etcd_upgrade != Some(false),
-        force: flags.force || file.force_upgrade == Some(true),
-        yes: flags.yes,
-    };
     let print = flags.print_config || file.print_config == Some(true);
-    let from_file = FromFile {
+    let allowed = allowed(flags.unstable, file.allow_experimental_upgrades, file.allow_rc_upgrades);
+    let force = flags.force || file.force_upgrade == Some(true);
+    let shared = UpgradeNode {
+        certificate_renewal: file.certificate_renewal,
         dry_run: file.dry_run,
-        ignored: file.ignore_preflight_errors,
-        skipped: file.skip_phases,
+        etcd_upgrade: file.etcd_upgrade,
+        ignore_preflight_errors: file.ignore_preflight_errors,
+        skip_phases: file.skip_phases,
         patches: file.patches,
         image_pull_policy: file.image_pull_policy,
-        timeouts: config.timeouts,
+        image_pull_serial: file.image_pull_serial,
     };
-    let prepared = prepare(host, flags.common, from_file, given)?;
+    let options = Options { allowed, force, yes: flags.yes, ..options(&flags.common, &shared) };
+    let prepared = prepare(host, flags.common, shared, config.timeouts, given)?;
     let mut upgrade = read(prepared.given, options).await?;
     upgrade.init.ignored = prepared.ignored;
     upgrade.init.skipped = prepared.skipped;
@@ -184,23 +180,8 @@ fn parsed(text: &str) -> Result<Version> {
 
 async fn node(host: Arc<dyn Host>, flags: NodeFlags, phase: Option<Vec<String>>, given: &Flags) -> Result<()> {
     let config = configuration(&*host, flags.common.config.as_ref())?;
-    let file = config.node;
-    let options = Options {
-        allowed: Allowed::default(),
-        certificate_renewal: flags.common.certificate_renewal && file.certificate_renewal != Some(false),
-        etcd: flags.common.etcd_upgrade && file.etcd_upgrade != Some(false),
-        force: false,
-        yes: true,
-    };
-    let from_file = FromFile {
-        dry_run: file.dry_run,
-        ignored: file.ignore_preflight_errors,
-        skipped: file.skip_phases,
-        patches: file.patches,
-        image_pull_policy: file.image_pull_policy,
-        timeouts: config.timeouts,
-    };
-    let prepared = prepare(host, flags.common, from_file, given)?;
+    let options = options(&flags.common, &config.node);
+    let prepared = prepare(host, flags.common, config.node, config.timeouts, given)?;
     let mut upgrade = read(prepared.given, options).await?;
     upgrade.init.ignored = prepared.ignored;
     if let Some(path) = phase {
@@ -221,21 +202,22 @@ async fn node(host: Arc<dyn Host>, flags: NodeFlags, phase: Option<Vec<String>>,
 async fn look(
     host: Arc<dyn Host>,
     kubeconfig: Option<PathBuf>,
-    timeouts: Option<crate::config::Timeouts>,
-    allowed: Allowed,
+    timeouts: Option<Timeouts>,
+    options: Options,
+    dry_run: bool,
     prefix: &'static str,
 ) -> Result<Upgrade> {
     let given = Given {
         kubeconfig: Given::kubeconfig_of(&*host, kubeconfig),
         programs: programs(&*host, None)?,
         host,
-        dry_run: false,
+        dry_run,
         patches: None,
         timeouts,
         image_pull_policy: String::new(),
         prefix,
     };
-    read(given, Options { allowed, certificate_renewal: false, etcd: true, force: false, yes: true }).await
+    read(given, options).await
 }
 
 async fn make_plan(host: Arc<dyn Host>, version: Option<String>, flags: PlanFlags) -> Result<()> {
@@ -249,7 +231,10 @@ async fn make_plan(host: Arc<dyn Host>, version: Option<String>, flags: PlanFlag
     host.hush(format != Format::Text);
     host.line("[preflight] Running pre-flight checks.");
     preflight::report(&*host, &[preflight::checks::privileged(&*host)], &ignored)?;
-    let mut upgrade = look(host.clone(), flags.kubeconfig, config.timeouts, allowed, "upgrade/config").await?;
+    let etcd = file.etcd_upgrade != Some(false);
+    let options = Options { allowed, certificate_renewal: false, etcd, force: false, yes: true };
+    let dry_run = file.dry_run == Some(true);
+    let mut upgrade = look(host.clone(), flags.kubeconfig, config.timeouts, options, dry_run, "upgrade/config").await?;
     upgrade.init.ignored = ignored;
     if print {
         host.say(&cluster_document(upgrade.init.cluster())?);
@@ -280,7 +265,9 @@ async fn make_plan(host: Arc<dyn Host>, version: Option<String>, flags: PlanFlag
 async fn diff(host: Arc<dyn Host>, version: Option<String>, flags: DiffFlags) -> Result<()> {
     let config = configuration(&*host, flags.config.as_ref())?;
     let target = version.or_else(|| Some(config.diff.kubernetes_version).filter(|v| !v.is_empty()));
-    let mut upgrade = look(host, flags.kubeconfig, config.timeouts, Allowed::default(), "upgrade/diff").await?;
+    let options =
+        Options { allowed: Allowed::default(), certificate_renewal: false, etcd: true, force: false, yes: true };
+    let mut upgrade = look(host, flags.kubeconfig, config.timeouts, options, false, "upgrade/diff").await?;
     choose(&mut upgrade, target).await?;
     let context = if config.diff.context_lines > 0 { config.diff.context_lines } else { flags.context_lines };
     let text = plan::diff(&upgrade, usize::try_from(context).unwrap_or(0))?;

@@ -10,7 +10,8 @@ use super::KustomizeError;
 /// Names that the file may have.
 const NAMES: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
 
-/// The fields that are understood. Those of plugins, Helm charts and the removed variables are refused by name.
+/// The fields that are understood. Those of plugins, Helm charts, notes on origins and the removed variables are refused by
+/// name.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct Kustomization {
@@ -36,8 +37,7 @@ pub(super) struct Kustomization {
     #[serde(rename = "patchesJson6902")]
     pub(super) patches_json: Vec<Patch>,
     pub(super) replacements: Vec<Replacement>,
-    pub(super) sort_options: SortOptions,
-    pub(super) build_metadata: Vec<String>,
+    pub(super) sort_options: Option<SortOptions>,
 }
 
 /// Labels and where they go.
@@ -165,7 +165,7 @@ pub(super) struct FieldOptions {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct SortOptions {
     pub(super) order: String,
-    pub(super) legacy_sort_options: LegacyOrder,
+    pub(super) legacy_sort_options: Option<LegacyOrder>,
 }
 
 /// Kinds that come first and last.
@@ -190,13 +190,43 @@ impl Kustomization {
         let mut documents =
             crate::resolve::files::documents(&text, name).map_err(|e| KustomizeError::plain(e.to_string()))?;
         let document = if documents.is_empty() { Value::Object(serde_json::Map::new()) } else { documents.remove(0) };
-        serde_json::from_value(document).map_err(|error| {
+        let file: Self = serde_json::from_value(document).map_err(|error| {
             let text = error.to_string();
             let unknown = text.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`'));
             KustomizeError::plain(match unknown {
                 Some((field, _)) => format!("invalid Kustomization: json: unknown field {field:?}"),
                 None => format!("invalid Kustomization: {text}"),
             })
-        })
+        })?;
+        file.check().map_err(|wrong| {
+            KustomizeError::plain(format!("Failed to read kustomization file under {}:\n{wrong}", shown()))
+        })?;
+        file.sort_options.as_ref().map_or(Ok(()), SortOptions::check)?;
+        Ok(file)
+    }
+
+    /// Kind and version of the file.
+    fn check(&self) -> Result<(), String> {
+        let (kind, wanted) = match self.kind.as_str() {
+            "" | "Kustomization" => ("Kustomization", "kustomize.config.k8s.io/v1beta1"),
+            "Component" => ("Component", "kustomize.config.k8s.io/v1alpha1"),
+            _ => return Err("kind should be Kustomization or Component".to_owned()),
+        };
+        if self.api_version.is_empty() || self.api_version == wanted {
+            return Ok(());
+        }
+        Err(format!("apiVersion for {kind} should be {wanted}"))
+    }
+}
+
+impl SortOptions {
+    fn check(&self) -> Result<(), KustomizeError> {
+        match (self.order.as_str(), &self.legacy_sort_options) {
+            ("fifo", Some(_)) => Err(KustomizeError::plain(
+                "the field 'sortOptions.legacySortOptions' is set but the selected sort order is 'fifo', not 'legacy'",
+            )),
+            ("fifo" | "legacy", _) => Ok(()),
+            _ => Err(KustomizeError::plain("the field 'sortOptions.order' must be one of [fifo, legacy]")),
+        }
     }
 }

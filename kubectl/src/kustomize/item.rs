@@ -5,37 +5,6 @@ use serde_json::{Map, Value};
 
 use super::{KustomizeError, file::Selector};
 
-/// Kinds without a namespace.
-const CLUSTER: [&str; 27] = [
-    "APIService",
-    "CSIDriver",
-    "CSINode",
-    "CertificateSigningRequest",
-    "ClusterRole",
-    "ClusterRoleBinding",
-    "ClusterTrustBundle",
-    "ComponentStatus",
-    "CustomResourceDefinition",
-    "DeviceClass",
-    "FlowSchema",
-    "IngressClass",
-    "IPAddress",
-    "MutatingAdmissionPolicy",
-    "MutatingAdmissionPolicyBinding",
-    "MutatingWebhookConfiguration",
-    "Namespace",
-    "Node",
-    "PersistentVolume",
-    "PriorityClass",
-    "PriorityLevelConfiguration",
-    "RuntimeClass",
-    "ServiceCIDR",
-    "StorageClass",
-    "ValidatingAdmissionPolicy",
-    "ValidatingAdmissionPolicyBinding",
-    "ValidatingWebhookConfiguration",
-];
-
 /// An object and what is known of it.
 #[derive(Clone, Debug)]
 pub(super) struct Item {
@@ -79,8 +48,11 @@ impl Item {
         meta::namespace(&self.object)
     }
 
+    /// Whether its kind lives in namespaces; what nobody knows does.
     pub(super) fn is_namespaced(&self) -> bool {
-        !CLUSTER.contains(&self.kind())
+        let (group, kind) = (self.group(), self.kind());
+        let known = api::api().kinds().iter().find(|known| known.gvk.group == group && known.gvk.kind == kind);
+        known.is_none_or(|known| known.namespaced)
     }
 
     /// Notes the present name before it changes.

@@ -58,6 +58,6 @@ pub fn build(directory: &str) -> Result<Built, KustomizeError> {
     let (mut items, top) = load::layer(&root, &mut Vec::new(), &mut warnings)?;
     generate::add_hashes(&mut items);
     references::follow(&mut items);
-    order::sort(&mut items, &top.sort_options);
+    order::sort(&mut items, top.sort_options.as_ref());
     Ok(Built { objects: items.into_iter().map(|item| item.object).collect(), warnings })
 }

@@ -29,15 +29,15 @@ const FIRST: [&str; 22] = [
 const LAST: [&str; 2] = ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"];
 
 /// Sorts, unless the file wants the order of reading.
-pub(super) fn sort(items: &mut [Item], options: &SortOptions) {
-    if options.order == "fifo" {
+pub(super) fn sort(items: &mut [Item], options: Option<&SortOptions>) {
+    if options.is_some_and(|options| options.order == "fifo") {
         return;
     }
-    let own = &options.legacy_sort_options;
     let owned = |kinds: &[&str]| kinds.iter().map(|kind| (*kind).to_owned()).collect::<Vec<_>>();
-    let is_default = own.order_first.is_empty() && own.order_last.is_empty();
-    let first = if is_default { owned(&FIRST) } else { own.order_first.clone() };
-    let last = if is_default { owned(&LAST) } else { own.order_last.clone() };
+    let (first, last) = match options.and_then(|options| options.legacy_sort_options.as_ref()) {
+        Some(own) => (own.order_first.clone(), own.order_last.clone()),
+        None => (owned(&FIRST), owned(&LAST)),
+    };
     let rank = |kind: &str| {
         let early = first.iter().position(|one| one == kind);
         let late = last.iter().position(|one| one == kind).map(|at| first.len() + 1 + at);

@@ -19,6 +19,7 @@ const VERSION: &str = "v1.DRAPlugin";
 const ABSENCE: Duration = Duration::from_secs(30);
 
 /// Takes drivers of dynamic resources.
+#[derive(Clone)]
 pub struct ClaimDrivers {
     claims: Arc<Claims>,
     client: Option<Client>,
@@ -69,12 +70,7 @@ impl Handler for ClaimDrivers {
 
     async fn deregister(&self, plugin: &Plugin) {
         self.claims.plugins.lock().remove(&plugin.name);
-        let again = Self {
-            claims: Arc::clone(&self.claims),
-            client: self.client.clone(),
-            node: self.node.clone(),
-            stop: self.stop.clone(),
-        };
+        let again = self.clone();
         let driver = plugin.name.clone();
         tokio::spawn(async move {
             tokio::select! {

@@ -30,10 +30,9 @@ pub(super) fn write(path: &Path, claims: &BTreeMap<String, PreparedClaim>) -> io
 }
 
 pub(super) fn read(path: &Path) -> io::Result<BTreeMap<String, PreparedClaim>> {
-    let Some(bytes) = checkpoint::read(path)? else { return Ok(BTreeMap::new()) };
-    let file: File = serde_json::from_slice(&bytes)?;
-    if file.version != VERSION || file.checksum != checksum(&file.entries)? {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "checkpoint is corrupted"));
-    }
+    let is_whole = |file: &File| {
+        file.version == VERSION && checksum(&file.entries).is_ok_and(|expected| expected == file.checksum)
+    };
+    let Some(file) = checkpoint::read(path, is_whole)? else { return Ok(BTreeMap::new()) };
     Ok(file.entries.into_iter().map(|claim| (claim.uid.clone(), claim)).collect())
 }

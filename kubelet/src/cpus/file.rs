@@ -53,11 +53,8 @@ pub(super) fn write(path: &Path, policy: &str, shared: &CpuSet, assignments: &As
 
 /// Reads what a kubelet of the same policy wrote.
 pub(super) fn read(path: &Path, policy: &str) -> Result<Option<(CpuSet, Assignments)>, String> {
-    let Some(bytes) = checkpoint::read(path).map_err(|error| error.to_string())? else { return Ok(None) };
-    let file: File = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
-    if file.checksum != file.checksum() {
-        return Err("checkpoint is corrupted".to_owned());
-    }
+    let found = checkpoint::read(path, |file: &File| file.checksum == file.checksum());
+    let Some(file) = found.map_err(|error| error.to_string())? else { return Ok(None) };
     if file.policy_name != policy {
         return Err(format!(
             "configured policy {policy:?} differs from state checkpoint policy {:?}",

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::checkpoint;
 use crate::paths::Paths;
 
 /// Name of the plugin's directories below those of Pods.
@@ -278,13 +279,11 @@ fn make_dir(dir: &Path) -> io::Result<()> {
 
 /// Whole or not at all: a torn note would keep a volume from being unpublished.
 fn write(dir: &Path, bytes: &[u8]) -> io::Result<()> {
-    let (path, fresh) = (dir.join(DATA), dir.join(format!(".{DATA}")));
+    let path = dir.join(DATA);
     if fs::read(&path).is_ok_and(|old| old == bytes) {
         return Ok(());
     }
-    fs::write(&fresh, bytes)?;
-    fs::File::open(&fresh)?.sync_all()?;
-    fs::rename(&fresh, &path)
+    checkpoint::write(&path, bytes)
 }
 
 fn gone(result: io::Result<()>) -> io::Result<()> {

@@ -15,7 +15,7 @@ use super::{Csi, CsiError};
 use crate::events::EventType;
 use crate::pods;
 use crate::pods::quantity;
-use crate::volumes::{ChangePolicy, Tokens, give_to_group};
+use crate::volumes::{ChangePolicy, Tokens, blocking, give_to_group};
 
 /// The Pod that wants a volume.
 pub(crate) struct Context<'a> {
@@ -301,15 +301,6 @@ impl Work<'_> {
         self.csi.events.pod(pod, EventType::Normal, "FileSystemResizeSuccessful", text.as_str());
         self.csi.events.claim(claim, EventType::Normal, "FileSystemResizeSuccessful", text);
         Ok(())
-    }
-}
-
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
-) -> Result<T, String> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done.map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
     }
 }
 

@@ -2,9 +2,9 @@
 
 use super::driver::Driver;
 use super::layout::{Found, Lifecycle};
-use super::setup::blocking;
 use super::{Csi, VolumeKey};
 use crate::cri::CriError;
+use crate::volumes::blocking;
 
 impl Csi {
     /// Unpublishes everything of a Pod, and unstages what nobody else on the node uses. What fails does not keep the

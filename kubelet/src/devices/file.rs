@@ -93,11 +93,8 @@ pub(super) fn write(path: &Path, state: &State) -> io::Result<()> {
 
 /// What an earlier kubelet left: allocations hold, plugins have to come back.
 pub(super) fn read(path: &Path) -> io::Result<State> {
-    let Some(bytes) = checkpoint::read(path)? else { return Ok(State::default()) };
-    let file: File = serde_json::from_slice(&bytes)?;
-    if file.checksum != file.data.checksum() {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "checkpoint is corrupted"));
-    }
+    let found = checkpoint::read(path, |file: &File| file.checksum == file.data.checksum())?;
+    let Some(file) = found else { return Ok(State::default()) };
     let mut state = State::default();
     for entry in file.data.pod_device_entries.unwrap_or_default() {
         let bytes = STANDARD.decode(&entry.alloc_resp).map_err(io::Error::other)?;

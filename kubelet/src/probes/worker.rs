@@ -58,12 +58,16 @@ impl Worker {
         let mut ticks = tokio::time::interval(period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last_run = tokio::time::Instant::now() - TRIGGER_SPACING;
+        let mut asked = false;
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
-                () = self.trigger.notified() => {
-                    tokio::time::sleep_until(last_run + TRIGGER_SPACING.min(period)).await;
+                () = self.trigger.notified(), if !asked => {
+                    // Whatever comes sooner than the extra probe takes its place.
+                    asked = true;
+                    continue;
                 }
+                () = tokio::time::sleep_until(last_run + TRIGGER_SPACING.min(period)), if asked => {}
                 changed = self.state.changed() => {
                     // A new container instance is probed at once, like a new Pod.
                     if changed.is_err() {
@@ -74,6 +78,7 @@ impl Worker {
                     }
                 }
             }
+            asked = false;
             last_run = tokio::time::Instant::now();
             if !self.step().await {
                 return;

@@ -18,7 +18,7 @@ use k8s_openapi::api::core::v1::{Pod, Volume};
 pub use collect::Stats;
 
 use crate::platform::{CgroupUsage, DiskUse, FsUsage, Interface, ProcessIds};
-use crate::pods;
+use crate::volumes;
 
 /// Use of one control group at a time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,8 +75,7 @@ pub struct VolumeStats {
 
 /// The claim behind a volume.
 fn claim_of(pod: &Pod, volume: &Volume) -> Option<String> {
-    let own = volume.ephemeral.as_ref().map(|_| format!("{}-{}", pods::name(pod), volume.name));
-    volume.persistent_volume_claim.as_ref().map(|claim| claim.claim_name.clone()).or(own)
+    volumes::claim_of(pod, volume).map(|(name, _)| name)
 }
 
 /// A container.

@@ -18,7 +18,7 @@ const PROTECTION: &str = "kubernetes.io/pvc-protection";
 pub(super) type Claimed<'a> = (&'a PersistentVolumeClaim, Option<Quantity>);
 
 /// The claim that a volume of a Pod uses, and whether the Pod wants it read-only.
-pub(super) fn claim_of(pod: &Pod, volume: &Volume) -> Option<(String, bool)> {
+pub(crate) fn claim_of(pod: &Pod, volume: &Volume) -> Option<(String, bool)> {
     if let Some(source) = &volume.persistent_volume_claim {
         return Some((source.claim_name.clone(), source.read_only.unwrap_or(false)));
     }

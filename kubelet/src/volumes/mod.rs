@@ -25,6 +25,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Pod, Volume};
 use parking_lot::Mutex;
 
+pub(crate) use claims::claim_of;
 pub(crate) use error::Failure;
 pub use error::VolumeError;
 pub use ownership::ChangePolicy;
@@ -153,7 +154,7 @@ impl Volumes {
             let files = sources.projected(source).await?;
             return Ok(self.files(pod, &volume.name, PROJECTED, files).await?);
         }
-        if let Some((claim, read_only)) = claims::claim_of(pod, volume) {
+        if let Some((claim, read_only)) = claim_of(pod, volume) {
             return self.claimed(pod, volume, &claim, read_only).await;
         }
         if let Some(source) = &volume.csi {
@@ -365,7 +366,9 @@ fn is_mounted(platform: &dyn Platform, dir: &Path) -> io::Result<bool> {
     Ok(platform.mounts_below(dir)?.iter().any(|point| point == dir))
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T, String> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, String> {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done.map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),

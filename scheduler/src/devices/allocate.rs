@@ -50,13 +50,14 @@ pub(super) enum Failure {
     TooLong,
 }
 
-/// Answers of expressions, which are the same on every node: by request and device.
+/// Answers of expressions, which are the same on every node: by where request and device are kept, which is in one place
+/// as long as the demand and its inventory live.
 #[derive(Debug, Default)]
-pub(super) struct Answers(RefCell<HashMap<(usize, DeviceId), Result<bool, String>>>);
+pub(super) struct Answers(RefCell<HashMap<(usize, usize), Result<bool, String>>>);
 
 impl Answers {
     fn ask(&self, want: &Want, device: &DeviceView) -> Result<bool, String> {
-        let key = (std::ptr::from_ref(want).addr(), device.id.clone());
+        let key = (std::ptr::from_ref(want).addr(), std::ptr::from_ref(device).addr());
         if let Some(known) = self.0.borrow().get(&key) {
             return known.clone();
         }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use controller::{Cached, ObjectKey};
-use k8s_openapi::api::{core::v1::NodeSelector as ApiNodeSelector, resource::v1::AllocationResult};
+use k8s_openapi::api::resource::v1::AllocationResult;
 
 use super::{
     Devices,
@@ -29,7 +29,7 @@ struct Allocated {
     key: ObjectKey,
     uid: Box<str>,
     /// Nodes where they can be used.
-    nodes: Option<NodeSelector>,
+    nodes: Option<Arc<NodeSelector>>,
     /// Whether nobody, or only this Pod, uses it.
     is_idle: bool,
 }
@@ -93,7 +93,7 @@ impl Devices {
         let sources = Sources { class: &class, selectors: &self.selectors };
         for claim in self.claims_of(pod)? {
             let is_mine = claim.reserved_for.iter().any(|uid| **uid == *pod.uid);
-            let Some(allocation) = &claim.allocation else {
+            if claim.allocation.is_none() {
                 if self.ledger.lock().is_pending(&claim.uid) {
                     return Err(PENDING.to_owned());
                 }
@@ -102,24 +102,19 @@ impl Devices {
                     wanted.push(WantedClaim::new(claim.key.clone(), &claim.uid, &claim.spec, &sources)?);
                 }
                 continue;
-            };
+            }
             if !is_mine && claim.reserved_for.len() >= MAX_CONSUMERS {
                 return Err(IN_USE.to_owned());
             }
             allocated.push(Allocated {
                 key: claim.key.clone(),
                 uid: claim.uid.as_str().into(),
-                nodes: allocation.node_selector.as_ref().map(readable),
+                nodes: claim.nodes.clone(),
                 is_idle: claim.reserved_for.len() == usize::from(is_mine),
             });
         }
         Ok(Demand { allocated, wanted, inventory: self.inventory(), answers: Answers::default() })
     }
-}
-
-fn readable(selector: &ApiNodeSelector) -> NodeSelector {
-    // One that cannot be read matches nothing.
-    serde_json::to_value(selector).and_then(serde_json::from_value).unwrap_or_default()
 }
 
 impl Demand {

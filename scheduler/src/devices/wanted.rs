@@ -10,6 +10,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::api::resource::Quantity,
 };
+use semantics::taints::tolerates_device;
 
 use super::selector::{Selector, Selectors};
 use crate::objects::{DeviceClassView, DeviceView};
@@ -179,20 +180,6 @@ impl Want {
     /// Whether the taints of a device are tolerated.
     pub(super) fn tolerates(&self, device: &DeviceView) -> bool {
         let repels = |taint: &&DeviceTaint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute");
-        device.taints.iter().filter(repels).all(|taint| self.tolerations.iter().any(|t| is_tolerated(t, taint)))
-    }
-}
-
-/// Whether a toleration is for a taint.
-fn is_tolerated(toleration: &DeviceToleration, taint: &DeviceTaint) -> bool {
-    let said = |text: &Option<String>| text.clone().unwrap_or_default();
-    let (key, effect) = (said(&toleration.key), said(&toleration.effect));
-    if !(effect.is_empty() || effect == taint.effect) || !(key.is_empty() || key == taint.key) {
-        return false;
-    }
-    match toleration.operator.as_deref().unwrap_or_default() {
-        "Exists" => true,
-        "" | "Equal" => said(&toleration.value) == said(&taint.value),
-        _ => false,
+        device.taints.iter().filter(repels).all(|taint| self.tolerations.iter().any(|t| tolerates_device(t, taint)))
     }
 }

@@ -27,8 +27,6 @@ pub(crate) enum DeviceError {
     Call(#[from] CallError),
     #[error("claim {0} was replaced or got other devices meanwhile")]
     Changed(ObjectKey),
-    #[error("claim {0} is in use by too many")]
-    Full(ObjectKey),
     #[error("device binding failed: {0}")]
     Failed(String),
     #[error("device binding timeout")]
@@ -134,8 +132,9 @@ impl Devices {
             return Ok(());
         }
         let (claims, name) = (api.claims(&planned.key.namespace), &planned.key.name);
-        let mut last = None;
-        for _ in 0..ATTEMPTS {
+        let mut left = ATTEMPTS;
+        loop {
+            left -= 1;
             let attempt = async {
                 let mut claim = claims.get(name).await?;
                 let Ok(kind) = change(&mut claim, planned, pod, now) else { return Ok(Err(())) };
@@ -153,11 +152,10 @@ impl Devices {
             match api.within(attempt).await {
                 Ok(Ok(_)) => return Ok(()),
                 Ok(Err(())) => return Err(DeviceError::Changed(planned.key.clone())),
-                Err(CallError::Api(error)) if error.is_conflict() => last = Some(CallError::Api(error)),
+                Err(CallError::Api(error)) if left > 0 && error.is_conflict() => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(last.map_or(DeviceError::Full(planned.key.clone()), DeviceError::Call))
     }
 
     /// Whether all devices that have to be made ready are.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use cel::{Budget, Program, Type, Val};
-use controller::Viewed;
+use controller::{Viewed, claim::controller_of};
 use k8s_openapi::api::{
     core::v1::NodeSelector as ApiNodeSelector,
     resource::v1::{
@@ -27,6 +27,8 @@ pub(crate) const CLAIM_FINALIZER: &str = "resource.kubernetes.io/delete-protecti
 pub(crate) struct DeviceClaimView {
     pub(crate) spec: Arc<ApiDeviceClaim>,
     pub(crate) allocation: Option<Arc<AllocationResult>>,
+    /// Nodes where the allocated devices can be used; `None` for all.
+    pub(crate) nodes: Option<Arc<NodeSelector>>,
     /// UIDs of those that use it.
     pub(crate) reserved_for: Vec<Box<str>>,
     /// What drivers say of the allocated devices.
@@ -41,14 +43,15 @@ impl Viewed for DeviceClaimView {
 
     fn project(claim: ResourceClaim) -> Self {
         let status = claim.status.unwrap_or_default();
-        let owners = claim.metadata.owner_references.unwrap_or_default();
+        let owner = controller_of(claim.metadata.owner_references.as_deref());
         Self {
             spec: Arc::new(claim.spec.devices.unwrap_or_default()),
+            nodes: status.allocation.as_ref().and_then(|a| a.node_selector.as_ref()).map(|s| Arc::new(readable(s))),
             allocation: status.allocation.map(Arc::new),
             reserved_for: status.reserved_for.into_iter().flatten().map(|user| user.uid.into()).collect(),
             devices: status.devices.unwrap_or_default(),
             terminating: claim.metadata.deletion_timestamp.is_some(),
-            owner: owners.into_iter().find(|o| o.controller == Some(true)).map(|o| o.uid.into()),
+            owner: owner.map(|owner| owner.uid.as_str().into()),
         }
     }
 }
@@ -95,10 +98,13 @@ impl Reach {
             return Some(Self::Everywhere);
         }
         let selector = selector?;
-        // A selector that cannot be read selects nothing.
-        let readable = serde_json::to_value(&selector).and_then(serde_json::from_value).unwrap_or_default();
-        Some(Self::Nodes(Arc::new(readable), Arc::new(selector)))
+        Some(Self::Nodes(Arc::new(readable(&selector)), Arc::new(selector)))
     }
+}
+
+/// A selector as nodes are matched with; one that cannot be read selects nothing.
+fn readable(selector: &ApiNodeSelector) -> NodeSelector {
+    serde_json::to_value(selector).and_then(serde_json::from_value).unwrap_or_default()
 }
 
 /// A capacity of a device.

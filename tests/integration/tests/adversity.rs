@@ -19,6 +19,7 @@ use kube::{
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::net::TcpListener;
 
 fn config_map(name: &str, bytes: usize) -> ConfigMap {
     let object = json!({"metadata": {"name": name}, "data": {"key": "x".repeat(bytes)}});
@@ -194,13 +195,23 @@ fn etcd(directory: &Path, ports: [u16; 2]) -> Process {
     Process::start(Path::new("/usr/bin/etcd"), &arguments, directory.join("etcd.log"))
 }
 
+/// Waits until somebody connects to a port, and hangs up.
+async fn asked(port: u16) {
+    let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("a port");
+    listener.accept().await.expect("a connection");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unreachable_etcd_is_told_and_waited_for() {
     let directory = TempDir::new().expect("a directory");
     let ports = [free_port(), free_port()];
-    let mut store = etcd(directory.path(), ports);
-    let url = format!("http://127.0.0.1:{}", ports[0]);
-    let server = ApiServer::start_with(&[&format!("--etcd-servers={url}")]).await;
+    let flag = format!("--etcd-servers=http://127.0.0.1:{}", ports[0]);
+    let flags = &[flag.as_str()];
+    let late = async {
+        asked(ports[0]).await;
+        etcd(directory.path(), ports)
+    };
+    let (server, mut store) = tokio::join!(ApiServer::start_with(flags), late);
     let client = server.admin().await;
     let maps = config_maps(&client);
     maps.create(&PostParams::default(), &config_map("kept", 10)).await.expect("create");

@@ -11,14 +11,13 @@ use sha2::{Digest, Sha256};
 
 use super::{AuthnError, TokenAuthenticator, TokenIdentity};
 use crate::{
-    remote::{Remote, RemoteError},
+    remote::{Remote, RemoteError, again},
     user::User,
 };
 
 /// Time for one answer.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// Tries of a call that fails, and the pause before the second.
-const TRIES: u32 = 5;
+/// Pause before the second try of a call that fails.
 const PAUSE: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Default, Deserialize)]
@@ -68,28 +67,18 @@ impl TokenWebhook {
             "metadata": {"creationTimestamp": null},
             "spec": {"token": token, "audiences": wanted}, "status": {"user": {}},
         });
-        let answer = again(|| self.remote.post(&body, DEADLINE)).await?;
+        let answer = ask_again(|| self.remote.post(&body, DEADLINE)).await?;
         let decode = |error: serde_json::Error| RemoteError::Config(format!("TokenReview: {error}"));
         Ok(serde_json::from_value::<Review>(answer).map_err(decode)?.status)
     }
 }
 
-/// Calls again what failed for a reason that may pass.
-pub(crate) async fn again<T, F>(mut call: impl FnMut() -> F) -> Result<T, RemoteError>
+/// Asks again what failed for a reason that may pass. What was late once is not waited for again.
+pub(crate) async fn ask_again<T, F>(call: impl FnMut() -> F) -> Result<T, RemoteError>
 where
     F: Future<Output = Result<T, RemoteError>>,
 {
-    let mut pause = PAUSE;
-    for _ in 1..TRIES {
-        match call().await {
-            Err(RemoteError::Transport { why, .. }) if why == "context deadline exceeded" => break,
-            Err(RemoteError::Transport { .. } | RemoteError::Status { status: 429 | 500..=599, .. }) => {}
-            answer => return answer,
-        }
-        tokio::time::sleep(pause).await;
-        pause = pause.mul_f64(1.5);
-    }
-    call().await
+    again(PAUSE, |error| error.may_pass() && !error.is_late(), call).await
 }
 
 #[async_trait]

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use super::{Attributes, Authorizer, Decision, config::WebhookConfig};
 use crate::{
-    authn::webhook::again,
+    authn::webhook::ask_again,
     remote::{Remote, RemoteError},
     user::User,
 };
@@ -178,7 +178,7 @@ impl AccessWebhook {
             "apiVersion": format!("authorization.k8s.io/{}", self.version), "kind": "SubjectAccessReview",
             "metadata": {"creationTimestamp": null}, "spec": self.versioned(spec), "status": {"allowed": false},
         });
-        let asked = tokio::time::timeout(self.timeout, again(|| self.remote.post(&body, self.timeout))).await;
+        let asked = tokio::time::timeout(self.timeout, ask_again(|| self.remote.post(&body, self.timeout))).await;
         let late = || RemoteError::Config("context deadline exceeded".into());
         let answer = asked.map_err(|_| late())??;
         let wrong = |why: String| RemoteError::Config(why);

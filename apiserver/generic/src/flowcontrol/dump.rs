@@ -13,7 +13,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use super::{
     FlowControl,
     level::Level,
-    queues::{Entry, Phase},
+    queues::{Entry, GUESS, Phase},
 };
 use crate::request::Query;
 
@@ -110,7 +110,7 @@ fn queues(flow: &FlowControl, _: &Query) -> String {
         let queues = level.queues.lock();
         for (index, queue) in queues.queues.iter().enumerate() {
             let works: Vec<_> = queue.waiting.iter().map(|slot| queues.entries[*slot].work).collect();
-            let work: f64 = works.iter().map(|work| work.total(0.003)).sum();
+            let work: f64 = works.iter().map(|work| work.total(GUESS)).sum();
             rows.push(vec![
                 level.name.clone(),
                 index.to_string(),

@@ -52,17 +52,27 @@ impl Work {
     }
 }
 
-/// The work of a request on a stored resource, at most `most` seats.
-pub(super) fn estimate(info: &RequestInfo, query: &Query, resource: &Resource, most: u32) -> Work {
+/// The watches that are told of a write; `None` if the request is none.
+pub(super) fn watches(info: &RequestInfo, resource: &Resource) -> Option<usize> {
+    let writes = matches!(info.verb.as_str(), "create" | "update" | "patch" | "delete");
+    writes.then(|| resource.cache().watches_of(&info.namespace, &info.name))
+}
+
+/// The work of a request on a stored resource, at most `most` seats. `watches` are those that are told of it.
+pub(super) fn estimate(
+    info: &RequestInfo,
+    query: &Query,
+    resource: &Resource,
+    watches: Option<usize>,
+    most: u32,
+) -> Work {
     match info.verb.as_str() {
-        "list" => list(query, resource.cache().len(), !info.name.is_empty(), most),
-        "watch" if begins_with_all(query) => list(query, resource.cache().len(), !info.name.is_empty(), most),
+        verb if verb == "list" || (verb == "watch" && begins_with_all(query)) => {
+            list(query, resource.cache().len(), !info.name.is_empty(), most)
+        }
         // Nothing changes that anybody watches.
         _ if info.subresource == "token" || query.get("dryRun").is_some() => Work::ONE,
-        "create" | "update" | "patch" | "delete" => {
-            write(resource.cache().watches_of(&info.namespace, &info.name), most)
-        }
-        _ => Work::ONE,
+        _ => watches.map_or(Work::ONE, |watches| write(watches, most)),
     }
 }
 

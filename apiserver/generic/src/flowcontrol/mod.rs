@@ -256,8 +256,9 @@ impl FlowControl {
         let Some(schema) = schema else { return Ok(None) };
         found.0.get_or_init(|| Arc::clone(&schema));
         let level = &schema.level;
-        let mut work =
-            resource.map_or(Work::ONE, |resource| estimate::estimate(info, query, resource, level.most_seats()));
+        let watches = resource.and_then(|resource| estimate::watches(info, resource));
+        let mut work = resource
+            .map_or(Work::ONE, |resource| estimate::estimate(info, query, resource, watches, level.most_seats()));
         if level.is_exempt {
             // Nobody waits for what follows.
             work.final_seats = 0;
@@ -269,8 +270,8 @@ impl FlowControl {
         let arrival = level.queues.lock().arrive(now, work, hash, |details| details.set(name, flow, user, info));
         let metrics = &schema.metrics;
         metrics.work.observe(f64::from(work.most_seats()));
-        if let (Some(resource), "create" | "update" | "patch" | "delete") = (resource, info.verb.as_str()) {
-            metrics.watch_counts.observe(resource.cache().watches_of(&info.namespace, &info.name) as f64);
+        if let Some(watches) = watches {
+            metrics.watch_counts.observe(watches as f64);
         }
         let ticket = |slot, waits| Ticket {
             schema: Arc::clone(&schema),

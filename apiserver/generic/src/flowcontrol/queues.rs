@@ -14,7 +14,7 @@ use super::{
 };
 
 /// How long a request is taken to run until it has run, seconds.
-const GUESS: f64 = 0.003;
+pub(super) const GUESS: f64 = 0.003;
 /// Queues that are kept at most, whatever the configuration says.
 const MOST_QUEUES: usize = 1 << 16;
 /// Queues in a hand at most: hands of more than that use up the hash.

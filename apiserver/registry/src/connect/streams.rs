@@ -1,6 +1,9 @@
 //! `pods/exec`, `pods/attach` and `pods/portforward`: upgraded connections to the Pod's kubelet.
 
-use std::sync::Arc;
+use std::{
+    num::{IntErrorKind, ParseIntError},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use axum::body::Body;
@@ -58,7 +61,7 @@ impl Handler for PodStreams {
             Method::GET => authorize_create(call).await?,
             _ => return Err(ApiError::method_not_allowed()),
         }
-        let options = admission::connect(call, self.purpose.kind(), self.options(call)).await?;
+        let options = admission::connect(call, self.purpose.kind(), self.options(call)?).await?;
         let place = Place::of(call, &self.pods).await?;
         let target = self.target(&options, &place)?;
         if !upgrade::is_upgrade(&call.headers) {
@@ -84,6 +87,14 @@ async fn authorize_create(call: &Call) -> ApiResult<()> {
         Decision::Allow(_) => Ok(()),
         Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(forbidden(&attributes, &reason)),
     }
+}
+
+fn port(text: &str) -> ApiResult<u16> {
+    text.parse().map_err(|error: ParseIntError| {
+        let what = if *error.kind() == IntErrorKind::PosOverflow { "value out of range" } else { "invalid syntax" };
+        let text = format!("cannot convert to []int32: strconv.ParseUint: parsing {text:?}: {what}");
+        ApiError::bad_request(text)
+    })
 }
 
 fn streams(options: &Value) -> Streams {
@@ -113,14 +124,15 @@ impl Purpose {
 
 impl PodStreams {
     /// What the client asks for, as an object.
-    fn options(&self, call: &Call) -> Value {
+    fn options(&self, call: &Call) -> ApiResult<Value> {
         let mut options = Map::new();
         if self.purpose == Purpose::PortForward {
-            let ports: Vec<u16> = call.query.all("ports").filter_map(|port| port.parse().ok()).collect();
+            let ports = call.query.all("ports").flat_map(|ports| ports.split(',')).map(port);
+            let ports = ports.collect::<ApiResult<Vec<u16>>>()?;
             if !ports.is_empty() {
                 options.insert("ports".into(), json!(ports));
             }
-            return Value::Object(options);
+            return Ok(Value::Object(options));
         }
         for name in ["stdin", "stdout", "stderr", "tty"].into_iter().filter(|name| call.query.flag(name)) {
             options.insert(name.into(), Value::Bool(true));
@@ -131,7 +143,7 @@ impl PodStreams {
         if self.purpose == Purpose::Exec {
             options.insert("command".into(), json!(call.query.all("command").collect::<Vec<_>>()));
         }
-        Value::Object(options)
+        Ok(Value::Object(options))
     }
 
     /// Path and query at the kubelet.

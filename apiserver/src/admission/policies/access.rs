@@ -10,14 +10,13 @@ use generic::{
     user::{MASTERS, User},
 };
 use machinery::{
-    ApiError, ApiResult, GroupVersionKind,
+    ApiError, ApiResult, GroupVersion, GroupVersionKind,
     field::{ErrorList, Path},
 };
 use serde_json::Value;
 
 use super::definitions::{MutatingPolicy, Policy, ValidatingPolicy};
-
-const GROUP: &str = "admissionregistration.k8s.io";
+use crate::admission::GROUP;
 
 /// Checks the access of whoever writes a policy or binding.
 pub(in crate::admission) struct ParamAccess {
@@ -64,8 +63,7 @@ impl Plugin for ParamAccess {
         let Some(problem) = problem else { return Ok(()) };
         let mut errors = ErrorList::default();
         errors.forbidden(&Path::new("spec").child(field), &problem);
-        let kind = machinery::GroupKind { group: GROUP.into(), kind: request.kind.kind.clone() };
-        Err(ApiError::invalid(&kind, &request.name, errors.into_causes()))
+        Err(ApiError::invalid(&request.kind.group_kind(), &request.name, errors.into_causes()))
     }
 }
 
@@ -108,8 +106,8 @@ impl ParamAccess {
     async fn may_read_all(&self, request: &AdmissionRequest, kind: &Value) -> Option<String> {
         let text = |field: &str| kind.get(field).and_then(Value::as_str).unwrap_or("");
         let (version, name) = (text("apiVersion"), text("kind"));
-        let (group, number) = version.split_once('/').unwrap_or(("", version));
-        let attributes = Self::attributes(request, Some(&GroupVersionKind::new(group, number, name)));
+        let of = GroupVersion::parse(version).unwrap_or_default();
+        let attributes = Self::attributes(request, Some(&GroupVersionKind::new(of.group, of.version, name)));
         if self.allows(&attributes).await {
             return None;
         }

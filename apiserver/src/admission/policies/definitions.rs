@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use machinery::GroupVersionKind;
+use machinery::{GroupVersion, GroupVersionKind};
 use parking_lot::Mutex;
 use rules::policy::{Asks, Scope, Yields};
 use serde::{Deserialize, Deserializer};
@@ -211,8 +211,8 @@ fn common(metadata: Metadata, spec: &mut Spec, mut scope: Scope) -> (Policy, Sco
         }
     }
     let param_kind = spec.param_kind.take().map(|given| {
-        let (group, version) = given.api_version.split_once('/').unwrap_or(("", &given.api_version));
-        GroupVersionKind::new(group, version, &given.kind)
+        let GroupVersion { group, version } = GroupVersion::parse(&given.api_version).unwrap_or_default();
+        GroupVersionKind::new(group, version, given.kind)
     });
     let policy = Policy {
         name: metadata.name,

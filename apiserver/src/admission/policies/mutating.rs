@@ -154,9 +154,12 @@ impl Round<'_> {
         params: &Value,
     ) -> ApiResult<Result<Option<Value>, Trouble>> {
         let request = self.request;
-        let mut current = object.clone();
+        let mut subject = self.policies.subject(matched, request, Some(object), self.old).await?;
+        let mut current = None;
         for (at, mutation) in self.policy.mutations.iter().enumerate() {
-            let subject = self.policies.subject(matched, request, Some(&current), self.old).await?;
+            if current.is_some() {
+                subject.object = matched.sent(current.as_ref(), request).await?;
+            }
             let mut evaluation = Evaluation::of_policy(&subject, params, &self.policy.policy.variables, request);
             if at == 0 {
                 match evaluation.hold(&self.policy.policy.conditions).await {
@@ -174,11 +177,11 @@ impl Round<'_> {
                 Form::ApplyConfiguration => self.merged(matched, &subject.object, made)?,
             };
             match changed {
-                Ok(changed) => current = matched.received(changed, request).await?,
+                Ok(changed) => current = Some(matched.received(changed, request).await?),
                 Err(why) => return Ok(Err(Trouble::invalid(why))),
             }
         }
-        Ok(Ok(Some(current)))
+        Ok(Ok(current))
     }
 
     /// A configuration merged over the object.

@@ -1,10 +1,7 @@
 //! What calls cost.
 
 use super::{Node, REGEX, Range, Size, TEXT};
-use crate::check;
-
-/// Work of one question to the authorizer.
-const CHECK: u64 = 350_000;
+use crate::{check, functions::authorization};
 
 /// A call of a function; methods are named with a leading dot, their target comes first.
 pub(super) fn estimate(name: &str, args: &[Node]) -> Node {
@@ -84,7 +81,7 @@ pub(super) fn estimate(name: &str, args: &[Node]) -> Node {
         "sets.contains" | "sets.intersects" => Node::scalar(given.plus(length(0).times(length(1)))),
         "sets.equivalent" => Node::scalar(given.plus(length(0).times(length(1)).times(Range::exactly(2)))),
         "lists.range" => Node::unknown(given.plus(Range::ONE)),
-        ".check" => Node::unknown(given.plus(Range::exactly(CHECK))),
+        ".check" => Node::unknown(given.plus(Range::exactly(authorization::WORK.into()))),
         "optional.of" | "optional.ofNonZeroValue" | ".value" | ".or" | ".orValue" | "dyn" => {
             let first = args.first().cloned().unwrap_or_default();
             Node { cost: given.plus(Range::ONE), ..first }

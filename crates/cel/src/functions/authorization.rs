@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Work that one question costs.
-const CHECK: usize = 350_000;
+pub(crate) const WORK: u32 = 350_000;
 
 /// A question to the authorizer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -99,7 +99,7 @@ fn refined<'a>(name: &str, check: &Check, text: &str) -> Option<Val<'a>> {
 }
 
 fn ask<'a>(check: &Check, verb: &str, known: &[(Check, Arc<Decision>)], budget: &mut Budget) -> Outcome<'a> {
-    budget.spend(CHECK)?;
+    budget.spend(WORK as usize)?;
     let check = Check { verb: verb.to_owned(), ..check.clone() };
     match known.iter().find(|(own, _)| *own == check) {
         Some((_, decision)) => Ok(Val::Decision(Arc::clone(decision))),
@@ -114,6 +114,12 @@ pub(crate) fn call<'a>(
     budget: &mut Budget,
 ) -> Option<Outcome<'a>> {
     let (target, rest) = args.split_first()?;
+    if !matches!(
+        target,
+        Val::Authorizer(_) | Val::PathCheck(_) | Val::GroupCheck(_) | Val::ResourceCheck(_) | Val::Decision(_)
+    ) {
+        return None;
+    }
     let texts: Vec<&str> = rest.iter().map(Val::as_str).collect::<Option<_>>()?;
     Some(match (target, name, texts.as_slice()) {
         (Val::Authorizer(_), ".serviceAccount", [namespace, account]) => service_account(namespace, account),

@@ -5,6 +5,7 @@ use machinery::{GroupVersionKind, GroupVersionResource};
 use serde_json::Value;
 
 use super::{Asks, Fault, Scope, Yields};
+use crate::validation::read::{list, present, text};
 
 /// Kinds of one policy that are looked at.
 const MAX_KINDS: usize = 10;
@@ -19,16 +20,7 @@ pub struct Warning {
 }
 
 fn texts<'a>(holder: &'a Value, field: &str) -> Vec<&'a str> {
-    let list = holder.get(field).and_then(Value::as_array);
-    list.into_iter().flatten().filter_map(Value::as_str).collect()
-}
-
-fn text<'a>(holder: &'a Value, field: &str) -> &'a str {
-    holder.get(field).and_then(Value::as_str).unwrap_or("")
-}
-
-fn list<'a>(spec: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> {
-    spec.get(field).and_then(Value::as_array).into_iter().flatten()
+    list(holder, field).iter().filter_map(Value::as_str).collect()
 }
 
 /// The kinds that a policy names without wildcards, sorted. `kind`: the kind of a resource, if it is known.
@@ -67,7 +59,7 @@ pub fn check(spec: &Value, kinds: &[(GroupVersionKind, Type)], params: &Type) ->
     let scopes: Vec<(&GroupVersionKind, Scope)> =
         kinds.iter().map(|(kind, object)| (kind, scope(spec, object, params))).collect();
     let mut warnings = Vec::new();
-    for (at, validation) in list(spec, "validations").enumerate() {
+    for (at, validation) in list(spec, "validations").iter().enumerate() {
         for (field, yields, asks) in
             [("expression", Yields::Bool, Asks::Authorizer), ("messageExpression", Yields::Text, Asks::Nobody)]
         {
@@ -93,7 +85,7 @@ pub fn check(spec: &Value, kinds: &[(GroupVersionKind, Type)], params: &Type) ->
 }
 
 fn scope(spec: &Value, object: &Type, params: &Type) -> Scope {
-    let has_params = spec.get("paramKind").is_some_and(|kind| !kind.is_null());
+    let has_params = present(spec, "paramKind").is_some();
     let mut scope = Scope::of_validation(has_params).typed(object.clone(), params.clone());
     for variable in list(spec, "variables") {
         let program = scope.compile(text(variable, "expression"), Yields::Any, Asks::Authorizer);

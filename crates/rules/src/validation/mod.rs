@@ -20,7 +20,7 @@ mod networking;
 mod pod;
 mod policies;
 mod quota;
-mod read;
+pub(crate) mod read;
 mod service;
 mod storage;
 #[cfg(test)]

@@ -10,12 +10,12 @@ const PLAIN: [&str; 9] =
 const QUANTITIES: [&str; 4] = ["limits", "requests", "sizeLimit", "divisor"];
 
 /// A text field, empty when absent.
-pub(super) fn text<'a>(value: &'a Value, field: &str) -> &'a str {
+pub(crate) fn text<'a>(value: &'a Value, field: &str) -> &'a str {
     value.get(field).and_then(Value::as_str).unwrap_or("")
 }
 
 /// A list field, empty when absent.
-pub(super) fn list<'a>(value: &'a Value, field: &str) -> &'a [Value] {
+pub(crate) fn list<'a>(value: &'a Value, field: &str) -> &'a [Value] {
     value.get(field).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
@@ -30,7 +30,7 @@ pub(super) fn is_true(value: &Value, field: &str) -> bool {
 }
 
 /// A field that is there and not null.
-pub(super) fn present<'a>(value: &'a Value, field: &str) -> Option<&'a Value> {
+pub(crate) fn present<'a>(value: &'a Value, field: &str) -> Option<&'a Value> {
     value.get(field).filter(|v| !v.is_null())
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::Upgrade;
 use crate::{
-    client::{Cluster, INTERVAL},
+    client::{Cluster, INTERVAL, items},
     constants::CONTROL_PLANE_LABEL,
     error::Result,
     images, manifests,
@@ -102,10 +102,6 @@ fn static_pods(upgrade: &Upgrade) -> Findings {
         .collect();
     Findings::of("StaticPodManifest")
         .error_if(!missing.is_empty(), || format!("manifest files not found: [{}]", missing.join(" ")))
-}
-
-fn items(list: &Value) -> impl Iterator<Item = &Value> {
-    list.get("items").and_then(Value::as_array).into_iter().flatten()
 }
 
 fn has_condition(object: &Value, kind: &str) -> bool {

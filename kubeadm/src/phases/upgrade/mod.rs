@@ -21,7 +21,7 @@ use self::policy::{Allowed, Versions};
 use super::{addons, cluster_info, init::Init, preflight::PULLING, upload, workflow::Phase};
 use crate::{
     addons::{metrics, network, storage},
-    client::{Cluster, object_path},
+    client::{Cluster, items, object_path},
     config::{ClusterConfiguration, ImageSource, version::Version},
     error::{Context, Result, fail},
     images::{
@@ -168,9 +168,8 @@ async fn policy_holds(upgrade: &mut Upgrade) -> Result<()> {
 /// Versions of the kubelets, each once.
 pub(super) async fn kubelets(api: &Cluster) -> Result<Vec<Version>> {
     let list = api.get("/api/v1/nodes").await.context("couldn't list all nodes in the cluster")?.unwrap_or_default();
-    let items = list.get("items").and_then(Value::as_array);
     let version = |node: &Value| node.pointer("/status/nodeInfo/kubeletVersion")?.as_str().map(ToOwned::to_owned);
-    let found: BTreeSet<String> = items.into_iter().flatten().filter_map(version).collect();
+    let found: BTreeSet<String> = items(&list).filter_map(version).collect();
     Ok(found.iter().filter_map(|text| Version::parse(text)).collect())
 }
 
@@ -251,10 +250,9 @@ async fn addons_may_change(upgrade: &mut Upgrade) -> Result<bool> {
 
 /// Nodes whose API server runs another image.
 fn behind(pods: &Value, image: &str) -> Vec<String> {
-    let items = pods.get("items").and_then(Value::as_array);
     let is_other = |pod: &&Value| pod.pointer("/spec/containers/0/image").and_then(Value::as_str) != Some(image);
     let node = |pod: &Value| pod.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default().to_owned();
-    items.into_iter().flatten().filter(is_other).map(node).collect()
+    items(pods).filter(is_other).map(node).collect()
 }
 
 async fn dns(upgrade: &mut Upgrade) -> Result<()> {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Upgrade, static_pods};
 use crate::{
-    client::{Cluster, fetch},
+    client::{Cluster, fetch, items},
     config::{ClusterConfiguration, ImageSource, version::Version},
     error::{Context, Result, fail},
     images, manifests, yaml,
@@ -73,6 +73,7 @@ pub async fn targets(upgrade: &Upgrade, given: Option<Version>) -> Vec<(String, 
             found.push(patch);
         }
         found.push(stable);
+        found.extend(released("latest").await.filter(|latest| upgrade.options.allowed.covers(latest)));
     }
     found.retain(is_newer);
     found.dedup();
@@ -132,7 +133,9 @@ impl Running {
         components.extend(self.proxy.iter().map(|tag| row("kube-proxy", "", tag, &target)));
         components.extend(self.dns.iter().map(|current| row("CoreDNS", "", current, &tag(&images::dns(&cluster)))));
         let etcd = images::etcd_tag(host, &cluster);
-        components.extend(self.of("etcd").iter().map(|(node, tag)| row("etcd", node, tag, &etcd)));
+        if upgrade.options.etcd {
+            components.extend(self.of("etcd").iter().map(|(node, tag)| row("etcd", node, tag, &etcd)));
+        }
         let manual = self.kubelets.iter().filter(|(_, current)| *current != target);
         let manual = manual.map(|(node, current)| row("kubelet", node, current, &target)).collect();
         Available { description, version, components, manual }
@@ -240,8 +243,4 @@ fn tag(image: &str) -> String {
 
 fn text(value: &Value, pointer: &str) -> String {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
-}
-
-fn items(list: &Value) -> impl Iterator<Item = &Value> {
-    list.get("items").and_then(Value::as_array).into_iter().flatten()
 }

@@ -25,6 +25,14 @@ pub struct Allowed {
     pub candidates: bool,
 }
 
+impl Allowed {
+    /// Whether a version is stable, or of a sort that is allowed.
+    pub fn covers(&self, version: &Version) -> bool {
+        let is_candidate = version.pre.starts_with("rc");
+        version.pre.is_empty() || self.experimental || (is_candidate && self.candidates)
+    }
+}
+
 /// What speaks against a version.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Objections {
@@ -126,14 +134,10 @@ fn skew(target: &Version, versions: &Versions, found: &mut Objections) {
 }
 
 fn unstable(target: &Version, allowed: Allowed, found: &mut Objections) {
-    if target.pre.is_empty() || allowed.experimental {
+    if allowed.covers(target) {
         return;
     }
-    let is_candidate = target.pre.starts_with("rc");
-    if is_candidate && allowed.candidates {
-        return;
-    }
-    let flag = if is_candidate {
+    let flag = if target.pre.starts_with("rc") {
         "--allow-experimental-upgrades or --allow-release-candidate-upgrades"
     } else {
         "--allow-experimental-upgrades"

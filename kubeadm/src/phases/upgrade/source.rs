@@ -16,11 +16,11 @@ use crate::{
         defaults, split_host_port,
         version::Version,
     },
-    constants::{ADVERTISE_ANNOTATION, KUBELET_CONF, KUBELET_ENV, KUBELET_INSTANCE_CONFIG},
+    constants::{ADVERTISE_ANNOTATION, KUBELET_CONF, KUBELET_ENV},
     error::{Context, Error, Result},
     fetch,
     host::{Host, PathKind},
-    kubeconfig, kubelet, manifests, yaml,
+    kubeconfig, kubelet, manifests,
 };
 
 /// Where earlier versions noted the container runtime's socket.
@@ -56,7 +56,7 @@ pub async fn read(given: Given, options: Options) -> Result<Upgrade> {
     let from = Version::parse(&cluster.kubernetes_version)
         .ok_or_else(|| Error::new(format!("could not parse version {:?}", cluster.kubernetes_version)))?;
     let name = node_name(host)?;
-    let is_control_plane = host.kind(&manifests::path("kube-apiserver")) == Some(PathKind::File);
+    let is_control_plane = is_control_plane(host);
     let mut endpoint = match is_control_plane {
         true => endpoint(&api, &name).await?,
         false => ApiEndpoint::default(),
@@ -70,9 +70,8 @@ pub async fn read(given: Given, options: Options) -> Result<Upgrade> {
         image_pull_policy: given.image_pull_policy,
         ..NodeRegistration::default()
     };
-    let kubelet = stored(&api, "kubelet-config", "kubelet", KUBELET_API_VERSION, "KubeletConfiguration").await?;
-    let proxy = stored(&api, "kube-proxy", "config.conf", PROXY_API_VERSION, "KubeProxyConfiguration").await?;
-    let (mut kubelet, mut proxy) = (kubelet, proxy);
+    let mut kubelet = stored(&api, "kubelet-config", "kubelet", KUBELET_API_VERSION, "KubeletConfiguration").await?;
+    let mut proxy = stored(&api, "kube-proxy", "config.conf", PROXY_API_VERSION, "KubeProxyConfiguration").await?;
     component::complete_kubelet(host, &mut kubelet, &cluster)?;
     component::complete_proxy(host, &mut proxy, &cluster, &endpoint);
     cluster.kubernetes_version = from.to_string();
@@ -93,6 +92,11 @@ pub async fn read(given: Given, options: Options) -> Result<Upgrade> {
         init.use_cluster(api);
     }
     Ok(Upgrade { init, from, options, is_control_plane })
+}
+
+/// Whether an API server is to run on this host.
+fn is_control_plane(host: &dyn Host) -> bool {
+    host.kind(&manifests::path("kube-apiserver")) == Some(PathKind::File)
 }
 
 /// A component's configuration: made anew where kubeadm made it, kept where the user did.
@@ -136,11 +140,7 @@ async fn socket(host: &dyn Host, api: &Cluster, node: &str) -> Result<String> {
     if let Some(socket) = annotated_socket(&object) {
         return Ok(socket.to_owned());
     }
-    let told = host.read_text(Path::new(KUBELET_INSTANCE_CONFIG)).ok().and_then(|text| yaml::parse(&text).ok());
-    match told.as_ref().and_then(|value| value.get("containerRuntimeEndpoint")).and_then(Value::as_str) {
-        Some(endpoint) => Ok(endpoint.to_owned()),
-        None => defaults::runtime_socket(host, ""),
-    }
+    kubelet::told_endpoint(host).map_or_else(|| defaults::runtime_socket(host, ""), Ok)
 }
 
 /// The kubelet's arguments but the endpoint of the runtime, which has a file of its own.
@@ -157,10 +157,9 @@ fn extra_args(host: &dyn Host) -> Vec<crate::config::Arg> {
 impl Given {
     /// The kubeconfig of this host: of administration where it is a control plane, else that of the kubelet.
     pub fn kubeconfig_of(host: &dyn Host, given: Option<PathBuf>) -> PathBuf {
-        let is_control_plane = host.kind(&manifests::path("kube-apiserver")) == Some(PathKind::File);
         match given {
             Some(path) => path,
-            None if is_control_plane => crate::constants::ADMIN_CONF.into(),
+            None if is_control_plane(host) => crate::constants::ADMIN_CONF.into(),
             None => KUBELET_CONF.into(),
         }
     }

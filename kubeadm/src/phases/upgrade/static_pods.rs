@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::Upgrade;
 use crate::{
     audit,
-    client::{Cluster, INTERVAL, error_text},
+    client::{Cluster, INTERVAL, error_text, items},
     config::{Period, Timeouts},
     constants::{KUBERNETES_DIR, TMP_DIR},
     error::{Context, Error, Result, fail},
@@ -24,6 +24,8 @@ use crate::{
 
 /// The annotation of a mirror Pod that changes with its manifest.
 const HASH: &str = "kubernetes.io/config.hash";
+/// Longest time for a copy of etcd's data.
+const COPY: Duration = Duration::from_secs(600);
 /// Attempts to see a restored etcd again, and the time between them.
 const ETCD_ATTEMPTS: u32 = 10;
 const ETCD_PORT: u16 = 2379;
@@ -178,15 +180,10 @@ impl Swap<'_> {
     /// etcd keeps a copy of its data until it runs again.
     async fn etcd(&mut self, patience: Duration) -> Result<()> {
         let data = self.upgrade.init.cluster().local_etcd().data_dir;
-        let backup = self.places.etcd_backup.display().to_string();
         self.host()
             .create_directory(&self.places.etcd_backup, 0o700)
             .context("cannot make a directory for a backup")?;
-        let copy = Program::new("cp", ["-a".to_owned(), format!("{data}/."), backup]);
-        let ended = self.host().run(&copy.within(Duration::from_secs(600))).context("failed to back up etcd data")?;
-        if !ended.success() {
-            return fail!("failed to back up etcd data: {}", ended.stderr.trim());
-        }
+        copy(self.host(), Path::new(&data), &self.places.etcd_backup).context("failed to back up etcd data")?;
         self.component("etcd", patience).await?;
         let etcd = Etcd::of_cluster(self.host(), self.api, self.upgrade.init.cluster()).await?;
         self.host().line("[upgrade/etcd] Waiting for etcd to become available");
@@ -293,13 +290,7 @@ impl Swap<'_> {
             tokio::time::sleep(ETCD_PAUSE).await;
         }
         host.empty(Path::new(&data)).context("cannot empty etcd's directory")?;
-        let backup = format!("{}/.", self.places.etcd_backup.display());
-        let ended = host
-            .run(&Program::new("cp", ["-a", &backup, &data]).within(Duration::from_secs(600)))
-            .context("cannot restore etcd's data")?;
-        if !ended.success() {
-            return fail!("cannot restore etcd's data: {}", ended.stderr.trim());
-        }
+        copy(host, &self.places.etcd_backup, Path::new(&data)).context("cannot restore etcd's data")?;
         self.put_back(host, "etcd")?;
         let mut last = Error::new("no attempt was made");
         for _ in 0..ETCD_ATTEMPTS {
@@ -314,14 +305,18 @@ impl Swap<'_> {
     }
 }
 
+/// Copies what a directory holds into another one, with owners and modes.
+fn copy(host: &dyn Host, from: &Path, to: &Path) -> Result<()> {
+    let words = ["-a".to_owned(), format!("{}/.", from.display()), to.display().to_string()];
+    let ended = host.run(&Program::new("cp", words).within(COPY)).context("cannot run cp")?;
+    if ended.success() { Ok(()) } else { fail!("{}", ended.stderr.trim()) }
+}
+
 fn annotation<'a>(pod: &'a Value, name: &str) -> Option<&'a str> {
     pod.pointer("/metadata/annotations")?.get(name)?.as_str()
 }
 
 fn all_run(list: &Value) -> bool {
-    let items = list.get("items").and_then(Value::as_array);
-    items.is_some_and(|items| {
-        !items.is_empty()
-            && items.iter().all(|pod| pod.pointer("/status/phase").and_then(Value::as_str) == Some("Running"))
-    })
+    let runs = |pod: &Value| pod.pointer("/status/phase").and_then(Value::as_str) == Some("Running");
+    items(list).next().is_some() && items(list).all(runs)
 }

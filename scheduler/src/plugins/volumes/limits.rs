@@ -12,7 +12,7 @@ use crate::{
     cluster::{Cluster, NodeIx},
     events::ClusterEvent,
     framework::{Denial, Filter, NodeCheck, Plugin, PluginId, Prepared},
-    objects::{AttachmentView, PodView},
+    objects::{AttachmentView, ClaimView, PodView},
 };
 
 const REASON: &str = "node(s) exceed max volume count";
@@ -28,21 +28,24 @@ struct Check {
 }
 
 impl Storage {
-    /// Volumes of a Pod by driver; those that are still to be made are counted for who makes them.
+    /// Volumes of a Pod by driver.
     fn handles_of(&self, pod: &PodView, into: &mut Handles) {
-        for volume in self.volumes_of(pod) {
-            if let Some((driver, handle)) = &volume.csi {
-                into.entry(driver.clone()).or_default().insert(handle.clone());
-            }
-        }
         for (key, _) in claims_of(pod) {
-            let Some(claim) = self.claim(&key).filter(|claim| claim.volume.is_empty()) else { continue };
-            let class = self.classes.get(&ObjectKey::cluster(&*claim.class));
-            if let Some(driver) = class.and_then(|class| class.provisioner.clone()) {
-                let handle = format!("{driver}-{key}");
-                into.entry(driver).or_default().insert(handle.into());
+            let found = self.claim(&key).and_then(|claim| self.handle_of(&key, &claim));
+            if let Some((driver, handle)) = found {
+                into.entry(driver).or_default().insert(handle);
             }
         }
+    }
+
+    /// Driver and handle of a claim's volume; one that is still to be made is counted for who makes it.
+    fn handle_of(&self, key: &ObjectKey, claim: &ClaimView) -> Option<(Box<str>, Box<str>)> {
+        if !claim.volume.is_empty() {
+            return self.volume(&claim.volume)?.csi.clone();
+        }
+        let driver = self.classes.get(&ObjectKey::cluster(&*claim.class))?.provisioner.clone()?;
+        let handle = format!("{driver}-{key}");
+        Some((driver, handle.into()))
     }
 
     /// Volumes that are attached to a node, whoever uses them.
