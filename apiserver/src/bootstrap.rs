@@ -1,14 +1,14 @@
-//! Objects that every cluster has: namespaces, priority classes, RBAC policy, the `kubernetes` Service.
+//! Objects that every cluster has: namespaces, priority classes, RBAC policy.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use generic::{
+    projection::Projection,
     resource::{Resource, Stored, Swap},
     user::User,
     verbs::context::Moment,
 };
 use machinery::{ApiResult, meta};
-use registry::services::Addresses;
 use rules::rbac::{PolicyRule, uncovered};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -16,11 +16,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{options::Options, resources::Resources};
 
 /// Pause before a failed round is tried again.
-const RETRY: Duration = Duration::from_millis(500);
-/// How often the endpoints of the `kubernetes` Service are looked after.
-const RECONCILE: Duration = Duration::from_secs(10);
+const RETRY: Duration = Duration::from_secs(1);
+/// How often the namespaces are looked after if nothing changes.
+const ROUND: Duration = Duration::from_secs(60);
 const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
-const SERVICE: &str = "kubernetes";
 
 /// Creates an object unless it exists; answers the present one.
 pub(crate) async fn ensure(resource: &Resource, mut object: Value) -> ApiResult<Option<Stored>> {
@@ -36,13 +35,38 @@ pub(crate) async fn ensure(resource: &Resource, mut object: Value) -> ApiResult<
     }
 }
 
+async fn system_namespaces(namespaces: &Resource) -> ApiResult<()> {
+    for name in NAMESPACES {
+        if namespaces.starting_point("", name).await?.is_none() {
+            let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+            ensure(namespaces, object).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes the namespaces that every cluster has again when one is gone, until `stop`.
+pub(crate) async fn keep_namespaces(namespaces: Arc<Resource>, stop: CancellationToken) {
+    let mut changes = Projection::<serde::de::IgnoredAny>::follow(&namespaces, &stop).changes();
+    loop {
+        let pause = match system_namespaces(&namespaces).await {
+            Ok(()) => ROUND,
+            Err(error) => {
+                tracing::warn!(%error, "unable to create required kubernetes system namespaces");
+                RETRY
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            Ok(()) = changes.changed() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
 /// Namespaces and priority classes.
 pub(crate) async fn basics(resources: &Resources) -> Result<(), crate::StartError> {
-    let namespaces = resources.get("", "namespaces")?;
-    for name in NAMESPACES {
-        let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-        ensure(&namespaces, object).await?;
-    }
+    system_namespaces(&*resources.get("", "namespaces")?).await?;
     let classes = resources.get("scheduling.k8s.io", "priorityclasses")?;
     for (name, value, what) in [
         (
@@ -138,77 +162,8 @@ pub(crate) async fn authentication(
     Ok(keep(&*resources.get("", "configmaps")?, object, "data").await?)
 }
 
-/// What the `kubernetes` Service points at.
-pub(crate) struct KubernetesService {
-    pub(crate) services: Arc<Resource>,
-    pub(crate) endpoints: Arc<Resource>,
-    pub(crate) slices: Arc<Resource>,
-    pub(crate) cidrs: Arc<Resource>,
-    pub(crate) addresses: Arc<Addresses>,
-    pub(crate) advertise: IpAddr,
-    pub(crate) port: u16,
-}
-
-impl KubernetesService {
-    /// Keeps the Service and its endpoints right until `stop`.
-    pub(crate) async fn run(self, stop: CancellationToken) {
-        loop {
-            let pause = match self.reconcile().await {
-                Ok(()) => RECONCILE,
-                Err(error) => {
-                    tracing::warn!(%error, "the kubernetes Service is not up to date");
-                    RETRY
-                }
-            };
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(pause) => {}
-            }
-        }
-    }
-
-    async fn reconcile(&self) -> ApiResult<()> {
-        let range = self.addresses.range.to_string();
-        let cidr = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
-            "metadata": {"name": SERVICE}, "spec": {"cidrs": [range]}});
-        ensure(&self.cidrs, cidr).await?;
-        let first = self.addresses.first();
-        let labels = json!({"component": "apiserver", "provider": "kubernetes"});
-        let service = json!({
-            "apiVersion": "v1", "kind": "Service",
-            "metadata": {"name": SERVICE, "namespace": "default", "labels": labels},
-            "spec": {
-                "type": "ClusterIP", "clusterIP": first, "clusterIPs": [first],
-                "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack", "sessionAffinity": "None",
-                "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": self.port}],
-            },
-        });
-        if ensure(&self.services, service.clone()).await?.is_none() {
-            self.addresses.claim_first(&service).await?;
-        }
-        let skip = json!({"endpointslice.kubernetes.io/skip-mirror": "true"});
-        let endpoints = json!({
-            "apiVersion": "v1", "kind": "Endpoints",
-            "metadata": {"name": SERVICE, "namespace": "default", "labels": skip},
-            "subsets": [{
-                "addresses": [{"ip": self.advertise}],
-                "ports": [{"name": "https", "port": self.port, "protocol": "TCP"}],
-            }],
-        });
-        keep(&self.endpoints, endpoints, "subsets").await?;
-        let slice = json!({
-            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-            "metadata": {"name": SERVICE, "namespace": "default", "labels": {"kubernetes.io/service-name": SERVICE}},
-            "addressType": if self.advertise.is_ipv4() { "IPv4" } else { "IPv6" },
-            "endpoints": [{"addresses": [self.advertise], "conditions": {"ready": true}}],
-            "ports": [{"name": "https", "port": self.port, "protocol": "TCP"}],
-        });
-        keep(&self.slices, slice, "endpoints").await
-    }
-}
-
 /// Creates the object, or makes one field of the present one right.
-async fn keep(resource: &Resource, wanted: Value, field: &str) -> ApiResult<()> {
+pub(crate) async fn keep(resource: &Resource, wanted: Value, field: &str) -> ApiResult<()> {
     let mut present = ensure(resource, wanted.clone()).await?;
     while let Some(stored) = present.take() {
         if stored.object.get(field) == wanted.get(field) {

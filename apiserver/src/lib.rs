@@ -10,13 +10,16 @@ mod authorization;
 mod bootstrap;
 pub mod encryption;
 mod flow;
+pub mod generic_options;
 mod health;
 mod identity;
 mod kms;
+mod kubernetes_service;
 pub mod options;
 mod reload;
 mod resources;
 mod routes;
+pub mod service_options;
 mod store;
 
 use std::{
@@ -26,6 +29,7 @@ use std::{
 };
 
 use generic::{
+    admission::AdmissionMetrics,
     authn::{AuthnError, Peer, service_account::KeyError},
     authz::Authorizer,
     chain,
@@ -52,8 +56,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     authorization::Authorizers,
-    bootstrap::KubernetesService,
+    generic_options::GenericOptions,
     health::StoreHealth,
+    kubernetes_service::KubernetesService,
     options::Options,
     resources::{HandlerSettings, Resources},
 };
@@ -99,8 +104,8 @@ pub enum StartError {
     Metrics(#[from] prometheus::Error),
 }
 
-/// Grace for running requests at shutdown.
-const SHUTDOWN_GRACE: Duration = Duration::from_secs(60);
+/// Time that connections have to end once all requests have.
+const DRAINED_GRACE: Duration = Duration::from_secs(2);
 /// The address of the interface that the default route leaves by; no packet is sent to find it.
 fn default_address() -> IpAddr {
     let probe = UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
@@ -130,9 +135,9 @@ async fn flow_control(
     if !options.enable_priority_and_fairness {
         return Ok(None);
     }
-    let seats = options.max_requests_inflight.saturating_add(options.max_mutating_requests_inflight);
+    let seats = options.generic.max_requests_inflight.saturating_add(options.generic.max_mutating_requests_inflight);
     let seats = u32::try_from(seats).unwrap_or(u32::MAX);
-    let flow = FlowControl::new(seats, options.request_timeout / 4, RealClock::shared(), registry)?;
+    let flow = FlowControl::new(seats, options.generic.request_timeout / 4, RealClock::shared(), registry)?;
     flow.follow(&keeper.schemas, &keeper.levels, stop).await;
     Ok(Some(flow))
 }
@@ -173,7 +178,7 @@ async fn serve(
         objects: resources.get("networking.k8s.io", "ipaddresses")?,
         cidrs: resources.get("networking.k8s.io", "servicecidrs")?,
     });
-    let (first_port, last_port) = options.service_node_port_range;
+    let (first_port, last_port) = options.service.service_node_port_range;
     let ports = Arc::new(NodePorts {
         range: first_port..=last_port,
         store: Arc::clone(&store),
@@ -240,9 +245,9 @@ async fn serve(
         authenticators,
         anonymous_paths: anonymous,
         authorizer,
-        plugins: admission::plugins(&lookups, &choice)?,
+        plugins: admission::plugins(&lookups, &choice, AdmissionMetrics::new(&registry)?)?,
         store: Arc::clone(&store),
-        stopping: stop.clone(),
+        front: options.generic.front()?,
         nonresource: routes::router(routes::Routes {
             profiling: options.profiling.profiling,
             runtime: runtime.clone(),
@@ -254,11 +259,11 @@ async fn serve(
         }),
         metrics: Metrics::new(&registry)?,
         flow,
-        limits: Limits::new(options.max_requests_inflight, options.max_mutating_requests_inflight),
+        limits: Limits::new(options.generic.max_requests_inflight, options.generic.max_mutating_requests_inflight),
         audit: auditor.clone(),
         times: Times {
-            request: options.request_timeout,
-            shortest_watch: Duration::from_secs(options.min_request_timeout),
+            request: options.generic.request_timeout,
+            shortest_watch: Duration::from_secs(options.generic.min_request_timeout),
         },
         delegate: Some(delegate),
     });
@@ -272,18 +277,59 @@ async fn serve(
         addresses,
         advertise,
         port,
+        node_port: options.service.kubernetes_service_node_port,
+        reconciler: options.service.reconciler(),
+        store: Arc::clone(&store),
+        leases: format!("{}/masterleases/", settings.prefix),
     };
-    tokio::spawn(service.run(finished.clone()));
-    listen(server, serving, options.shutdown_delay_duration, stop).await;
+    tokio::spawn(bootstrap::keep_namespaces(resources.get("", "namespaces")?, finished.clone()));
+    let measured = Arc::clone(&server);
+    tokio::spawn(finished.clone().run_until_cancelled_owned(async move { measured.metrics.measure().await }));
+    // Clients are to find another server before this one stops answering.
+    let leaving = tokio::spawn(service.run(stop.clone()));
+    listen(server, serving, Ending { leaving, options: options.generic.clone(), stop }).await;
     if let Some(auditor) = auditor {
         auditor.close().await;
     }
     Ok(())
 }
 
-async fn listen(server: Arc<Server>, serving: SecureServing, delay: Duration, stop: CancellationToken) {
+/// How serving ends.
+struct Ending {
+    /// Ends when other servers are all that clients find.
+    leaving: tokio::task::JoinHandle<()>,
+    options: GenericOptions,
+    stop: CancellationToken,
+}
+
+impl Ending {
+    /// Resolves when no connection is accepted any more.
+    async fn closed(self, server: Arc<Server>) {
+        self.stop.cancelled().await;
+        let (left, ()) = tokio::join!(self.leaving, tokio::time::sleep(self.options.shutdown_delay_duration));
+        if let Err(error) = left {
+            tracing::error!(%error, "the address of this server stays among those of the kubernetes Service");
+        }
+        server.front.close();
+        tracing::info!("No new requests are accepted");
+        if server.front.sends_retry_after() {
+            server.front.drained(self.options.request_timeout).await;
+        }
+    }
+
+    /// Time that connections have to end after that.
+    fn grace(&self) -> Duration {
+        match self.options.shutdown_send_retry_after {
+            true => DRAINED_GRACE,
+            false => self.options.request_timeout.max(self.options.shutdown_watch_termination_grace_period),
+        }
+    }
+}
+
+async fn listen(server: Arc<Server>, serving: SecureServing, ending: Ending) {
+    let serves = Arc::clone(&server);
     let handler = move |request: http::Request<axum::body::Body>| {
-        let server = Arc::clone(&server);
+        let server = Arc::clone(&serves);
         let peer = request
             .extensions()
             .get::<Connection>()
@@ -291,12 +337,11 @@ async fn listen(server: Arc<Server>, serving: SecureServing, delay: Duration, st
             .unwrap_or_default();
         chain::serve(server, request, peer)
     };
-    let end = CancellationToken::new();
-    let ending = end.clone();
+    let (end, grace) = (CancellationToken::new(), ending.grace());
+    let closing = end.clone();
     tokio::spawn(async move {
-        stop.cancelled().await;
-        tokio::time::sleep(delay).await;
-        ending.cancel();
+        ending.closed(server).await;
+        closing.cancel();
     });
-    serving.serve_handler(handler, end, SHUTDOWN_GRACE).await;
+    serving.serve_handler(handler, end, grace).await;
 }

@@ -18,6 +18,8 @@ use crate::{
     aggregation::AggregationOptions,
     audit::AuditOptions,
     auth_options::{AuthenticationOptions, AuthorizationOptions},
+    generic_options::GenericOptions,
+    service_options::ServiceOptions,
 };
 
 /// The component.
@@ -53,6 +55,9 @@ pub struct Options {
     /// Serving.
     #[command(flatten)]
     pub serving: SecureServingArgs,
+    /// Serving as such.
+    #[command(flatten)]
+    pub generic: GenericOptions,
     /// Metrics.
     #[command(flatten)]
     pub metrics: MetricsArgs,
@@ -65,12 +70,6 @@ pub struct Options {
     /// A set of key=value pairs that describe feature gates for alpha/experimental features.
     #[arg(long)]
     pub feature_gates: Vec<String>,
-    /// Deadline of a request that is not a watch or a stream, and that names no shorter one.
-    #[arg(long, default_value = "1m0s", value_parser = duration)]
-    pub request_timeout: Duration,
-    /// Seconds after which a watch that names no time ends at the earliest; it ends at twice that at the latest.
-    #[arg(long, default_value_t = 1800)]
-    pub min_request_timeout: u64,
     /// Time between compactions of etcd; 0 leaves them to others.
     #[arg(long, default_value = "5m0s", value_parser = duration)]
     pub etcd_compaction_interval: Duration,
@@ -182,27 +181,18 @@ pub struct Options {
     /// Range of cluster IPs.
     #[arg(long, default_value = "10.0.0.0/24")]
     pub service_cluster_ip_range: Ipv4Net,
-    /// Range of node ports, first-last.
-    #[arg(long, default_value = "30000-32767", value_parser = port_range)]
-    pub service_node_port_range: (u16, u16),
+    /// Services.
+    #[command(flatten)]
+    pub service: ServiceOptions,
     /// Life of events.
     #[arg(long, default_value = "1h0m0s", value_parser = duration)]
     pub event_ttl: Duration,
     /// Whether requests are let through by priority and fairness; the limits below then are seats of all levels.
     #[arg(long, default_value_t = true)]
     pub enable_priority_and_fairness: bool,
-    /// Reading requests at once.
-    #[arg(long, default_value_t = 400)]
-    pub max_requests_inflight: usize,
-    /// Mutating requests at once.
-    #[arg(long, default_value_t = 200)]
-    pub max_mutating_requests_inflight: usize,
     /// API aggregation.
     #[command(flatten)]
     pub aggregation: AggregationOptions,
-    /// Time between a signal and the end of serving.
-    #[arg(long, default_value = "0s", value_parser = duration)]
-    pub shutdown_delay_duration: Duration,
 }
 
 impl Options {
@@ -227,6 +217,8 @@ impl Options {
     /// All that is wrong, gates aside.
     pub(crate) fn validate(&self) -> Vec<String> {
         let mut problems = self.metrics.validate();
+        problems.extend(self.generic.validate());
+        problems.extend(self.service.validate());
         problems.extend(self.aggregation.validate());
         problems.extend(self.audit.validate());
         problems.extend(self.authentication.validate());
@@ -245,23 +237,13 @@ impl Options {
         if self.profiling.contention_profiling {
             problems.push("--contention-profiling is not supported".into());
         }
-        let (reads, writes) = (self.max_requests_inflight, self.max_mutating_requests_inflight);
+        let (reads, writes) = (self.generic.max_requests_inflight, self.generic.max_mutating_requests_inflight);
         if self.enable_priority_and_fairness && reads == 0 && writes == 0 {
             problems.push(format!(
                 "invalid configuration: MaxRequestsInFlight={reads} and MaxMutatingRequestsInFlight={writes}; they must \
                  add up to something positive"
             ));
         }
-        if self.request_timeout.is_zero() {
-            problems.push("--request-timeout can not be negative value".into());
-        }
         problems
     }
-}
-
-fn port_range(text: &str) -> Result<(u16, u16), String> {
-    let bad = || format!("{text:?} is not a port range (first-last)");
-    let (first, last) = text.split_once('-').ok_or_else(bad)?;
-    let (first, last): (u16, u16) = (first.parse().map_err(|_| bad())?, last.parse().map_err(|_| bad())?);
-    if first == 0 || last < first { Err(bad()) } else { Ok((first, last)) }
 }

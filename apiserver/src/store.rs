@@ -16,13 +16,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{StartError, encryption, options::Options};
 
-/// How long etcd may take to answer when the server starts, and the pause between tries.
-const STORE_PATIENCE: Duration = Duration::from_secs(60);
+/// Pause between looks for the store.
 const STORE_RETRY: Duration = Duration::from_millis(200);
 
 /// Waits until the store answers: etcd is often started beside the server.
-async fn answering(store: &dyn Store, stop: &CancellationToken) -> Result<(), StartError> {
-    let deadline = Instant::now() + STORE_PATIENCE;
+async fn answering(store: &dyn Store, patience: Duration, stop: &CancellationToken) -> Result<(), StartError> {
+    let deadline = Instant::now() + patience;
     let mut told = false;
     while let Err(error) = store.ping().await {
         if stop.is_cancelled() || Instant::now() >= deadline {
@@ -52,7 +51,7 @@ pub(crate) async fn open(
     etcd.cert_file.clone_from(&options.etcd_certfile);
     etcd.key_file.clone_from(&options.etcd_keyfile);
     let store = Arc::new(EtcdStore::connect(etcd).await?);
-    answering(&*store, stop).await?;
+    answering(&*store, options.generic.storage_initialization_timeout, stop).await?;
     let interval = options.etcd_compaction_interval;
     if interval.is_zero() {
         return Ok(store);

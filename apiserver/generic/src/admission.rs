@@ -1,17 +1,19 @@
 //! Admission: what plugins see, and the order in which they are asked.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::Method;
 use machinery::{ApiResult, GroupVersionKind, GroupVersionResource, meta};
 use parking_lot::Mutex;
+use prometheus::{HistogramVec, Registry};
+use runtime::metrics::{Stability, histogram_vec};
 use serde_json::{Value, json};
 
 use crate::{
     audit::Annotations,
-    endpoint::{Call, Endpoint, Warnings},
+    endpoint::{Call, Endpoint, Waited, Warnings},
     request::Query,
     server::Server,
     user::User,
@@ -63,6 +65,8 @@ pub struct AdmissionRequest {
     pub warnings: Warnings,
     /// Notes in the audit log.
     pub audit: Annotations,
+    /// How long the request waited for others.
+    pub waited: Waited,
     /// What the options of the request are read from.
     pub(crate) sent: SentOptions,
     /// The version that was asked for.
@@ -232,21 +236,87 @@ pub trait Plugin: Send + Sync {
     }
 }
 
+/// Upstream's buckets for the duration of admission, seconds.
+const BUCKETS: [f64; 6] = [0.005, 0.025, 0.1, 0.5, 1.0, 2.5];
+
+/// How long plugins take: all together, and each of them.
+pub struct AdmissionMetrics {
+    step: HistogramVec,
+    controller: HistogramVec,
+}
+
+impl AdmissionMetrics {
+    /// Registers the metrics.
+    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let of = |what: &str, help, labels: &[&str]| {
+            let name = format!("apiserver_admission_{what}_admission_duration_seconds");
+            histogram_vec(registry, Stability::Stable, &name, help, labels, &BUCKETS)
+        };
+        Ok(Self {
+            step: of(
+                "step",
+                "Admission sub-step latency histogram in seconds, broken out for each operation and API resource and \
+                 step type (validate or admit).",
+                &["operation", "rejected", "type"],
+            )?,
+            controller: of(
+                "controller",
+                "Admission controller latency histogram in seconds, identified by name and broken out for each \
+                 operation and API resource and type (validate or admit).",
+                &["name", "operation", "rejected", "type"],
+            )?,
+        })
+    }
+}
+
 /// The enabled plugins in upstream's order.
 #[derive(Clone, Default)]
-pub struct Plugins(pub Arc<Vec<Arc<dyn Plugin>>>);
+pub struct Plugins {
+    all: Arc<Vec<Arc<dyn Plugin>>>,
+    metrics: Option<Arc<AdmissionMetrics>>,
+}
 
 impl Plugins {
+    /// These plugins.
+    pub fn new(all: Vec<Arc<dyn Plugin>>, metrics: AdmissionMetrics) -> Self {
+        Self { all: Arc::new(all), metrics: Some(Arc::new(metrics)) }
+    }
+
+    fn observe(&self, name: Option<&str>, request: &AdmissionRequest, step: &str, start: Instant, rejected: bool) {
+        let Some(metrics) = &self.metrics else { return };
+        let (operation, rejected) = (request.operation.as_str(), if rejected { "true" } else { "false" });
+        let histogram = match name {
+            None => metrics.step.with_label_values(&[operation, rejected, step]),
+            Some(name) => metrics.controller.with_label_values(&[name, operation, rejected, step]),
+        };
+        histogram.observe(start.elapsed().as_secs_f64());
+    }
+
     /// Runs the mutating halves.
     pub async fn admit(
+        &self,
+        request: &AdmissionRequest,
+        object: Option<&mut Value>,
+        old: Option<&Value>,
+    ) -> ApiResult<()> {
+        let start = Instant::now();
+        let outcome = self.admit_all(request, object, old).await;
+        self.observe(None, request, "admit", start, outcome.is_err());
+        outcome
+    }
+
+    async fn admit_all(
         &self,
         request: &AdmissionRequest,
         mut object: Option<&mut Value>,
         old: Option<&Value>,
     ) -> ApiResult<()> {
         loop {
-            for plugin in self.0.iter().filter(|p| p.handles(request)) {
-                plugin.admit(request, object.as_deref_mut(), old).await?;
+            for plugin in self.all.iter().filter(|p| p.handles(request)) {
+                let start = Instant::now();
+                let outcome = plugin.admit(request, object.as_deref_mut(), old).await;
+                self.observe(Some(plugin.name()), request, "admit", start, outcome.is_err());
+                outcome?;
             }
             if !request.reinvocation.again() {
                 return Ok(());
@@ -261,8 +331,23 @@ impl Plugins {
         object: Option<&Value>,
         old: Option<&Value>,
     ) -> ApiResult<()> {
-        for plugin in self.0.iter().filter(|p| p.handles(request)) {
-            plugin.validate(request, object, old).await?;
+        let start = Instant::now();
+        let outcome = self.validate_all(request, object, old).await;
+        self.observe(None, request, "validate", start, outcome.is_err());
+        outcome
+    }
+
+    async fn validate_all(
+        &self,
+        request: &AdmissionRequest,
+        object: Option<&Value>,
+        old: Option<&Value>,
+    ) -> ApiResult<()> {
+        for plugin in self.all.iter().filter(|p| p.handles(request)) {
+            let start = Instant::now();
+            let outcome = plugin.validate(request, object, old).await;
+            self.observe(Some(plugin.name()), request, "validate", start, outcome.is_err());
+            outcome?;
         }
         Ok(())
     }

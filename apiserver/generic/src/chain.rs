@@ -15,10 +15,12 @@ use crate::{
     authn::Peer,
     authz::{Attributes, Decision, forbidden},
     delegate,
-    endpoint::{Call, Endpoint, Warnings},
+    endpoint::{Call, Endpoint, Waited, Warnings},
     flowcontrol::Found,
     impersonate,
-    negotiate::{Media, error_media},
+    journal::Journal,
+    metrics,
+    negotiate::error_media,
     nonresource,
     request::{Query, RequestInfo},
     respond,
@@ -35,19 +37,49 @@ pub async fn serve(server: Arc<Server>, mut request: Request<Body>, peer: Peer) 
         HeaderValue::try_from(uuid::Uuid::new_v4().to_string()).unwrap_or(HeaderValue::from_static(""))
     });
     request.headers_mut().insert(AUDIT_ID.clone(), audit_id.clone());
-    let started = std::time::Instant::now();
     let query = Query::parse(request.uri().query().unwrap_or(""));
     let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
-    let method = request.method().clone();
-    let guarded = AssertUnwindSafe(answer(Arc::clone(&server), request, peer, info.clone(), query)).catch_unwind();
-    let mut response = guarded.await.unwrap_or_else(|_| {
-        tracing::error!(path = %info.path, "request handler panicked");
-        let text = format!("This request caused apiserver to panic. Look in the logs for details: {}", info.path);
-        respond::error(&ApiError::internal(text), Media::Json)
-    });
-    response.headers_mut().insert(AUDIT_ID.clone(), audit_id);
-    server.metrics.observe(&info, &method, response.status(), started.elapsed());
+    let asked = metrics::Asked::of(&info, request.method(), &query, request.headers());
+    let journal = Journal::begin(&request, &peer);
+    let (version, waited, found) = (request.version(), Waited::default(), Found::default());
+    request.extensions_mut().insert(waited.clone());
+    let mut course = Course { server: &server, asked: &asked, is_over: false };
+    let _streams = server.metrics.streams(&asked);
+    let counted = server.front.enter(&info, request.headers());
+    let mut response = match counted {
+        Err(refused) => *refused,
+        Ok(_counted) => {
+            let answer = answer(Arc::clone(&server), request, peer, info.clone(), (query, &found, &asked));
+            AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_| {
+                tracing::error!(path = %info.path, "request handler panicked");
+                server.metrics.terminated(&asked, StatusCode::INTERNAL_SERVER_ERROR);
+                let text = "This request caused apiserver to panic. Look in the logs for details.\n";
+                respond::plain(StatusCode::INTERNAL_SERVER_ERROR, text)
+            })
+        }
+    };
+    course.is_over = true;
+    server.front.mark(&info, version, response.headers_mut());
+    response.headers_mut().insert(AUDIT_ID.clone(), audit_id.clone());
+    let (took, size) = (journal.took(), axum::body::HttpBody::size_hint(response.body()).exact());
+    server.metrics.observe(&asked, response.status(), took, waited.total(), size);
+    journal.end(&asked, &audit_id, response.status(), &found, &info);
     response
+}
+
+/// A request on its way; one that is dropped on the way was given up by its client.
+struct Course<'a> {
+    server: &'a Server,
+    asked: &'a metrics::Asked,
+    is_over: bool,
+}
+
+impl Drop for Course<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.server.metrics.aborted(self.asked);
+        }
+    }
 }
 
 async fn answer(
@@ -55,24 +87,29 @@ async fn answer(
     request: Request<Body>,
     peer: Peer,
     info: RequestInfo,
-    query: Query,
+    (query, found, asked): (Query, &Found, &metrics::Asked),
 ) -> Response<Body> {
+    let cross_origin = match server.front.cross_origin(request.method(), request.headers()) {
+        Ok(headers) => headers,
+        Err(preflight) => return *preflight,
+    };
     // Only errors need it, and by then the request is gone.
     let accept: Vec<HeaderValue> = request.headers().get_all(header::ACCEPT).iter().cloned().collect();
     let deadline = match deadline(&info, &query, server.times.request) {
         Ok(deadline) => deadline,
         Err(error) => return respond::error(&error, error_media(&accept)),
     };
-    let found = Found::default();
-    let work = secured(server, request, peer, info, query, &found);
+    let work = secured(Arc::clone(&server), request, peer, info, query, (found, asked));
     let outcome = match deadline {
         None => work.await,
         Some(deadline) => tokio::time::timeout(deadline, work).await.unwrap_or_else(|_| {
+            server.metrics.terminated(asked, StatusCode::GATEWAY_TIMEOUT);
             Err(ApiError::timeout("request did not complete within the allotted timeout", 0).edit(|s| s.details = None))
         }),
     };
     let mut response = outcome.unwrap_or_else(|error| respond::error(&error, error_media(&accept)));
     found.mark(response.headers_mut());
+    response.headers_mut().extend(cross_origin);
     response
 }
 
@@ -94,7 +131,7 @@ async fn secured(
     peer: Peer,
     info: RequestInfo,
     query: Query,
-    found: &Found,
+    (found, labels): (&Found, &metrics::Asked),
 ) -> ApiResult<Response<Body>> {
     let (mut parts, body) = request.into_parts();
     let user = authenticate(&server, &mut parts, &peer, &info).await?;
@@ -108,7 +145,7 @@ async fn secured(
     };
     let streams = info.is_long_running();
     let asked = Request::from_parts(parts, body);
-    let outcome = authenticated(server, asked, peer, (info, query), user, record.clone(), found).await;
+    let outcome = authenticated(server, asked, peer, (info, query), user, record.clone(), (found, labels)).await;
     match record {
         Some(record) => record.finish(outcome, streams).await,
         None => outcome,
@@ -123,14 +160,23 @@ async fn authenticated(
     (info, query): (RequestInfo, Query),
     user: User,
     record: Option<Arc<Record>>,
-    found: &Found,
+    (found, labels): (&Found, &metrics::Asked),
 ) -> ApiResult<Response<Body>> {
     let (mut parts, body) = request.into_parts();
     let name = user.name.clone();
     let user = impersonate::apply(&server, user, &mut parts.headers).await?;
-    let _admitted = match server.admit(&info, &query, &user, found).await {
+    let queued = std::time::Instant::now();
+    let admitted = server.admit(&info, &query, &user, found).await;
+    if let Some(waited) = parts.extensions.get::<Waited>() {
+        waited.add(queued.elapsed());
+    }
+    server.metrics.filtered("priorityandfairness", queued.elapsed());
+    let _admitted = match admitted {
         Ok(admitted) => admitted,
-        Err(refused) => return Ok(too_many(refused.retry_after)),
+        Err(refused) => {
+            server.metrics.terminated(labels, StatusCode::TOO_MANY_REQUESTS);
+            return Ok(too_many(refused.retry_after));
+        }
     };
     let attributes = Attributes::of(&info, &user);
     let asked = std::time::Instant::now();
@@ -141,6 +187,7 @@ async fn authenticated(
         Decision::NoOpinion(_) => 2,
     };
     server.metrics.authorization.count(result, asked.elapsed());
+    server.metrics.filtered("authorization", asked.elapsed());
     if let Some(record) = &record {
         if user.name != name {
             record.impersonates(&user);
@@ -165,10 +212,7 @@ async fn authenticated(
     let Some(endpoint) = find(&server, &info)? else {
         return Ok(plain_not_found());
     };
-    let mut response = resource(server, endpoint, request, peer, info, query, user).await?;
-    let headers = response.headers_mut();
-    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
-    Ok(response)
+    resource(server, endpoint, request, peer, info, query, user).await
 }
 
 /// The endpoint of a resource path. `None`: no such group version; an error: no such resource in it.
@@ -193,22 +237,13 @@ fn find(server: &Server, info: &RequestInfo) -> ApiResult<Option<Arc<Endpoint>>>
 
 /// The answer to paths that nobody serves.
 pub fn plain_not_found() -> Response<Body> {
-    plain(StatusCode::NOT_FOUND, "404 page not found\n")
+    respond::plain(StatusCode::NOT_FOUND, "404 page not found\n")
 }
 
 /// The answer to requests that are too many.
 fn too_many(retry_after: u32) -> Response<Body> {
-    let mut response = plain(StatusCode::TOO_MANY_REQUESTS, "Too many requests, please try again later.\n");
+    let mut response = respond::plain(StatusCode::TOO_MANY_REQUESTS, "Too many requests, please try again later.\n");
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry_after));
-    response
-}
-
-fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
-    let mut response = Response::new(Body::from(text));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 
@@ -219,7 +254,10 @@ async fn authenticate(
     info: &RequestInfo,
 ) -> ApiResult<User> {
     let started = std::time::Instant::now();
-    let counted = |result| server.metrics.authentication.count(result, started.elapsed());
+    let counted = |result| {
+        server.metrics.authentication.count(result, started.elapsed());
+        server.metrics.filtered("authentication", started.elapsed());
+    };
     let mut refusals = Vec::new();
     for authenticator in &server.authenticators {
         match authenticator.authenticate(parts, peer).await {
@@ -257,6 +295,7 @@ async fn resource(
     user: User,
 ) -> ApiResult<Response<Body>> {
     let record = request.extensions().get::<Arc<Record>>().cloned();
+    let waited = request.extensions().get::<Waited>().cloned().unwrap_or_default();
     let headers = request.headers().clone();
     let method = request.method().clone();
     let takes_over = matches!(info.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy" | "log");
@@ -264,7 +303,9 @@ async fn resource(
     let (body, connection) = if takes_over {
         (Bytes::new(), Some(request))
     } else if writes {
-        (read_body(request.into_body()).await?, None)
+        let body = read_body(request.into_body()).await?;
+        server.metrics.body(&info, body.len());
+        (body, None)
     } else {
         (Bytes::new(), None)
     };
@@ -284,19 +325,24 @@ async fn resource(
         body,
         connection: Mutex::new(connection),
         warnings: Warnings::default(),
+        waited,
     };
     if writes && !takes_over {
         // A write that passed admission runs to its end even if the client leaves.
-        return tokio::spawn(async move { with_warnings(&call).await }).await.unwrap_or_else(|error| {
-            tracing::error!(%error, "request handler panicked");
-            Err(ApiError::internal("request handler failed"))
-        });
+        return match tokio::spawn(async move { with_warnings(&call).await }).await {
+            Ok(outcome) => outcome,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(error) => Err(ApiError::internal(error)),
+            },
+        };
     }
     with_warnings(&call).await
 }
 
 async fn with_warnings(call: &Call) -> ApiResult<Response<Body>> {
     if let Some(text) = rules::strategy::deprecation(&call.endpoint.gvk, &call.info.verb) {
+        call.server.metrics.deprecated(&call.info);
         call.warnings.add(text);
     }
     if let Some(text) = call.endpoint.custom().and_then(|c| c.deprecation()) {

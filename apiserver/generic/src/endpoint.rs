@@ -1,6 +1,12 @@
 //! One served resource of one version, and the call that reaches it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use async_trait::async_trait;
 use axum::body::Body;
@@ -271,6 +277,24 @@ pub struct Call {
     pub warnings: Warnings,
     /// Notes in the audit log.
     pub audit: Annotations,
+    /// How long it waited for others.
+    pub waited: Waited,
+}
+
+/// Time that a request spent in queues and with webhooks. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Waited(Arc<AtomicU64>);
+
+impl Waited {
+    /// Adds a wait.
+    pub fn add(&self, time: std::time::Duration) {
+        self.0.fetch_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// All waits together.
+    pub fn total(&self) -> std::time::Duration {
+        std::time::Duration::from_micros(self.0.load(Ordering::Relaxed))
+    }
 }
 
 /// Collected `Warning` texts. Clones share them.
@@ -414,6 +438,7 @@ impl Call {
             dry_run,
             warnings: self.warnings.clone(),
             audit: self.audit.clone(),
+            waited: self.waited.clone(),
             sent: SentOptions {
                 method: self.method.clone(),
                 query: self.query.clone(),

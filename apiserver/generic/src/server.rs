@@ -15,7 +15,6 @@ use http::{Method, Response};
 use machinery::{ApiError, ApiResult};
 use storage::contract::Store;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     admission::Plugins,
@@ -25,6 +24,7 @@ use crate::{
     delegate::Delegate,
     endpoint::{Call, Endpoint, Subresource},
     flowcontrol::{FlowControl, Found, Refused, Ticket},
+    front::Front,
     metrics::{Metrics, Running},
     request::{Query, RequestInfo},
     resource::Resource,
@@ -46,8 +46,8 @@ pub struct Server {
     pub plugins: Plugins,
     /// The store itself, for what is no resource (allocations, leases of apiservers).
     pub store: Arc<dyn Store>,
-    /// Cancelled when watches shall end (graceful shutdown).
-    pub stopping: CancellationToken,
+    /// What every request passes first.
+    pub front: Front,
     /// Routes of paths that name no resource.
     pub nonresource: Router,
     /// Request metrics.
@@ -113,7 +113,7 @@ impl Limits {
 impl Server {
     /// Resolves when watches shall end.
     pub fn watches_end(&self) -> impl Future<Output = ()> + Send + 'static {
-        self.stopping.clone().cancelled_owned()
+        self.front.watch_ends()
     }
 
     /// Whether a path may be read without credentials. A trailing `*` in the setting matches any rest.
@@ -140,7 +140,9 @@ impl Server {
         let costs_more = info.is_resource && info.verb != "get";
         let endpoint = costs_more.then(|| self.endpoints.get(&info.group, &info.version, &info.resource)).flatten();
         let resource = endpoint.as_ref().and_then(|endpoint| endpoint.resource.as_deref());
+        let waiting = self.metrics.waits(reads);
         let ticket = flow.admit(info, query, user, resource, found).await?;
+        drop(waiting);
         Ok(Some(Admitted { _permit: None, _ticket: ticket, _counted: self.metrics.runs(reads) }))
     }
 }

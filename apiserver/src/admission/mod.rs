@@ -24,7 +24,7 @@ mod webhooks;
 use std::sync::Arc;
 
 use generic::{
-    admission::{Plugin, Plugins},
+    admission::{AdmissionMetrics, Plugin, Plugins},
     authz::Authorizer,
     projection::Projection,
     resource::Resource,
@@ -171,7 +171,11 @@ pub(crate) struct Choice<'a> {
 }
 
 /// The plugins that are on.
-pub(crate) fn plugins(lookups: &Lookups, choice: &Choice<'_>) -> Result<Plugins, UnknownPlugin> {
+pub(crate) fn plugins(
+    lookups: &Lookups,
+    choice: &Choice<'_>,
+    metrics: AdmissionMetrics,
+) -> Result<Plugins, UnknownPlugin> {
     let Choice { enable, disable, allow_privileged } = choice;
     if let Some(name) = enable.iter().chain(*disable).find(|n| !ORDER.iter().any(|(known, _)| known == n)) {
         return Err(UnknownPlugin(name.clone()));
@@ -186,7 +190,7 @@ pub(crate) fn plugins(lookups: &Lookups, choice: &Choice<'_>) -> Result<Plugins,
         validating: Arc::clone(&lookups.validating_policies.policies),
         mutating: Arc::clone(&lookups.mutating_policies.policies),
     });
-    Ok(Plugins(Arc::new(check.into_iter().chain([access]).chain(named).collect())))
+    Ok(Plugins::new(check.into_iter().chain([access]).chain(named).collect(), metrics))
 }
 
 fn make(name: &str, lookups: &Lookups) -> Option<Arc<dyn Plugin>> {

@@ -9,6 +9,7 @@ use std::{
     collections::HashMap,
     convert::Infallible,
     net::{IpAddr, SocketAddr},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -18,10 +19,7 @@ use http::{Request, Response};
 use hyper::service::service_fn;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{
-        conn::auto,
-        graceful::{GracefulShutdown, Watcher},
-    },
+    server::conn::auto,
 };
 use parking_lot::Mutex;
 use rustls::{ServerConfig, pki_types::CertificateDer};
@@ -127,7 +125,6 @@ pub async fn serve_with<H, F>(
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let acceptor = tls.map(TlsAcceptor::from);
-    let graceful = GracefulShutdown::new();
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let handshakes = Handshakes::default();
     let connections = TaskTracker::new();
@@ -152,12 +149,12 @@ pub async fn serve_with<H, F>(
             tracing::debug!(%peer, "too many handshakes from one address, refused");
             continue;
         };
-        let (acceptor, handler, stop, watcher) = (acceptor.clone(), handler.clone(), stop.clone(), graceful.watcher());
+        let (acceptor, handler, stop) = (acceptor.clone(), handler.clone(), stop.clone());
         connections.spawn(async move {
             if let Some((about, io)) = stop.run_until_cancelled(open(stream, peer, acceptor, shaking)).await.flatten() {
                 match io {
-                    Io::Plain(io) => http(io, about, handler, watcher, limits).await,
-                    Io::Tls(io) => http(*io, about, handler, watcher, limits).await,
+                    Io::Plain(io) => http(io, about, handler, stop, limits).await,
+                    Io::Tls(io) => http(*io, about, handler, stop, limits).await,
                 }
             }
             drop(slot);
@@ -165,7 +162,7 @@ pub async fn serve_with<H, F>(
     }
     drop(listener);
     connections.close();
-    if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {
+    if tokio::time::timeout(grace, connections.wait()).await.is_err() {
         tracing::warn!(
             connections = connections.len(),
             "requests still running at the end of the grace period were cut"
@@ -243,18 +240,40 @@ async fn open(
     }
 }
 
-async fn http<I, H, F>(io: I, about: Connection, handler: H, watcher: Watcher, limits: Limits)
+/// Takes `Connection: close` from an answer over HTTP/2, which has no such header; whether it was there.
+fn asks_to_close(response: &mut Response<Body>) -> bool {
+    let closes = response.headers().get(http::header::CONNECTION).is_some_and(|value| value == "close");
+    if closes {
+        response.headers_mut().remove(http::header::CONNECTION);
+    }
+    closes
+}
+
+/// Serves a connection until it ends, until `stop`, or until an answer asks to close it: then what runs on it ends, and
+/// nothing new begins (HTTP/2: GOAWAY).
+async fn http<I, H, F>(io: I, about: Connection, handler: H, stop: CancellationToken, limits: Limits)
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
     H: Fn(Request<Body>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let peer = about.peer;
+    let closing = CancellationToken::new();
+    let close = closing.clone();
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(about.clone());
+        let close = (request.version() == http::Version::HTTP_2).then(|| close.clone());
         let answer = handler(request);
-        async move { Ok::<_, Infallible>(answer.await) }
+        async move {
+            let mut response = answer.await;
+            if let Some(close) = close
+                && asks_to_close(&mut response)
+            {
+                close.cancel();
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     let header_bytes = usize::try_from(limits.max_header_bytes).unwrap_or(usize::MAX);
@@ -267,8 +286,20 @@ where
         .max_pending_accept_reset_streams(MAX_RESETS)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(15));
-    let connection = builder.serve_connection_with_upgrades(io, service).into_owned();
-    if let Err(error) = watcher.watch(connection).await {
+    let mut connection = pin!(builder.serve_connection_with_upgrades(io, service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => Some(ended),
+        () = stop.cancelled() => None,
+        () = closing.cancelled() => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
         tracing::debug!(%peer, %error, "connection ended");
     }
 }

@@ -57,6 +57,12 @@ const PERIOD: Duration = Duration::from_secs(10);
 pub struct Found(OnceLock<Arc<Schema>>);
 
 impl Found {
+    /// The names of schema and level.
+    pub(crate) fn names(&self) -> Option<(&str, &str)> {
+        let view = &self.0.get()?.view;
+        Some((&view.metadata.name, &view.spec.priority_level_configuration.name))
+    }
+
     /// Names schema and level in the answer, if the request got as far.
     pub fn mark(&self, headers: &mut HeaderMap) {
         if let Some(schema) = self.0.get() {
