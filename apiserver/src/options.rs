@@ -11,7 +11,7 @@ use ipnet::Ipv4Net;
 use runtime::{
     ComponentInfo,
     features::{FeatureGates, Gate},
-    flags::{MetricsArgs, ProfilingArgs, SecureServingArgs, duration},
+    flags::{CompatibilityArgs, MetricsArgs, ProfilingArgs, SecureServingArgs, duration},
 };
 
 use crate::{
@@ -38,11 +38,11 @@ const CERT_DIR: &str = "/var/run/kubernetes";
 /// Gates that can be named, all of them graduated.
 const GATES: &[Gate] = &[
     Gate::locked("APIServerIdentity"),
-    Gate::locked("AnonymousAuthConfigurableEndpoints"),
-    Gate::locked("ConsistentListFromCache"),
-    Gate::locked("JobBackoffLimitPerIndex"),
-    Gate::locked("JobPodReplacementPolicy"),
-    Gate::locked("JobSuccessPolicy"),
+    Gate::locked_since("AnonymousAuthConfigurableEndpoints", 34),
+    Gate::locked_since("ConsistentListFromCache", 34),
+    Gate::locked_since("JobBackoffLimitPerIndex", 33),
+    Gate::locked_since("JobPodReplacementPolicy", 34),
+    Gate::locked_since("JobSuccessPolicy", 33),
     Gate::locked("MultiCIDRServiceAllocator"),
     Gate::locked("RetryGenerateName"),
     Gate::locked("ServiceAccountTokenNodeBinding"),
@@ -61,6 +61,9 @@ pub struct Options {
     /// Metrics.
     #[command(flatten)]
     pub metrics: MetricsArgs,
+    /// Versions.
+    #[command(flatten)]
+    pub compatibility: CompatibilityArgs,
     /// Profiling.
     #[command(flatten)]
     pub profiling: ProfilingArgs,
@@ -216,7 +219,8 @@ impl Options {
 
     /// All that is wrong, gates aside.
     pub(crate) fn validate(&self) -> Vec<String> {
-        let mut problems = self.metrics.validate();
+        let mut problems = self.metrics.apply();
+        problems.extend(self.compatibility.apply());
         problems.extend(self.generic.validate());
         problems.extend(self.service.validate());
         problems.extend(self.aggregation.validate());
@@ -233,9 +237,6 @@ impl Options {
             problems.push(
                 "--encryption-provider-config-automatic-reload must be set with --encryption-provider-config".into(),
             );
-        }
-        if self.profiling.contention_profiling {
-            problems.push("--contention-profiling is not supported".into());
         }
         let (reads, writes) = (self.generic.max_requests_inflight, self.generic.max_mutating_requests_inflight);
         if self.enable_priority_and_fairness && reads == 0 && writes == 0 {

@@ -56,7 +56,7 @@ pub(crate) fn router(routes: Routes) -> Router {
     let runtime = &routes.runtime;
     let mut router = nonresource::router()
         .merge(runtime.health.router())
-        .merge(metrics::router(runtime.registry.clone()))
+        .merge(metrics::resettable_router(runtime.registry.clone(), &runtime.health))
         .merge(zpages::router(runtime, PATHS))
         .merge(published::router(routes.published))
         .route("/.well-known/openid-configuration", get(cached(configuration, "application/json")))

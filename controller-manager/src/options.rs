@@ -5,7 +5,8 @@ use std::{path::PathBuf, time::Duration};
 use clap::Args;
 use runtime::features::{FeatureGates, Gate};
 use runtime::flags::{
-    ClientArgs, DelegatedAuthArgs, LeaderElectionArgs, MetricsArgs, ProfilingArgs, SecureServingArgs, duration,
+    ClientArgs, CompatibilityArgs, DelegatedAuthArgs, LeaderElectionArgs, MetricsArgs, ProfilingArgs,
+    SecureServingArgs, duration,
 };
 use serde_json::{Value, json};
 
@@ -35,6 +36,12 @@ pub struct Options {
     /// Profiling.
     #[command(flatten)]
     pub profiling: ProfilingArgs,
+    /// Versions.
+    #[command(flatten)]
+    pub compatibility: CompatibilityArgs,
+    /// Clouds, which other programs speak to.
+    #[command(flatten)]
+    pub cloud: CloudOptions,
     /// Which controllers run.
     #[command(flatten)]
     pub generic: GenericOptions,
@@ -89,6 +96,37 @@ pub struct GenericOptions {
     pub cluster_name: String,
 }
 
+/// Flags that all controller managers have. Clouds have programs of their own, so only what says that is taken.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Cloud provider flags")]
+pub struct CloudOptions {
+    /// The provider for cloud services: external, or empty.
+    #[arg(long, default_value = "")]
+    pub cloud_provider: String,
+    /// The path to the cloud provider configuration file; there is none to be configured.
+    #[arg(long, default_value = "")]
+    pub cloud_config: String,
+    /// Type of CIDR allocator to use; clouds have others.
+    #[arg(long, default_value = "RangeAllocator")]
+    pub cidr_allocator_type: String,
+}
+
+impl CloudOptions {
+    fn validate(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if !matches!(self.cloud_provider.as_str(), "" | "external") {
+            problems.push(format!("unknown cloud provider {:?}: it must be external or empty", self.cloud_provider));
+        }
+        if !self.cloud_config.is_empty() {
+            problems.push("--cloud-config configures a provider that is not external".into());
+        }
+        if self.cidr_allocator_type != "RangeAllocator" {
+            problems.push(format!("--cidr-allocator-type {:?} needs a cloud provider", self.cidr_allocator_type));
+        }
+        problems
+    }
+}
+
 /// Workers.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Worker flags")]
@@ -123,6 +161,17 @@ pub struct WorkerOptions {
     /// The number of validating admission policies whose expressions are checked concurrently.
     #[arg(long, default_value_t = 5)]
     pub concurrent_validating_admission_policy_status_syncs: usize,
+    /// The number of operations (deletion of a pod, updating a ResourceClaim status, etc.) that will be done
+    /// concurrently.
+    #[arg(long, default_value_t = 50)]
+    pub concurrent_resourceclaim_syncs: usize,
+    /// The number of operations (deleting a pod, updating a DeviceTaintRule status, etc.) that will be done
+    /// concurrently.
+    #[arg(long, default_value_t = 8)]
+    pub concurrent_device_taint_eviction_syncs: usize,
+    /// The number of service account token objects that are allowed to sync concurrently.
+    #[arg(long, default_value_t = 5)]
+    pub concurrent_serviceaccount_token_syncs: usize,
     /// The number of namespaces that are allowed to sync concurrently.
     #[arg(long, default_value_t = 10)]
     pub concurrent_namespace_syncs: usize,
@@ -199,9 +248,9 @@ pub struct CollectionOptions {
 
 /// Gates whose behaviour is always on here; only their legal value is taken.
 const GATES: &[Gate] = &[
-    Gate::locked("JobBackoffLimitPerIndex"),
-    Gate::locked("JobPodReplacementPolicy"),
-    Gate::locked("JobSuccessPolicy"),
+    Gate::locked_since("JobBackoffLimitPerIndex", 33),
+    Gate::locked_since("JobPodReplacementPolicy", 34),
+    Gate::locked_since("JobSuccessPolicy", 33),
     Gate::locked("RotateKubeletServerCertificate"),
     Gate::locked("StatefulSetAutoDeletePVC"),
 ];
@@ -216,7 +265,9 @@ impl Options {
     /// All that is wrong, gates aside.
     pub fn validate(&self) -> Vec<String> {
         let mut problems = self.leader_election.validate();
-        problems.extend(self.metrics.validate());
+        problems.extend(self.metrics.apply());
+        problems.extend(self.compatibility.apply());
+        problems.extend(self.cloud.validate());
         problems.extend(self.signing.validate());
         problems.extend(self.ipam.validate());
         problems.extend(self.nodes.validate());
@@ -277,6 +328,10 @@ impl Options {
             "EphemeralVolumeController": {
                 "ConcurrentEphemeralVolumeSyncs": self.workers.concurrent_ephemeralvolume_syncs,
             },
+            "ResourceClaimController": {"ConcurrentSyncs": self.workers.concurrent_resourceclaim_syncs},
+            "DeviceTaintEvictionController": {
+                "ConcurrentSyncs": self.workers.concurrent_device_taint_eviction_syncs,
+            },
             "ValidatingAdmissionPolicyStatusController": {
                 "ConcurrentPolicySyncs": self.workers.concurrent_validating_admission_policy_status_syncs,
             },
@@ -309,7 +364,10 @@ impl Options {
                 "ReconcilerSyncLoopPeriod": seconds(self.attach.attach_detach_reconcile_sync_period),
                 "DisableForceDetachOnTimeout": self.attach.disable_force_detach_on_timeout,
             },
-            "SAController": {"RootCAFile": self.accounts.root_ca_file},
+            "SAController": {
+                "RootCAFile": self.accounts.root_ca_file,
+                "ConcurrentSATokenSyncs": self.workers.concurrent_serviceaccount_token_syncs,
+            },
             "LegacySATokenCleaner": {
                 "CleanUpPeriod": seconds(self.accounts.legacy_service_account_token_clean_up_period),
             },

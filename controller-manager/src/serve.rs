@@ -27,7 +27,7 @@ pub(crate) async fn start(options: &Arc<Options>, runtime: &Runtime) -> Result<(
     let mut router: Router = runtime
         .health
         .router_of(&[Endpoint::Healthz])
-        .merge(metrics::router(runtime.registry.clone()))
+        .merge(metrics::resettable_router(runtime.registry.clone(), &runtime.health))
         .merge(zpages::router(runtime, PATHS))
         .merge(zpages::configz("kubecontrollermanager.config.k8s.io", move || config.document()));
     if options.profiling.profiling {

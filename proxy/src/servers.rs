@@ -107,7 +107,7 @@ impl Servers<'_> {
         let router = Router::new()
             .route("/healthz", get(|| async { "ok" }))
             .route("/proxyMode", get(move || async move { mode }))
-            .merge(runtime::metrics::router(self.runtime.registry.clone()))
+            .merge(runtime::metrics::resettable_router(self.runtime.registry.clone(), &self.runtime.health))
             .merge(zpages::router(self.runtime, PATHS))
             .merge(zpages::configz(key(), move || document.clone()));
         let router =

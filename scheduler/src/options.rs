@@ -4,7 +4,8 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 use runtime::flags::{
-    ClientArgs, DelegatedAuthArgs, LeaderElectionArgs, MetricsArgs, ProfilingArgs, SecureServingArgs, duration,
+    ClientArgs, CompatibilityArgs, DelegatedAuthArgs, LeaderElectionArgs, MetricsArgs, ProfilingArgs,
+    SecureServingArgs, duration,
 };
 
 /// Flags of kube-scheduler.
@@ -23,6 +24,9 @@ pub struct Options {
     /// Pairs of Feature=bool that turn alpha, beta or experimental features on or off.
     #[arg(long)]
     pub feature_gates: Vec<String>,
+    /// Versions.
+    #[command(flatten)]
+    pub compatibility: CompatibilityArgs,
     /// TLS.
     #[command(flatten)]
     pub serving: SecureServingArgs,

@@ -124,21 +124,13 @@ pub async fn run(options: Options, runtime: Runtime) -> Result<(), StartError> {
 const SYNC_PAUSE: Duration = Duration::from_millis(20);
 
 fn load(options: &Options, runtime: &Runtime) -> Result<Settings, StartError> {
-    let mut problems = options.metrics.validate();
-    let wishes = &options.metrics;
-    if !wishes.disabled_metrics.is_empty()
-        || !wishes.allow_metric_labels.0.is_empty()
-        || wishes.allow_metric_labels_manifest.is_some()
-    {
-        problems.push("--disabled-metrics, --allow-metric-labels and its manifest are not supported".into());
-    }
+    let mut problems = options.metrics.apply();
+    problems.extend(options.compatibility.apply());
     let gates = FeatureGates::parse(&options.feature_gates, true)
         .map_err(|e| vec![e])
         .and_then(|settings| FeatureGates::new(GATES, &settings));
-    problems.extend(gates.err().into_iter().flatten());
-    if !problems.is_empty() {
-        return Err(StartError::Settings(problems.join(", ")));
-    }
+    let gates = FeatureGates::unless(problems, gates).map_err(StartError::Settings)?;
+    runtime::metrics::feature_gates(&runtime.registry, &gates)?;
     let flags = FromFlags {
         client: &options.client,
         election: &options.election,

@@ -28,8 +28,6 @@ use crate::{
 };
 
 const CONTROLLER: &str = "device-taint-eviction-controller";
-/// How many claims are looked at at once.
-const WORKERS: usize = 8;
 const EVENT: &str = "DeviceTaintManagerEviction";
 
 /// The devices of a slice from which Pods are driven, by full name.
@@ -81,7 +79,8 @@ pub(crate) async fn start(context: &Context) -> Result<Started, StartError> {
     };
     let (pods, claims, slices) = (evictor.pods.clone(), evictor.claims.clone(), evictor.slices.clone());
     watch(&pods, &claims, &slices, &queue);
-    context.drive(CONTROLLER, queue, WORKERS, evictor, &[&pods, &claims, &slices]);
+    let workers = context.options.workers.concurrent_device_taint_eviction_syncs;
+    context.drive(CONTROLLER, queue, workers, evictor, &[&pods, &claims, &slices]);
     Ok(Started::Running)
 }
 

@@ -31,8 +31,6 @@ use crate::{
 const CONTROLLER: &str = "resourceclaim-controller";
 /// Name under which events are recorded.
 const SOURCE: &str = "resource_claim";
-/// How many keys are reconciled at once.
-const WORKERS: usize = 10;
 
 /// A claim, found by the Pod it was made for.
 #[derive(Debug)]
@@ -118,7 +116,8 @@ pub(crate) async fn start(context: &Context) -> Result<Started, StartError> {
         }
     });
     watch(&pods, &claims, &templates, &queue);
-    context.drive(CONTROLLER, queue, WORKERS, reconciler, &[&pods, &claims, &templates]);
+    let workers = context.options.workers.concurrent_resourceclaim_syncs;
+    context.drive(CONTROLLER, queue, workers, reconciler, &[&pods, &claims, &templates]);
     Ok(Started::Running)
 }
 

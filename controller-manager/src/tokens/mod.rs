@@ -79,7 +79,8 @@ pub(crate) async fn start(context: &Context) -> Result<Started, StartError> {
     });
     let client = context.watching_client().await?;
     let tokens = Tokens { client, secrets: secrets.clone(), accounts: accounts.clone(), signer, root_ca };
-    context.drive(CONTROLLER, queue, 5, tokens, &[&secrets, &accounts]);
+    let workers = context.options.workers.concurrent_serviceaccount_token_syncs;
+    context.drive(CONTROLLER, queue, workers, tokens, &[&secrets, &accounts]);
     Ok(Started::Running)
 }
 

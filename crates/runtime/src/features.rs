@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use crate::flags::{BoolMap, boolean};
+use crate::{
+    flags::{BoolMap, boolean},
+    version,
+};
 
 /// Maturity of a gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,22 +45,38 @@ pub struct Gate {
     pub locked: bool,
     /// Gates that must be on with it.
     pub requires: &'static [&'static str],
+    /// Minor version of its general availability, where that is recent enough to be emulated before; it was in beta
+    /// and on by default then.
+    pub available_since: u16,
 }
 
 impl Gate {
     /// A gate of general availability that cannot be turned off.
     pub const fn locked(name: &'static str) -> Self {
-        Self { name, stage: Stage::Ga, default: true, locked: true, requires: &[] }
+        Self { name, stage: Stage::Ga, default: true, locked: true, requires: &[], available_since: 0 }
+    }
+
+    /// [`Gate::locked`], since a minor version.
+    pub const fn locked_since(name: &'static str, minor: u16) -> Self {
+        Self { available_since: minor, ..Self::locked(name) }
+    }
+
+    /// The gate as it was in a minor version.
+    fn at(mut self, minor: u16) -> Self {
+        if minor < self.available_since {
+            self.stage = Stage::Beta;
+        }
+        self
     }
 
     /// A gate in beta.
     pub const fn beta(name: &'static str, default: bool) -> Self {
-        Self { name, stage: Stage::Beta, default, locked: false, requires: &[] }
+        Self { name, stage: Stage::Beta, default, locked: false, requires: &[], available_since: 0 }
     }
 
     /// A gate in alpha.
     pub const fn alpha(name: &'static str) -> Self {
-        Self { name, stage: Stage::Alpha, default: false, locked: false, requires: &[] }
+        Self { name, stage: Stage::Alpha, default: false, locked: false, requires: &[], available_since: 0 }
     }
 }
 
@@ -66,8 +85,12 @@ impl Gate {
 pub struct FeatureGates(Arc<BTreeMap<&'static str, (Gate, bool)>>);
 
 impl FeatureGates {
-    /// Applies settings (name, text of a boolean) to the known gates; all errors at once.
+    /// Applies settings (name, text of a boolean) to the known gates of the emulated version; all errors at once.
     pub fn new(known: &'static [Gate], settings: &[(String, String)]) -> Result<Self, Vec<String>> {
+        Self::of_version(known, settings, version::emulated().minor)
+    }
+
+    fn of_version(known: &'static [Gate], settings: &[(String, String)], minor: u16) -> Result<Self, Vec<String>> {
         let mut problems = Vec::new();
         let mut wanted: BTreeMap<String, bool> = BTreeMap::new();
         for (name, value) in settings {
@@ -83,13 +106,13 @@ impl FeatureGates {
         let group = |name: &str| wanted.get(name).copied();
         let (alpha, beta) = (group("AllAlpha"), group("AllBeta"));
         let mut state: BTreeMap<&'static str, (Gate, bool)> = BTreeMap::new();
-        for gate in known {
+        for gate in known.iter().map(|gate| gate.at(minor)) {
             let by_group = match gate.stage {
                 Stage::Alpha => alpha,
                 Stage::Beta => beta,
                 Stage::Ga | Stage::Deprecated => None,
             };
-            state.insert(gate.name, (*gate, by_group.filter(|_| !gate.locked).unwrap_or(gate.default)));
+            state.insert(gate.name, (gate, by_group.filter(|_| !gate.locked).unwrap_or(gate.default)));
         }
         for (name, on) in wanted.iter().filter(|(n, _)| !matches!(n.as_str(), "AllAlpha" | "AllBeta")) {
             match state.get_mut(name.as_str()) {
@@ -204,6 +227,16 @@ mod tests {
     fn groups_yield_to_names() {
         let set = gates("AllAlpha=true,A=true,AllBeta=false").expect("legal");
         assert!(set.enabled("A") && set.enabled("NeedsA") && !set.enabled("B") && set.enabled("G"));
+    }
+
+    #[test]
+    fn gates_are_as_they_were_in_the_emulated_version() {
+        const GATES: &[Gate] = &[Gate::locked_since("G", 34), Gate::locked("Old")];
+        for (minor, stage) in [(33, Stage::Beta), (34, Stage::Ga), (36, Stage::Ga)] {
+            let gates = FeatureGates::of_version(GATES, &[], minor).expect("legal");
+            let found: Vec<_> = gates.iter().collect();
+            assert_eq!(found, [("G", stage, true), ("Old", Stage::Ga, true)], "{minor}");
+        }
     }
 
     #[test]

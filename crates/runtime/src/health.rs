@@ -156,6 +156,14 @@ impl HealthChecks {
         Ok(())
     }
 
+    /// Forgets what the metrics of the checks have counted.
+    pub fn reset_metrics(&self) {
+        if let Some((gauge, counter)) = self.0.metrics.read().as_ref() {
+            gauge.reset();
+            counter.reset();
+        }
+    }
+
     /// Whether all checks of readiness pass.
     pub fn is_ready(&self) -> bool {
         self.of(Endpoint::Readyz).iter().all(|c| (c.probe)().is_ok())

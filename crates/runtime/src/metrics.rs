@@ -1,5 +1,8 @@
 //! The metric registry of a process and its exposition.
 
+mod exposition;
+mod selection;
+
 use std::{io::Write, sync::LazyLock};
 
 use axum::{
@@ -11,13 +14,15 @@ use axum::{
 use flate2::{Compression, write::GzEncoder};
 use http::{HeaderMap, header};
 use prometheus::{
-    Counter, Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
+    Counter, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
     core::{Collector, Desc},
     proto::MetricFamily,
 };
 
-use crate::{features::FeatureGates, version};
+use self::exposition::Form;
+pub use self::selection::{Allowed, AllowedLabels, Selection};
+use crate::{features::FeatureGates, health::HealthChecks, version};
 
 /// Kernel clock ticks per second, as every supported architecture reports them to programs.
 const TICKS: f64 = 100.0;
@@ -36,15 +41,35 @@ pub enum Stability {
 }
 
 impl Stability {
-    fn help(self, text: &str) -> String {
-        let level = match self {
+    fn name(self) -> &'static str {
+        match self {
             Self::Alpha => "ALPHA",
             Self::Beta => "BETA",
             Self::Stable => "STABLE",
-        };
-        format!("[{level}] {text}")
+        }
+    }
+
+    fn help(self, text: &str) -> String {
+        REGISTERED.with_label_values(&[self.name(), ""]).inc();
+        format!("[{}] {text}", self.name())
     }
 }
+
+/// How many metrics this process has, by what is promised about them.
+static REGISTERED: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    let help = "[BETA] The count of registered metrics broken by stability level and deprecation version.";
+    let labels = &["stability_level", "deprecated_version"];
+    // Only a bad name would fail.
+    #[allow(clippy::expect_used)]
+    IntCounterVec::new(Opts::new("registered_metrics_total", help), labels).expect("a metric")
+});
+
+/// How many metrics the operator does not want to see.
+static DISABLED: LazyLock<IntCounter> = LazyLock::new(|| {
+    // Only a bad name would fail.
+    #[allow(clippy::expect_used)]
+    IntCounter::new("disabled_metrics_total", "[BETA] The count of disabled metrics.").expect("a metric")
+});
 
 fn registered<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> Result<C, prometheus::Error> {
     registry.register(Box::new(metric.clone()))?;
@@ -154,21 +179,16 @@ pub fn registry() -> Result<Registry, prometheus::Error> {
     let keys =
         ["major", "minor", "gitVersion", "gitCommit", "gitTreeState", "buildDate", "goVersion", "compiler", "platform"];
     build.with_label_values(&keys.map(text)).set(1);
-    let versions = gauge_vec(
-        &registry,
-        Stability::Alpha,
-        "version_info",
-        "Provides the compatibility version info of the component. The component label is the name of the component, \
-         usually kube, but is relevant for aggregated-apiservers.",
-        &["component", "binary", "emulation", "min_compat"],
-    )?;
-    versions.with_label_values(&["kube", "1.36", "1.36", "1.35"]).set(1);
+    registry.register(Box::new(Versions::new()?))?;
     let go = registered(
         &registry,
         IntGaugeVec::new(Opts::new("go_info", "Information about the Go environment."), &["version"])?,
     )?;
     go.with_label_values(&[text("goVersion")]).set(1);
     registry.register(Box::new(Process::new()?))?;
+    registry.register(Box::new(REGISTERED.clone()))?;
+    registry.register(Box::new(DISABLED.clone()))?;
+    counter(&registry, Stability::Beta, "hidden_metrics_total", "The count of hidden metrics.")?;
     Ok(registry)
 }
 
@@ -185,6 +205,32 @@ pub fn feature_gates(registry: &Registry, gates: &FeatureGates) -> Result<(), pr
         enabled.with_label_values(&[name, stage.label()]).set(i64::from(on));
     }
     Ok(())
+}
+
+/// `version_info`, read when asked for: the command line may say which version is emulated.
+struct Versions(IntGaugeVec);
+
+impl Versions {
+    fn new() -> Result<Self, prometheus::Error> {
+        let help = "Provides the compatibility version info of the component. The component label is the name of the \
+                    component, usually kube, but is relevant for aggregated-apiservers.";
+        let labels = &["component", "binary", "emulation", "min_compat"];
+        unregistered_gauge_vec(Stability::Alpha, "version_info", help, labels).map(Self)
+    }
+}
+
+impl Collector for Versions {
+    fn desc(&self) -> Vec<&Desc> {
+        self.0.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.0.reset();
+        let [binary, emulated, compatible] =
+            [version::BINARY, version::emulated(), version::compatible()].map(|version| version.to_string());
+        self.0.with_label_values(&["kube", &binary, &emulated, &compatible]).set(1);
+        self.0.collect()
+    }
 }
 
 /// Process metrics, read when asked for.
@@ -279,48 +325,88 @@ impl Collector for Process {
     }
 }
 
-/// The exposition of a registry.
-pub fn expose(registry: &Registry) -> String {
-    let mut out = Vec::new();
-    if let Err(error) = TextEncoder::new().encode(&registry.gather(), &mut out) {
-        tracing::error!(%error, "metrics cannot be written");
+/// What a registry shows.
+fn shown(registry: &Registry) -> Vec<MetricFamily> {
+    let families = registry.gather();
+    match Selection::installed() {
+        None => families,
+        Some(selection) => selection.apply(families),
     }
-    String::from_utf8_lossy(&out).into_owned()
 }
 
-/// A response with the exposition of a registry, compressed if the client takes that.
+/// The exposition of a registry.
+pub fn expose(registry: &Registry) -> String {
+    exposition::text(&shown(registry))
+}
+
+/// A response with the exposition of a registry in the form that the client likes best, compressed if it takes that.
 pub fn response(registry: &Registry, headers: &HeaderMap) -> Response {
-    let text = expose(registry);
+    let form = Form::wanted(headers);
+    let body = form.encode(&shown(registry));
     let accepts = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|v| v.to_str().ok());
     let gzip = accepts.flat_map(|v| v.split(',')).any(|e| e.split(';').next().is_some_and(|n| n.trim() == "gzip"));
-    let kind = (header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8");
+    let kind = (header::CONTENT_TYPE, form.content_type());
     if gzip {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-        if encoder.write_all(text.as_bytes()).is_ok()
+        if encoder.write_all(&body).is_ok()
             && let Ok(body) = encoder.finish()
         {
             return ([kind, (header::CONTENT_ENCODING, "gzip")], body).into_response();
         }
     }
-    ([kind], text).into_response()
+    ([kind], body).into_response()
+}
+
+async fn all(State(registry): State<Registry>, headers: HeaderMap) -> Response {
+    response(&registry, &headers)
+}
+
+async fn slis(State(registry): State<Registry>) -> Response {
+    let wanted = ["kubernetes_healthcheck", "kubernetes_healthchecks_total"];
+    let families: Vec<MetricFamily> = shown(&registry).into_iter().filter(|f| wanted.contains(&f.name())).collect();
+    ([(header::CONTENT_TYPE, Form::Text.content_type())], exposition::text(&families)).into_response()
 }
 
 /// `/metrics`, and `/metrics/slis` with the health metrics of the same registry.
 pub fn router(registry: Registry) -> Router {
-    async fn all(State(registry): State<Registry>, headers: HeaderMap) -> Response {
-        response(&registry, &headers)
-    }
-    async fn slis(State(registry): State<Registry>) -> Response {
-        let wanted = ["kubernetes_healthcheck", "kubernetes_healthchecks_total"];
-        let families: Vec<MetricFamily> =
-            registry.gather().into_iter().filter(|f| wanted.contains(&f.name())).collect();
-        let mut out = Vec::new();
-        if let Err(error) = TextEncoder::new().encode(&families, &mut out) {
-            tracing::error!(%error, "metrics cannot be written");
-        }
-        ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], out).into_response()
-    }
     Router::new().route("/metrics", get(all)).route("/metrics/slis", get(slis)).with_state(registry)
+}
+
+/// [`router`], with a `/metrics/slis` that may be reset by `DELETE`.
+pub fn resettable_router(registry: Registry, health: &HealthChecks) -> Router {
+    let health = health.clone();
+    let reset = move || {
+        health.reset_metrics();
+        async { ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], "metrics reset\n") }
+    };
+    Router::new().route("/metrics", get(all)).route("/metrics/slis", get(slis).delete(reset)).with_state(registry)
+}
+
+/// Remaining lives of the certificates that clients present, one observation a request.
+pub fn certificate_expirations(registry: &Registry) -> Result<Histogram, prometheus::Error> {
+    const BUCKETS: [f64; 14] = [
+        0.0,
+        1800.0,
+        3600.0,
+        7200.0,
+        21_600.0,
+        43_200.0,
+        86_400.0,
+        172_800.0,
+        345_600.0,
+        604_800.0,
+        2_592_000.0,
+        7_776_000.0,
+        15_552_000.0,
+        31_104_000.0,
+    ];
+    histogram(
+        registry,
+        Stability::Alpha,
+        "apiserver_client_certificate_expiration_seconds",
+        "Distribution of the remaining lifetime on the certificate used to authenticate a request.",
+        &BUCKETS,
+    )
 }
 
 #[cfg(test)]

@@ -9,7 +9,50 @@ pub const GIT_VERSION: &str = "v1.36.0";
 /// Commit the version stands for in user agents and version documents.
 pub const GIT_COMMIT: &str = "0000000000000000000000000000000000000000";
 
+/// A version as compatibility is told in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Minor {
+    /// Major.
+    pub major: u16,
+    /// Minor.
+    pub minor: u16,
+}
+
+impl std::fmt::Display for Minor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+impl Minor {
+    /// Some versions earlier.
+    pub const fn back(self, steps: u16) -> Self {
+        Self { major: self.major, minor: self.minor.saturating_sub(steps) }
+    }
+}
+
+/// The version of this build.
+pub const BINARY: Minor = Minor { major: 1, minor: 36 };
+/// Emulated and oldest compatible version, where the command line says.
+static COMPATIBILITY: OnceLock<(Minor, Minor)> = OnceLock::new();
 static OVERRIDE: OnceLock<String> = OnceLock::new();
+
+/// The version that this process behaves as.
+pub fn emulated() -> Minor {
+    COMPATIBILITY.get().map_or(BINARY, |(emulated, _)| *emulated)
+}
+
+/// The oldest version that this process works with.
+pub fn compatible() -> Minor {
+    COMPATIBILITY.get().map_or(BINARY.back(1), |(_, compatible)| *compatible)
+}
+
+/// Decides both for the process; the first decision stays.
+pub fn set_compatibility(emulated: Minor, compatible: Minor) {
+    if COMPATIBILITY.set((emulated, compatible)).is_err() {
+        tracing::debug!("the emulated version was decided before");
+    }
+}
 
 /// The version that is reported: [`GIT_VERSION`] unless `--version=v…` set another suffix.
 pub fn git_version() -> &'static str {
@@ -29,13 +72,14 @@ pub fn override_git_version(text: &str) -> Result<(), String> {
 
 /// The document of `/version`.
 pub fn info() -> Value {
+    let (emulated, compatible) = (emulated(), compatible());
     json!({
-        "major": "1",
-        "minor": "36",
-        "emulationMajor": "1",
-        "emulationMinor": "36",
-        "minCompatibilityMajor": "1",
-        "minCompatibilityMinor": "35",
+        "major": BINARY.major.to_string(),
+        "minor": BINARY.minor.to_string(),
+        "emulationMajor": emulated.major.to_string(),
+        "emulationMinor": emulated.minor.to_string(),
+        "minCompatibilityMajor": compatible.major.to_string(),
+        "minCompatibilityMinor": compatible.minor.to_string(),
         "gitVersion": git_version(),
         "gitCommit": GIT_COMMIT,
         "gitTreeState": "clean",

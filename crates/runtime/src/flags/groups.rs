@@ -1,10 +1,11 @@
 //! Groups of flags that several components have.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 
-use super::{StringMap, duration, values::path};
+use super::{duration, values::path};
+use crate::metrics::{Allowed, AllowedLabels, Selection};
 
 /// Log settings every component has.
 #[derive(Clone, Debug, Args)]
@@ -240,9 +241,9 @@ pub struct MetricsArgs {
     /// Metric names to disable.
     #[arg(long, value_delimiter = ',')]
     pub disabled_metrics: Vec<String>,
-    /// The map from metric,label to the values of the label that are allowed.
-    #[arg(long, default_value = "")]
-    pub allow_metric_labels: StringMap,
+    /// Values of a label of a metric that are shown: metric,label='v1,v2'; all others become "unexpected".
+    #[arg(long)]
+    pub allow_metric_labels: Vec<AllowedLabels>,
     /// The path to the manifest file with the allow-list mapping.
     #[arg(long, value_parser = path)]
     pub allow_metric_labels_manifest: Option<PathBuf>,
@@ -259,13 +260,34 @@ impl MetricsArgs {
                 self.show_hidden_metrics_for_version
             ));
         }
-        if !self.disabled_metrics.is_empty()
-            || !self.allow_metric_labels.0.is_empty()
-            || self.allow_metric_labels_manifest.is_some()
+        problems.extend(self.selection().err());
+        problems
+    }
+
+    /// Makes the settings those of the process; all that is wrong otherwise.
+    pub fn apply(&self) -> Vec<String> {
+        let problems = self.validate();
+        if problems.is_empty()
+            && let Ok(selection) = self.selection()
         {
-            problems.push("--disabled-metrics, --allow-metric-labels and its manifest are not supported".into());
+            selection.install();
         }
         problems
+    }
+
+    /// What is shown; the manifest is read here.
+    pub fn selection(&self) -> Result<Selection, String> {
+        let mut allowed: Vec<Allowed> =
+            self.allow_metric_labels.iter().flat_map(|AllowedLabels(list)| list.iter().cloned()).collect();
+        if let Some(file) = &self.allow_metric_labels_manifest {
+            let text = std::fs::read_to_string(file).map_err(|e| format!("allow list is not read: {e}"))?;
+            let map: BTreeMap<String, String> =
+                serde_yaml::from_str(&text).map_err(|e| format!("allow list is not a map of texts: {e}"))?;
+            for (key, values) in map {
+                allowed.push(Allowed::parse(&key, &values)?);
+            }
+        }
+        Ok(Selection::new(&self.disabled_metrics, allowed))
     }
 }
 
@@ -274,7 +296,7 @@ impl MetricsArgs {
 #[command(next_help_heading = "Debugging flags")]
 pub struct ProfilingArgs {
     /// Enable profiling via web interface host:port/debug/pprof/.
-    #[arg(long, default_value_t = false)]
+    #[arg(long, default_value_t = true)]
     pub profiling: bool,
     /// Enable block profiling, if profiling is enabled.
     #[arg(long, default_value_t = false)]

@@ -7,6 +7,7 @@
 //! - [`StringMap`], [`BoolMap`] and [`ThresholdMap`] fields add up over repeated use;
 //! - any other flag given twice keeps its last value; `_` in a name is read as `-`.
 
+mod compatibility;
 mod groups;
 mod values;
 
@@ -14,6 +15,7 @@ use std::any::TypeId;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, parser::ValueSource};
 
+pub use compatibility::CompatibilityArgs;
 pub use groups::{
     ClientArgs, DelegatedAuthArgs, LeaderElectionArgs, LoggingArgs, MetricsArgs, ProfilingArgs, SecureServingArgs,
 };

@@ -1,16 +1,21 @@
 //! Files that are read again when they change.
 
 use std::{
+    os::fd::{AsFd, AsRawFd, RawFd},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use tokio::io::unix::AsyncFd;
+
 use super::{Authorities, ServingCertificate, TlsError, certificates, read};
 use crate::tasks::TaskGroup;
 
-/// How often files are looked at: one system call each.
-const PERIOD: Duration = Duration::from_secs(5);
+/// How often files are looked at if nothing is heard of them, and if nothing can be heard.
+const PERIOD: Duration = Duration::from_secs(60);
+const BLIND_PERIOD: Duration = Duration::from_secs(5);
 /// Looks after which contents are compared whatever the time stamps say.
 const FULL_EVERY: u32 = 12;
 
@@ -21,6 +26,60 @@ pub struct WatchedFile {
     stamp: Option<(SystemTime, u64, u64)>,
     content: Vec<u8>,
     looks: u32,
+}
+
+/// What the kernel tells of directories.
+struct Listener(Inotify);
+
+impl AsRawFd for Listener {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
+}
+
+/// News of files: of everything in the directories that they are in, for they may be replaced, or be links.
+struct News {
+    heard: Option<AsyncFd<Listener>>,
+}
+
+impl News {
+    /// Listens for changes.
+    fn of(files: &[&Path]) -> Self {
+        let heard = listen(files).map_err(|error| tracing::warn!(%error, "files are polled")).ok();
+        Self { heard }
+    }
+
+    /// Resolves when files may have changed.
+    async fn next(&mut self) {
+        let Some(heard) = &self.heard else { return tokio::time::sleep(BLIND_PERIOD).await };
+        let news = tokio::time::timeout(PERIOD, heard.readable()).await;
+        if let Ok(Ok(mut ready)) = news {
+            // What happened does not matter; that it was read does.
+            let _read = heard.get_ref().0.read_events().is_ok();
+            ready.clear_ready();
+        } else if let Ok(Err(error)) = news {
+            tracing::warn!(%error, "files are polled");
+            self.heard = None;
+        }
+    }
+}
+
+fn listen(files: &[&Path]) -> std::io::Result<AsyncFd<Listener>> {
+    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+    let changes = AddWatchFlags::IN_CLOSE_WRITE
+        | AddWatchFlags::IN_CREATE
+        | AddWatchFlags::IN_MOVED_TO
+        | AddWatchFlags::IN_ATTRIB
+        | AddWatchFlags::IN_DELETE;
+    for file in files {
+        let directory = file.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        inotify.add_watch(directory, changes)?;
+    }
+    // SAFETY: the descriptor is the one that `Listener` owns for as long as it lives, and `AsyncFd` drops it after it
+    // has ended the registration.
+    #[allow(unsafe_code)]
+    let registered = unsafe { AsyncFd::register(Listener(inotify)) };
+    registered.map_err(std::io::Error::from)
 }
 
 impl WatchedFile {
@@ -62,9 +121,10 @@ pub fn watch_pair(certificate: &Path, key: &Path, tasks: &TaskGroup) -> Result<A
     let serving = Arc::new(ServingCertificate::new(files.0.content(), files.1.content())?);
     let shared = Arc::clone(&serving);
     let name = certificate.display().to_string();
+    let mut news = News::of(&[certificate, key]);
     tasks.spawn_cancellable(format!("certificate {name}"), async move {
         loop {
-            tokio::time::sleep(PERIOD).await;
+            news.next().await;
             // Both are looked at, also when the first has changed.
             if files.0.changed() | files.1.changed() {
                 match shared.replace(files.0.content(), files.1.content()) {
@@ -86,9 +146,10 @@ pub fn watch_bundle(path: &Path, tasks: &TaskGroup) -> Result<Arc<Authorities>, 
     let authorities = Arc::new(Authorities::new(certificates(file.content())?)?);
     let shared = Arc::clone(&authorities);
     let name = path.display().to_string();
+    let mut news = News::of(&[path]);
     tasks.spawn_cancellable(format!("CA bundle {name}"), async move {
         loop {
-            tokio::time::sleep(PERIOD).await;
+            news.next().await;
             if file.changed() {
                 let replaced = certificates(file.content()).and_then(|list| shared.replace(list));
                 match replaced {
@@ -99,4 +160,23 @@ pub fn watch_bundle(path: &Path, tasks: &TaskGroup) -> Result<Arc<Authorities>, 
         }
     });
     Ok(authorities)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn news_of_files_are_heard() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ca.crt");
+        std::fs::write(&path, "old").unwrap();
+        let heard = listen(&[&path]).unwrap();
+        let new = directory.path().join("new");
+        std::fs::write(&new, "new").unwrap();
+        std::fs::rename(&new, &path).unwrap();
+        let ready = tokio::time::timeout(Duration::from_secs(60), heard.readable()).await;
+        assert!(ready.is_ok_and(|ready| ready.is_ok()));
+        assert!(listen(&[Path::new("/no/such/directory/file")]).is_err());
+    }
 }
