@@ -13,6 +13,7 @@ mod flow;
 pub mod generic_options;
 mod health;
 mod identity;
+mod identity_lease;
 mod kms;
 mod kubernetes_service;
 pub mod options;
@@ -58,6 +59,7 @@ use crate::{
     authorization::Authorizers,
     generic_options::GenericOptions,
     health::StoreHealth,
+    identity_lease::IdentityLease,
     kubernetes_service::KubernetesService,
     options::Options,
     resources::{HandlerSettings, Resources},
@@ -282,6 +284,10 @@ async fn serve(
         store: Arc::clone(&store),
         leases: format!("{}/masterleases/", settings.prefix),
     };
+    match IdentityLease::new(resources.get("coordination.k8s.io", "leases")?, &id) {
+        Ok(lease) => drop(tokio::spawn(lease.run(finished.clone()))),
+        Err(error) => tracing::warn!(%error, "no identity lease without the name of the host"),
+    }
     tokio::spawn(bootstrap::keep_namespaces(resources.get("", "namespaces")?, finished.clone()));
     let measured = Arc::clone(&server);
     tokio::spawn(finished.clone().run_until_cancelled_owned(async move { measured.metrics.measure().await }));

@@ -37,12 +37,15 @@ pub enum ProtobufError {
 
 type Outcome<T> = Result<T, ProtobufError>;
 
-/// Pointers in Go, so that their zero is a value of its own.
+/// Pointers in Go, so that their zero is a value of its own. Those that are pointers in some types only are named with
+/// their type.
 const POINTERS: &[&str] = &[
     "activeDeadlineSeconds",
     "allocateLoadBalancerNodePorts",
     "allowPrivilegeEscalation",
     "allowVolumeExpansion",
+    "TypedLocalObjectReference.apiGroup",
+    "TypedObjectReference.apiGroup",
     "attachRequired",
     "automountServiceAccountToken",
     "averageUtilization",
@@ -50,44 +53,61 @@ const POINTERS: &[&str] = &[
     "backoffLimitPerIndex",
     "blockOwnerDeletion",
     "completions",
-    "controller",
+    "OwnerReference.controller",
     "currentCPUUtilizationPercentage",
+    "currentVolumeAttributesClassName",
     "defaultMode",
     "deletionGracePeriodSeconds",
     "enableServiceLinks",
     "expirationSeconds",
     "failedJobsHistoryLimit",
     "fsGroup",
+    "CSIVolumeSource.fsType",
     "gracePeriodSeconds",
+    "LeaseSpec.holderIdentity",
     "hostUsers",
+    "hostnameOverride",
     "immutable",
+    "ingressClassName",
     "leaseDurationSeconds",
     "leaseTransitions",
     "lendablePercent",
+    "loadBalancerClass",
     "manualSelector",
     "maxFailedIndexes",
     "minDomains",
     "minReplicas",
     "mode",
+    "EndpointPort.name",
+    "IngressClassParametersReference.namespace",
     "nominalConcurrencyShares",
-    "observedGeneration",
+    "HorizontalPodAutoscalerStatus.observedGeneration",
     "optional",
     "orphanDependents",
     "parallelism",
-    "partition",
+    "RollingUpdateStatefulSetStrategy.partition",
+    "ServiceReference.path",
     "podInfoOnMount",
+    "LeaseSpec.preferredHolder",
     "priority",
     "privileged",
     "progressDeadlineSeconds",
+    "CSIVolumeSource.readOnly",
     "readOnlyRootFilesystem",
-    "ready",
-    "replicas",
+    "EndpointConditions.ready",
+    "DeploymentSpec.replicas",
+    "ReplicaSetSpec.replicas",
+    "ReplicationControllerSpec.replicas",
+    "StatefulSetSpec.replicas",
     "requiresRepublish",
     "revisionHistoryLimit",
     "runAsGroup",
     "runAsNonRoot",
     "runAsUser",
+    "runtimeClassName",
+    "IngressClassParametersReference.scope",
     "seLinuxMount",
+    "GRPCAction.service",
     "serving",
     "setHostnameAsFQDN",
     "shareProcessNamespace",
@@ -95,16 +115,21 @@ const POINTERS: &[&str] = &[
     "started",
     "startingDeadlineSeconds",
     "storageCapacity",
-    "storageClassName",
+    "PersistentVolumeClaimSpec.storageClassName",
     "successfulJobsHistoryLimit",
     "suspend",
     "targetCPUUtilizationPercentage",
     "terminating",
     "terminationGracePeriodSeconds",
-    "timeoutSeconds",
+    "ClientIPConfig.timeoutSeconds",
+    "ListOptions.timeoutSeconds",
+    "MutatingWebhook.timeoutSeconds",
+    "ValidatingWebhook.timeoutSeconds",
     "tolerationSeconds",
     "ttlSecondsAfterFinished",
-    "value",
+    "HostPathVolumeSource.type",
+    "PodDNSConfigOption.value",
+    "volumeAttributesClassName",
 ];
 
 /// One field on the wire.
@@ -210,14 +235,22 @@ fn fields(
     let mut reader = Reader(bytes);
     while let Some((number, item)) = reader.next()? {
         if let Some(field) = message.by_number(number) {
-            put(field, item, schema, out, depth)?;
+            put((message, field), item, schema, out, depth)?;
         }
     }
     Ok(())
 }
 
+/// Whether Go tells a zero of this field from none.
+fn is_pointer(message: &Message, field: &str) -> bool {
+    POINTERS.iter().any(|pointer| match pointer.split_once('.') {
+        Some((owner, name)) => owner == message.name && name == field,
+        None => *pointer == field,
+    })
+}
+
 fn put(
-    field: &MessageField,
+    (owner, field): (&Message, &MessageField),
     item: Item<'_>,
     schema: Option<SchemaRef<'_>>,
     out: &mut Map<String, Value>,
@@ -242,7 +275,9 @@ fn put(
         (wire, item) => {
             let value = one(wire, item, known, depth)?;
             let required = schema.and_then(|s| s.field_fact(&field.name)).is_some_and(|f| f.required);
-            let said = required || !is_zero(&value) || POINTERS.contains(&field.name.as_str());
+            // Go leaves out no struct, though JSON may show one as a number or a text.
+            let is_struct = matches!(wire, Wire::Message(_));
+            let said = required || is_struct || !is_zero(&value) || is_pointer(owner, &field.name);
             if said && !value.is_null() {
                 out.insert(field.name.clone(), value);
             }

@@ -42,6 +42,8 @@ pub struct MessageField {
 /// A message, its fields by number.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Message {
+    /// Name, without its package.
+    pub name: String,
     /// Fields, in the order of their numbers.
     pub fields: Vec<MessageField>,
 }
@@ -103,7 +105,8 @@ fn load(text: &str) -> HashMap<String, Message> {
     for line in text.lines() {
         if let Some(name) = line.strip_prefix("message ") {
             messages.extend(current.take());
-            current = Some((name.to_owned(), Message::default()));
+            let short = name.rsplit('.').next().unwrap_or(name).to_owned();
+            current = Some((name.to_owned(), Message { name: short, fields: Vec::new() }));
         } else if let Some((name, message)) = &mut current {
             message.fields.extend(field(line, name.rsplit_once('.').map_or("", |(package, _)| package)));
         }

@@ -212,3 +212,25 @@ fn protobuf_fields_have_the_names_of_json() {
     }
     assert!(wrong.is_empty(), "{wrong:?}");
 }
+
+#[test]
+fn zeros_that_say_something_stay_in_protobuf() {
+    let both_ways = |object: &Value| {
+        let bytes = crate::encode::encode(object).expect("encoded");
+        crate::decode::decode(&bytes).expect("decoded").1
+    };
+    for object in [
+        json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": {}, "addressType": "IPv4",
+            "endpoints": [{"addresses": ["192.0.2.1"], "conditions": {"ready": false}}], "ports": [{"name": ""}]}),
+        json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {}, "spec": {"holderIdentity": ""}}),
+        json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {}, "spec": {
+            "selector": {}, "template": {}, "updateStrategy": {"rollingUpdate": {"maxSurge": 0}}}}),
+    ] {
+        assert_eq!(both_ways(&object), object);
+    }
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {}, "spec": {
+        "containers": [{"name": "c", "env": [{"name": "A", "value": ""}]}], "tolerations": [{"key": "k", "value": ""}]}});
+    let told = both_ways(&pod);
+    assert_eq!(told["spec"]["containers"][0]["env"], json!([{"name": "A"}]), "Go writes this zero and means none");
+    assert_eq!(told["spec"]["tolerations"], json!([{"key": "k"}]));
+}
