@@ -56,10 +56,8 @@ impl Cluster {
         let selected = context.selected()?;
         let mut config = selected.config().await?;
         let server = selected.server();
-        // The first to come decides; all come with the same provider.
-        let _second = rustls::crypto::ring::default_provider().install_default().is_err();
         config.headers = headers(&context.program, &context.path);
-        let client = Client::try_from(config).map_err(|e| CommandError::plain(util::chain(&e)))?;
+        let client = client(config)?;
         let timeout = timeout(context.flags.text("request-timeout"))?;
         Ok(Self {
             client,
@@ -265,12 +263,24 @@ impl Cluster {
     }
 }
 
+/// A client of a configuration.
+pub fn client(config: kube::Config) -> Result<Client, CommandError> {
+    // The first to come decides; all come with the same provider.
+    let _second = rustls::crypto::ring::default_provider().install_default().is_err();
+    Client::try_from(config).map_err(|e| CommandError::plain(util::chain(&e)))
+}
+
+/// How the program calls itself.
+pub fn user_agent(program: &str) -> String {
+    let name = program.rsplit('/').next().filter(|n| !n.is_empty()).unwrap_or("kubectl");
+    runtime::version::user_agent(name)
+}
+
 /// Headers of every request.
 fn headers(program: &str, command: &str) -> Vec<(HeaderName, HeaderValue)> {
-    let name = program.rsplit('/').next().filter(|n| !n.is_empty()).unwrap_or("kubectl");
     let mut headers = Vec::new();
     let mut add = |key: HeaderName, value: &str| headers.extend(HeaderValue::from_str(value).map(|v| (key, v)));
-    add(http::header::USER_AGENT, &runtime::version::user_agent(name));
+    add(http::header::USER_AGENT, &user_agent(program));
     add(HeaderName::from_static("kubectl-command"), command);
     add(HeaderName::from_static("kubectl-session"), &uuid::Uuid::new_v4().to_string());
     headers

@@ -249,7 +249,8 @@ pub fn help(command: &Command, path: &str, out: &mut Output) -> Result<(), Comma
         ("", true) => path.to_owned(),
         (usage, _) => format!("{path} {usage}"),
     };
-    writeln!(out, "Usage:\n  {line} [options]")?;
+    let options = if line.contains("[options]") { "" } else { " [options]" };
+    writeln!(out, "Usage:\n  {line}{options}")?;
     if !command.commands.is_empty() {
         writeln!(out, "\nUse \"{path} <command> --help\" for more information about a given command.")?;
     } else {
@@ -277,7 +278,8 @@ pub fn describe(flags: &[&Flag], out: &mut Output) -> Result<(), CommandError> {
         let letter = flag.short.map_or(String::new(), |c| format!("-{c}, "));
         let default = match flag.kind {
             Kind::Text => format!("'{}'", flag.default),
-            Kind::List | Kind::Array => "[]".to_owned(),
+            Kind::Pairs => String::new(),
+            Kind::List | Kind::Array | Kind::Map => format!("[{}]", flag.default),
             _ => flag.default.to_owned(),
         };
         writeln!(out, "    {letter}--{}={default}:\n\t{}\n", flag.name, flag.usage)?;

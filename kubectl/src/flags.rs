@@ -19,6 +19,10 @@ pub enum Kind {
     List,
     /// May be repeated; commas belong to the value.
     Array,
+    /// Comma-separated pairs, may be repeated.
+    Pairs,
+    /// The same, checked when they are read.
+    Map,
 }
 
 /// A flag of a command.
@@ -80,6 +84,16 @@ impl Flag {
         Self::new(name, Kind::List, "", usage)
     }
 
+    /// Comma-separated `key=value` pairs.
+    pub const fn pairs(name: &'static str, usage: &'static str) -> Self {
+        Self::new(name, Kind::Pairs, "", usage)
+    }
+
+    /// Comma-separated `key=value` pairs, of which each has to have a key.
+    pub const fn map(name: &'static str, usage: &'static str) -> Self {
+        Self::new(name, Kind::Map, "", usage)
+    }
+
     /// Repeated values.
     pub const fn array(name: &'static str, usage: &'static str) -> Self {
         Self::new(name, Kind::Array, "", usage)
@@ -89,6 +103,20 @@ impl Flag {
     #[must_use]
     pub const fn short(mut self, letter: char) -> Self {
         self.short = Some(letter);
+        self
+    }
+
+    /// Without a letter.
+    #[must_use]
+    pub const fn without_short(mut self) -> Self {
+        self.short = None;
+        self
+    }
+
+    /// With another default.
+    #[must_use]
+    pub const fn preset(mut self, value: &'static str) -> Self {
+        self.default = value;
         self
     }
 
@@ -132,9 +160,13 @@ impl Flag {
     fn check(&self, value: &str) -> Result<(), String> {
         let problem = match self.kind {
             Kind::Text | Kind::Array => None,
-            Kind::List => (!value.matches('"').count().is_multiple_of(2)).then(|| {
+            Kind::List | Kind::Pairs => (!value.matches('"').count().is_multiple_of(2)).then(|| {
                 format!("parse error on line 1, column {}: extraneous or missing \" in quoted-field", value.len() + 1)
             }),
+            Kind::Map => split_map(value)
+                .into_iter()
+                .find(|pair| !pair.contains('='))
+                .map(|pair| format!("{pair} must be formatted as key=value")),
             Kind::Bool => {
                 parse_bool(value).is_none().then(|| format!("strconv.ParseBool: parsing {value:?}: invalid syntax"))
             }
@@ -255,7 +287,8 @@ impl Flags {
         flag.check(&value)?;
         let values = self.given.entry(flag.name).or_default();
         match flag.kind {
-            Kind::List => values.extend(split_list(&value)),
+            Kind::List | Kind::Pairs => values.extend(split_list(&value)),
+            Kind::Map => values.extend(split_map(&value)),
             Kind::Array => values.push(value),
             _ => *values = vec![value],
         }
@@ -336,6 +369,11 @@ impl Flags {
             None => Err(format!("unknown flag: --{name}")),
         }
     }
+}
+
+/// Splits pairs; the value of a single one may hold commas.
+fn split_map(value: &str) -> Vec<String> {
+    if value.matches('=').count() == 1 { vec![value.to_owned()] } else { split_list(value) }
 }
 
 /// Splits one comma-separated value; a part in double quotes may hold commas.

@@ -2,6 +2,11 @@
 
 use crate::flags::Flag;
 
+/// Those of these names, for commands that have them as their own.
+pub fn some(names: &[&str]) -> Vec<Flag> {
+    flags().into_iter().filter(|flag| names.contains(&flag.name)).collect()
+}
+
 /// The flags.
 pub fn flags() -> Vec<Flag> {
     vec![

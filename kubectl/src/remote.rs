@@ -12,11 +12,13 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     sync::mpsc,
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     cluster::Cluster,
     context::Context,
     error::CommandError,
+    flags::Flag,
     streams::{Input, Output},
     terminal::{self, Raw},
 };
@@ -36,6 +38,65 @@ pub(crate) struct Session {
     pub(crate) stdin: bool,
     pub(crate) tty: bool,
     pub(crate) stderr: bool,
+    /// Bytes that, typed one after the other at a terminal, end the session; empty for none.
+    pub(crate) detach: Vec<u8>,
+}
+
+/// `--detach-keys`.
+pub(crate) fn detach_flag() -> Flag {
+    Flag::text(
+        "detach-keys",
+        "ctrl-p,ctrl-q",
+        "Keys that end a session with a terminal and leave the container running.",
+    )
+}
+
+/// The bytes of keys: letters, and `ctrl-` with a letter or one of `@[\\]^_`.
+pub(crate) fn keys(text: &str) -> Result<Vec<u8>, CommandError> {
+    let unknown = |key: &str| CommandError::plain(format!("invalid detach keys: unknown character: '{key}'"));
+    text.split(',')
+        .filter(|key| !key.is_empty())
+        .map(|key| match (key.as_bytes(), key.strip_prefix("ctrl-").map(str::as_bytes)) {
+            (&[byte], _) => Ok(byte),
+            (_, Some(&[byte])) if byte.is_ascii_alphabetic() || b"@[\\]^_".contains(&byte) => {
+                Ok(byte.to_ascii_uppercase() & 0x1f)
+            }
+            _ => Err(unknown(key)),
+        })
+        .collect()
+}
+
+/// Looks for the keys in what is typed.
+struct Detach {
+    keys: Vec<u8>,
+    /// How many of them were typed.
+    seen: usize,
+}
+
+impl Detach {
+    /// What goes on to the container, and whether the session ends.
+    fn pass(&mut self, typed: &[u8]) -> (Vec<u8>, bool) {
+        if self.keys.is_empty() {
+            return (typed.to_vec(), false);
+        }
+        let mut passed = Vec::with_capacity(typed.len());
+        for byte in typed {
+            if self.keys.get(self.seen) != Some(byte) {
+                // It was something else that began so.
+                passed.extend_from_slice(&self.keys[..self.seen]);
+                self.seen = 0;
+            }
+            if self.keys.get(self.seen) == Some(byte) {
+                self.seen += 1;
+                if self.seen == self.keys.len() {
+                    return (passed, true);
+                }
+            } else {
+                passed.push(*byte);
+            }
+        }
+        (passed, false)
+    }
 }
 
 impl Session {
@@ -81,8 +142,11 @@ impl Session {
     async fn transfer(&self, context: &Context, cluster: &Cluster) -> Result<(), CommandError> {
         let mut process = self.start(cluster).await?;
         let status = process.take_status();
+        let detached = CancellationToken::new();
         if let Some(writer) = process.stdin() {
-            tokio::spawn(send(read_in_background(context.streams.stdin.clone()), writer));
+            let keys = if self.tty { self.detach.clone() } else { Vec::new() };
+            let detach = Detach { keys, seen: 0 };
+            tokio::spawn(send(read_in_background(context.streams.stdin.clone()), writer, detach, detached.clone()));
         }
         if let Some(sizes) = process.terminal_size() {
             tokio::spawn(follow_size(sizes));
@@ -91,6 +155,7 @@ impl Session {
         let err = copy(process.stderr(), context.streams.err.clone());
         tokio::select! {
             copied = async { futures::try_join!(out, err) } => { copied?; }
+            () = detached.cancelled() => return Ok(()),
             () = context.stop.cancelled(), if !self.tty => return Err(CommandError::Exit(130)),
         }
         let status = match status {
@@ -140,8 +205,18 @@ pub(crate) fn read_in_background(mut input: Input) -> mpsc::Receiver<Vec<u8>> {
     receiver
 }
 
-async fn send(mut chunks: mpsc::Receiver<Vec<u8>>, mut writer: impl AsyncWriteExt + Unpin) {
+async fn send(
+    mut chunks: mpsc::Receiver<Vec<u8>>,
+    mut writer: impl AsyncWriteExt + Unpin,
+    mut detach: Detach,
+    detached: CancellationToken,
+) {
     while let Some(chunk) = chunks.recv().await {
+        let (chunk, ended) = detach.pass(&chunk);
+        if ended {
+            detached.cancel();
+            return;
+        }
         if writer.write_all(&chunk).await.is_err() {
             return;
         }
@@ -186,6 +261,20 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn keys_end_a_session_and_other_keys_go_on() {
+        assert_eq!(keys("ctrl-p,ctrl-q").expect("keys"), [16, 17]);
+        assert_eq!(keys("a,ctrl-[").expect("keys"), [b'a', 27]);
+        assert!(keys("foo").is_err() && keys("ctrl-1").is_err());
+        let mut detach = Detach { keys: vec![16, 17], seen: 0 };
+        assert_eq!(detach.pass(b"ab\x10"), (b"ab".to_vec(), false));
+        assert_eq!(detach.pass(b"c"), (b"\x10c".to_vec(), false));
+        assert_eq!(detach.pass(b"\x10\x10"), (b"\x10".to_vec(), false));
+        assert_eq!(detach.pass(b"\x11rest"), (Vec::new(), true));
+        let mut none = Detach { keys: Vec::new(), seen: 0 };
+        assert_eq!(none.pass(b"\x10\x11"), (b"\x10\x11".to_vec(), false));
+    }
 
     #[test]
     fn exit_codes_come_from_the_status() {

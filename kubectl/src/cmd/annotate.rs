@@ -59,7 +59,9 @@ async fn run(context: &Context) -> Result<(), CommandError> {
     }
     let dry_run = DryRun::of(context)?;
     let mut results = Results::of(context, dry_run)?;
-    let found = Query::of(context).arguments(resources).latest().infos(context).await?;
+    let query = Query::of(context).arguments(resources).latest();
+    label::check_local(&query, "rsrc")?;
+    let found = query.infos(context).await?;
     let (mut errors, single) = (found.errors, found.single);
     for info in found.infos {
         let outcome = if context.flags.bool("list") {
@@ -93,9 +95,10 @@ async fn annotate(
         }
     }
     let patch = changes.patch("annotations", context.flags.text("resource-version"));
-    let object = match dry_run {
-        DryRun::Client => machinery::patch::merge::apply(&info.object, &patch).unwrap_or_else(|_| info.object.clone()),
-        _ => {
+    let here = context.flags.bool("local") || dry_run == DryRun::Client;
+    let object = match here {
+        true => machinery::patch::merge::apply(&info.object, &patch).unwrap_or_else(|_| info.object.clone()),
+        false => {
             let call = Call::patch(&info.path(), "application/merge-patch+json", &patch)
                 .query_if("dryRun", dry_run.query())
                 .query("fieldManager", context.flags.text("field-manager"));

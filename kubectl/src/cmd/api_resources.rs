@@ -2,18 +2,21 @@
 
 use std::io::Write;
 
+use serde_json::{Value, json};
+
 use crate::{
     command::Command,
     context::Context,
     discovery::Resource,
     error::CommandError,
     flags::Flag,
-    print::{self as print, table::Aligned},
+    print::{self as print, Printer, table::Aligned},
 };
 
 /// The command.
 pub(crate) fn command() -> Command {
     Command::new("api-resources", "Print the supported API resources on the server")
+        .usage("[flags]")
         .examples(&[
             "kubectl api-resources",
             "kubectl api-resources -o wide",
@@ -23,8 +26,10 @@ pub(crate) fn command() -> Command {
             Flag::text("api-group", "", "Only resources of this group; the core group is ''."),
             Flag::list("categories", "Only resources in all of these categories."),
             Flag::on("namespaced", "Only resources in namespaces (true) or in the cluster's scope (false)."),
+            Flag::switch("cached", "Take what is remembered of the server, if there is something."),
             Flag::switch("no-headers", "Leave the headers out."),
-            Flag::text("output", "", "Output format: wide or name.").short('o'),
+            Flag::text("output", "", "Output format: json, yaml, kyaml, name or wide.").short('o'),
+            Flag::switch("show-managed-fields", "Keep managedFields in json and yaml; resources have none."),
             Flag::text("sort-by", "", "Sort by name or kind."),
             Flag::list("verbs", "Only resources that serve all of these verbs."),
         ])
@@ -37,7 +42,7 @@ async fn run(context: &Context) -> Result<(), CommandError> {
         return Err(context.usage(format!("unexpected arguments: [{}]", context.args.join(" "))));
     }
     let output = flags.text("output");
-    if !matches!(output, "" | "wide" | "name") {
+    if !matches!(output, "" | "wide" | "name" | "json" | "yaml" | "kyaml") {
         return Err(print::unknown_format(output, &["json", "kyaml", "name", "wide", "yaml"]));
     }
     let sort = flags.text("sort-by");
@@ -51,7 +56,10 @@ async fn run(context: &Context) -> Result<(), CommandError> {
         "kind" => chosen.sort_by(|a, b| a.kind.cmp(&b.kind)),
         _ => chosen.sort_by(|a, b| (&a.group, &a.plural).cmp(&(&b.group, &b.plural))),
     }
-    print(context, output, &chosen)?;
+    match Printer::of(flags, &["wide"])?.filter(|_| !matches!(output, "wide" | "name")) {
+        Some(mut printer) => printer.print_ordered(&list(&chosen), &ORDER, &mut context.streams.out.clone())?,
+        None => print(context, output, &chosen)?,
+    }
     let failed: Vec<CommandError> = served
         .failed
         .iter()
@@ -62,6 +70,40 @@ async fn run(context: &Context) -> Result<(), CommandError> {
         })
         .collect();
     CommandError::all(failed)
+}
+
+/// Fields of the list and its items in the order of their declaration.
+const ORDER: [&str; 12] = [
+    "name",
+    "singularName",
+    "namespaced",
+    "group",
+    "version",
+    "kind",
+    "apiVersion",
+    "groupVersion",
+    "resources",
+    "verbs",
+    "shortNames",
+    "categories",
+];
+
+/// The resources as one list.
+fn list(chosen: &[&Resource]) -> Value {
+    let rows = chosen.iter().map(|r| {
+        let mut row = json!({"name": r.plural, "singularName": r.singular, "namespaced": r.namespaced,
+            "version": r.version, "kind": r.kind, "verbs": r.verbs});
+        for (key, value) in [("shortNames", &r.short_names), ("categories", &r.categories)] {
+            if !value.is_empty() {
+                row[key] = json!(value);
+            }
+        }
+        if !r.group.is_empty() {
+            row["group"] = json!(r.group);
+        }
+        row
+    });
+    json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "", "resources": rows.collect::<Vec<_>>()})
 }
 
 fn wanted(context: &Context, resource: &Resource) -> bool {

@@ -13,7 +13,7 @@ use crate::{
     error::CommandError,
     flags::Flag,
     pods::{self, Prefer},
-    remote::Session,
+    remote::{self, Session},
 };
 
 /// The command.
@@ -27,6 +27,7 @@ pub(crate) fn command() -> Command {
             Flag::switch("stdin", "Pass standard input on.").short('i'),
             Flag::switch("tty", "Standard input is a terminal.").short('t'),
             Flag::switch("quiet", "Print the output of the session only.").short('q'),
+            crate::remote::detach_flag(),
         ])
         .runs(|context| Box::pin(run(context)))
 }
@@ -96,7 +97,9 @@ pub(super) async fn to_pod(
         )?;
         writeln!(err, "If you don't see a command prompt, try pressing enter.")?;
     }
+    let keys = if context.flags.has("detach-keys") { context.flags.text("detach-keys") } else { "" };
     let session = Session {
+        detach: remote::keys(keys)?,
         namespace: meta::namespace(pod).to_owned(),
         pod: meta::name(pod).to_owned(),
         container,

@@ -3,25 +3,36 @@
 use std::{
     io::Write,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use machinery::meta;
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::{
-    cluster::Call, command::Command, context::Context, error::CommandError, flags::Flag, kubeconfig::files::go_io_text,
-    print::declared,
+    cluster::Call,
+    command::Command,
+    context::Context,
+    error::CommandError,
+    flags::Flag,
+    kubeconfig::files::go_io_text,
+    print::{self, Printer},
+    streams::Output,
 };
 
 /// The command.
 pub(crate) fn command() -> Command {
     Command::new("cluster-info", "Display cluster information")
+        .usage("[flags]")
         .commands(vec![
             Command::new("dump", "Dump relevant information for debugging and diagnosis")
+                .usage("[flags]")
+                .flags(print::flags().into_iter().map(|f| if f.name == "output" { f.preset("json") } else { f }))
                 .flags([
+                    Flag::duration("pod-running-timeout", "20s", "Time for the log of a container to begin."),
                     Flag::switch("all-namespaces", "Dump all namespaces.").short('A'),
                     Flag::list("namespaces", "Namespaces to dump."),
-                    Flag::text("output", "json", "Output format: json.").short('o'),
                     Flag::text("output-directory", "", "Directory of the files; '-' for standard output."),
                 ])
                 .runs(|context| Box::pin(dump(context))),
@@ -74,10 +85,27 @@ fn link(server: &str, service: &Value) -> String {
     format!("{server}/api/v1/namespaces/{}/services/{name}/proxy", meta::namespace(service))
 }
 
+/// What a printer wrote.
+#[derive(Clone, Default)]
+struct Captured(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Captured {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Where a dump goes.
 struct Dump<'a> {
     context: &'a Context,
     directory: Option<PathBuf>,
+    extension: &'static str,
+    printer: Mutex<Printer>,
 }
 
 impl Dump<'_> {
@@ -95,23 +123,26 @@ impl Dump<'_> {
     /// GETs a list and writes it.
     async fn list(&self, path: &str, file: &str) -> Result<Value, CommandError> {
         let list = self.context.cluster().await?.get(path).await?;
-        self.write(file, declared::indented(&list).as_bytes())?;
+        let text = Captured::default();
+        let outcome = self.printer.lock().print_declared(&list, &mut Output::new(text.clone(), true));
+        outcome?;
+        self.write(&format!("{file}.{}", self.extension), &text.0.lock())?;
         Ok(list)
     }
 }
 
 async fn dump(context: &Context) -> Result<(), CommandError> {
     let flags = &context.flags;
-    if flags.text("output") != "json" {
-        return Err(CommandError::plain(format!(
-            "unable to match a printer suitable for the output format {:?}, allowed formats are: json",
-            flags.text("output")
-        )));
-    }
+    let printer = Printer::of(flags, &[])?.ok_or_else(|| CommandError::plain("an output format is required"))?;
     let cluster = context.cluster().await?;
     let directory = flags.non_empty("output-directory").filter(|d| *d != "-").map(PathBuf::from);
-    let dump = Dump { context, directory };
-    dump.list("/api/v1/nodes", "nodes.json").await?;
+    let extension = match flags.text("output") {
+        "json" => "json",
+        "yaml" => "yaml",
+        _ => "txt",
+    };
+    let dump = Dump { context, directory, extension, printer: Mutex::new(printer) };
+    dump.list("/api/v1/nodes", "nodes").await?;
     let namespaces: Vec<String> = if flags.bool("all-namespaces") {
         let list = cluster.get("/api/v1/namespaces").await?;
         list["items"].as_array().into_iter().flatten().map(|n| meta::name(n).to_owned()).collect()
@@ -138,9 +169,9 @@ async fn dump_namespace(dump: &Dump<'_>, namespace: &str) -> Result<(), CommandE
         ("/apis/apps/v1", "deployments", "deployments"),
         ("/apis/apps/v1", "replicasets", "replicasets"),
     ] {
-        dump.list(&format!("{group}/namespaces/{namespace}/{plural}"), &format!("{namespace}/{file}.json")).await?;
+        dump.list(&format!("{group}/namespaces/{namespace}/{plural}"), &format!("{namespace}/{file}")).await?;
     }
-    let pods = dump.list(&format!("/api/v1/namespaces/{namespace}/pods"), &format!("{namespace}/pods.json")).await?;
+    let pods = dump.list(&format!("/api/v1/namespaces/{namespace}/pods"), &format!("{namespace}/pods")).await?;
     let cluster = dump.context.cluster().await?;
     for pod in pods["items"].as_array().into_iter().flatten() {
         let name = meta::name(pod);
@@ -152,7 +183,8 @@ async fn dump_namespace(dump: &Dump<'_>, namespace: &str) -> Result<(), CommandE
                 text.extend(format!("==== START logs for {place} ====\n").bytes());
                 let call =
                     Call::get(&format!("/api/v1/namespaces/{namespace}/pods/{name}/log")).query("container", container);
-                match cluster.bytes(&call).await {
+                let limit = dump.context.flags.duration("pod-running-timeout");
+                match cluster.bytes(&call.within(limit)).await {
                     Ok(bytes) => text.extend(bytes),
                     Err(error) => text.extend(format!("Request log error: {error}\n").bytes()),
                 }

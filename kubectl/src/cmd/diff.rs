@@ -6,11 +6,12 @@ use std::{
     process::Command as Process,
 };
 
+use futures::StreamExt;
 use machinery::meta;
 use runtime::env;
 use serde_json::{Value, json};
 
-use super::apply::{CLIENT_MANAGER, SERVER_MANAGER};
+use super::apply::{CLIENT_MANAGER, SERVER_MANAGER, prune};
 use crate::{
     cluster::Call,
     command::Command,
@@ -23,6 +24,8 @@ use crate::{
     three_way,
 };
 
+/// Objects that are looked at at once, at most.
+const AT_ONCE: usize = 64;
 /// Times a conflict is met with another try.
 const RETRIES: u32 = 4;
 
@@ -42,6 +45,10 @@ pub(crate) fn command() -> Command {
             Flag::switch("force-conflicts", "Take fields over from other managers (with --server-side)."),
             Flag::switch("server-side", "What an apply on the server would do."),
             Flag::switch("show-managed-fields", "Keep managedFields."),
+            Flag::switch("show-secrets", "Show the values of Secrets."),
+            Flag::int("concurrency", "1", "Objects that are looked at at once."),
+            Flag::switch("prune", "Show what an apply with --prune would delete."),
+            prune::allow_flag(),
         ])
         .runs(|context| Box::pin(run(context)))
 }
@@ -70,13 +77,31 @@ async fn differ(context: &Context) -> Result<bool, CommandError> {
     let mut errors = found.errors;
     let directory = |prefix: &str| tempfile::Builder::new().prefix(prefix).tempdir();
     let (live, merged) = (directory("LIVE-")?, directory("MERGED-")?);
-    for info in found.infos {
-        match versions(context, &info).await {
-            Ok((old, new)) => write(context, &info, (old, live.path()), (new, merged.path()))?,
+    let kinds = prune::kinds(context).await?;
+    let at_once = usize::try_from(context.flags.int("concurrency")).unwrap_or(1).clamp(1, AT_ONCE);
+    let mut looks = futures::stream::iter(found.infos.into_iter().map(async |info| {
+        let versions = versions(context, &info).await;
+        (info, versions)
+    }))
+    .buffered(at_once);
+    let mut done = Vec::new();
+    while let Some((info, versions)) = looks.next().await {
+        match versions {
+            Ok((old, new)) => {
+                let object = old.clone().unwrap_or_default();
+                write(context, &info, (old, live.path()), (Some(new), merged.path()))?;
+                done.push((info, object));
+            }
             Err(error) => errors.push(error),
         }
     }
     CommandError::all(errors)?;
+    if context.flags.bool("prune") {
+        for info in prune::left_over(context, &kinds, &done).await? {
+            let object = info.object.clone();
+            write(context, &info, (Some(object), live.path()), (None, merged.path()))?;
+        }
+    }
     compare(context, live.path(), merged.path())
 }
 
@@ -132,7 +157,7 @@ fn write(
     context: &Context,
     info: &Info,
     (old, live): (Option<Value>, &Path),
-    (new, merged): (Value, &Path),
+    (new, merged): (Option<Value>, &Path),
 ) -> Result<(), CommandError> {
     let resource = &info.resource;
     let group = if resource.group.is_empty() { String::new() } else { format!("{}.", resource.group) };
@@ -140,23 +165,25 @@ fn write(
     let name = name.replace('/', "_");
     let (mut old, mut new) = (old, new);
     if !context.flags.bool("show-managed-fields") {
-        for object in old.iter_mut().chain([&mut new]) {
+        for object in old.iter_mut().chain(&mut new) {
             meta::metadata_mut(object).remove("managedFields");
         }
     }
-    if resource.kind == "Secret" && resource.group.is_empty() {
-        mask(old.as_mut(), &mut new);
+    if resource.kind == "Secret" && resource.group.is_empty() && !context.flags.bool("show-secrets") {
+        mask(old.as_mut(), new.as_mut());
     }
-    std::fs::write(live.join(&name), old.map_or_else(String::new, |old| yaml::encode(&old)))?;
-    std::fs::write(merged.join(&name), yaml::encode(&new))?;
+    for (directory, object) in [(live, old), (merged, new)] {
+        std::fs::write(directory.join(&name), object.map_or_else(String::new, |object| yaml::encode(&object)))?;
+    }
     Ok(())
 }
 
 /// Hides the values of Secrets; those that differ stay different.
-fn mask(old: Option<&mut Value>, new: &mut Value) {
+fn mask(old: Option<&mut Value>, new: Option<&mut Value>) {
     let empty = serde_json::Map::new();
     let data = |object: &Value| object["data"].as_object().unwrap_or(&empty).clone();
-    let (before, after) = (old.as_ref().map(|o| data(o)).unwrap_or_default(), data(new));
+    let (before, after) =
+        (old.as_ref().map(|o| data(o)).unwrap_or_default(), new.as_ref().map(|o| data(o)).unwrap_or_default());
     let masked = |of: &serde_json::Map<String, Value>, other: &serde_json::Map<String, Value>, suffix: &str| {
         let entries = of.iter().map(|(key, value)| {
             let changed = other.get(key).is_some_and(|o| o != value);
@@ -167,6 +194,7 @@ fn mask(old: Option<&mut Value>, new: &mut Value) {
     if let Some(old) = old.filter(|o| o["data"].is_object()) {
         old["data"] = masked(&before, &after, "before");
     }
+    let Some(new) = new else { return };
     if new["data"].is_object() {
         new["data"] = masked(&after, &before, "after");
     }
@@ -215,7 +243,7 @@ mod tests {
     fn secrets_are_masked() {
         let mut old = json!({"data": {"a": "1", "b": "2"}});
         let mut new = json!({"data": {"a": "1", "b": "3", "c": "4"}});
-        mask(Some(&mut old), &mut new);
+        mask(Some(&mut old), Some(&mut new));
         assert_eq!(old["data"], json!({"a": "***", "b": "*** (before)"}));
         assert_eq!(new["data"], json!({"a": "***", "b": "*** (after)", "c": "***"}));
     }

@@ -36,13 +36,18 @@ pub(crate) fn command() -> Command {
         .flags(print::flags())
         .flags([
             print::validate_flag(),
-            resolve::selector_flag(),
             Flag::text("field-manager", "kubectl-edit", "Name that the changed fields are owned by."),
             Flag::switch("output-patch", "Print the patch if a resource is edited."),
             Flag::switch("save-config", "Keep the configuration in an annotation, for apply."),
             Flag::text("subresource", "", "Edit this subresource: status, scale or resize."),
+            line_endings_flag(),
         ])
         .runs(|context| Box::pin(run(context)))
+}
+
+/// `--windows-line-endings`.
+pub(super) fn line_endings_flag() -> Flag {
+    Flag::switch("windows-line-endings", "End the lines of the edited file as Windows does.")
 }
 
 /// What is done with edited objects.
@@ -145,7 +150,7 @@ impl<'a> Session<'a> {
         let mut retrying = false;
         loop {
             let path = self.edit(&header(&reasons), &content, saved.take())?;
-            let text = std::fs::read_to_string(&path)?;
+            let text = std::fs::read_to_string(&path)?.replace("\r\n", "\n");
             let edited = without_comments(&text);
             if edited == without_comments(&content) {
                 if retrying {
@@ -212,8 +217,11 @@ impl<'a> Session<'a> {
     fn edit(&self, header: &str, content: &str, old: Option<PathBuf>) -> Result<PathBuf, CommandError> {
         let suffix = if self.json { ".json" } else { ".yaml" };
         let mut file = tempfile::Builder::new().prefix("kubectl-edit-").suffix(suffix).tempfile()?;
-        file.write_all(if self.json { "" } else { header }.as_bytes())?;
-        file.write_all(content.as_bytes())?;
+        let mut text = format!("{}{content}", if self.json { "" } else { header });
+        if self.context.flags.bool("windows-line-endings") {
+            text = text.replace('\n', "\r\n");
+        }
+        file.write_all(text.as_bytes())?;
         file.flush()?;
         let (_, path) = file.keep().map_err(|e| CommandError::plain(e.to_string()))?;
         if let Some(old) = old {

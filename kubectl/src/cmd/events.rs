@@ -21,7 +21,7 @@ use crate::{
 /// The command.
 pub(crate) fn command() -> Command {
     Command::new("events", "List events")
-        .usage("[(-o|--output=)FORMAT] [--for TYPE/NAME] [--watch] [--types=Normal,Warning]")
+        .usage("[(-o|--output=)json|yaml|kyaml|name|go-template|go-template-file|template|templatefile|jsonpath|jsonpath-as-json|jsonpath-file] [--for TYPE/NAME] [--watch] [--types=Normal,Warning]")
         .examples(&[
             "kubectl events",
             "kubectl events --for pod/web-pod-13je7 --watch",

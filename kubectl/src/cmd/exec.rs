@@ -68,6 +68,7 @@ async fn run(context: &Context) -> Result<(), CommandError> {
     let stdin = flags.bool("stdin");
     let tty = usable_tty(context, stdin, flags.bool("tty"), flags.bool("quiet"))?;
     let session = Session {
+        detach: Vec::new(),
         namespace: meta::namespace(&pod).to_owned(),
         pod: meta::name(&pod).to_owned(),
         container,

@@ -38,6 +38,7 @@ pub(super) fn flags(manager: &'static str) -> Vec<Flag> {
         resolve::field_selector_flag(),
         resolve::all_namespaces_flag(),
         Flag::switch("all", "All objects of the types in the namespace."),
+        resolve::local_flag(),
         Flag::switch("overwrite", "Present values may be replaced."),
         Flag::text("resource-version", "", "Update only if the object has this version."),
     ]);
@@ -106,7 +107,9 @@ async fn run(context: &Context) -> Result<(), CommandError> {
     }
     let dry_run = DryRun::of(context)?;
     let mut results = Results::of(context, dry_run)?;
-    let found = Query::of(context).arguments(resources).latest().infos(context).await?;
+    let query = Query::of(context).arguments(resources).latest();
+    check_local(&query, "pod")?;
+    let found = query.infos(context).await?;
     let (mut errors, single) = (found.errors, found.single);
     for info in found.infos {
         let outcome = if listing {
@@ -117,6 +120,16 @@ async fn run(context: &Context) -> Result<(), CommandError> {
         errors.extend(outcome.err());
     }
     CommandError::all(errors)
+}
+
+/// `--local` needs files.
+pub(super) fn check_local(query: &Query, example: &str) -> Result<(), CommandError> {
+    if query.local && (query.sources.is_empty() || !query.arguments.is_empty()) {
+        return Err(CommandError::plain(format!(
+            "can only use local files by -f {example}.yaml or --filename={example}.json when --local=true is set"
+        )));
+    }
+    Ok(())
 }
 
 /// Prints a map of metadata.
@@ -167,9 +180,9 @@ async fn label(
     let mut object = info.object.clone();
     let patch = changes.patch("labels", context.flags.text("resource-version"));
     if added || removed {
-        object = match dry_run {
-            DryRun::Client => machinery::patch::merge::apply(&object, &patch).unwrap_or(object),
-            _ => {
+        object = match context.flags.bool("local") || dry_run == DryRun::Client {
+            true => machinery::patch::merge::apply(&object, &patch).unwrap_or(object),
+            false => {
                 let cluster = context.cluster().await?;
                 let call = Call::patch(&info.path(), "application/merge-patch+json", &patch)
                     .query_if("dryRun", dry_run.query())

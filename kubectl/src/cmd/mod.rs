@@ -32,6 +32,7 @@ mod options;
 mod patch;
 pub(crate) mod plugin;
 mod port_forward;
+mod proxy;
 mod replace;
 mod rollout;
 mod run;
@@ -152,6 +153,7 @@ fn unordered() -> Vec<Group> {
             vec![
                 debug::command(),
                 port_forward::command(),
+                proxy::command(),
                 cp::command(),
                 attach::command(),
                 exec::command(),

@@ -10,6 +10,7 @@ use crate::{
     resolve::{self, Query},
 };
 use machinery::decode::decode_yaml;
+use serde_json::Value;
 
 /// The command.
 pub(crate) fn command() -> Command {
@@ -23,6 +24,7 @@ pub(crate) fn command() -> Command {
         .flags(resolve::file_flags("File, directory or URL with the resource to patch."))
         .flags(print::write_flags("kubectl-patch"))
         .flags([
+            resolve::local_flag(),
             Flag::text("patch", "", "The patch, JSON or YAML.").short('p'),
             Flag::text("patch-file", "", "File with the patch."),
             Flag::text("subresource", "", "Patch this subresource: status, scale or resize."),
@@ -78,9 +80,13 @@ async fn run(context: &Context) -> Result<(), CommandError> {
     // Reports of patches do not tell a dry run.
     let mut results = Results::of(context, DryRun::None)?;
     let mut out = context.streams.out.clone();
+    let query = Query::of(context).latest();
+    if query.local {
+        return locally(context, query, &kind, &patch, &mut results).await;
+    }
     let cluster = context.cluster().await?;
     let subresource = context.flags.text("subresource").to_owned();
-    let found = Query::of(context).latest().infos(context).await?;
+    let found = query.infos(context).await?;
     let mut errors = found.errors;
     for info in found.infos {
         let path = if subresource.is_empty() { info.path() } else { format!("{}/{subresource}", info.path()) };
@@ -94,6 +100,45 @@ async fn run(context: &Context) -> Result<(), CommandError> {
                 results.print(&patched, operation, &mut out)?;
             }
             Err(error) => errors.push(error),
+        }
+    }
+    CommandError::all(errors)
+}
+
+/// `--local`: patches objects of files.
+async fn locally(
+    context: &Context,
+    query: Query,
+    kind: &str,
+    patch: &[u8],
+    results: &mut Results,
+) -> Result<(), CommandError> {
+    if !query.arguments.is_empty() {
+        return Err(CommandError::plain("cannot specify --local and server resources"));
+    }
+    let patch: Value = serde_json::from_slice(patch).map_err(|e| CommandError::plain(e.to_string()))?;
+    let found = query.infos(context).await?;
+    let mut errors = found.errors;
+    for info in found.infos {
+        let patched = match (kind, print::declared::schema(&info.object)) {
+            ("json", _) => machinery::patch::json::apply(&info.object, &patch),
+            ("strategic", Some(schema)) => machinery::patch::strategic::apply(&info.object, &patch, schema),
+            ("strategic", None) => {
+                let version = info.resource.api_version();
+                errors.push(CommandError::plain(format!(
+                    "application/strategic-merge-patch+json is not supported by {version}, Kind={}: try --type merge",
+                    info.resource.kind
+                )));
+                continue;
+            }
+            _ => machinery::patch::merge::apply(&info.object, &patch),
+        };
+        match patched {
+            Ok(patched) => {
+                let operation = if patched == info.object { "patched (no change)" } else { "patched" };
+                results.print(&patched, operation, &mut context.streams.out.clone())?;
+            }
+            Err(error) => errors.push(CommandError::plain(error.to_string())),
         }
     }
     CommandError::all(errors)

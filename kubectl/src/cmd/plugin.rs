@@ -16,12 +16,14 @@ const PREFIX: &str = "kubectl-";
 /// The command.
 pub(crate) fn command() -> Command {
     Command::new("plugin", "Provides utilities for interacting with plugins")
+        .usage("[flags]")
         .long(
             "Provides utilities for interacting with plugins.\n\n A plugin is a program on the PATH whose name begins with \
              'kubectl-': 'kubectl foo bar' runs 'kubectl-foo-bar', or 'kubectl-foo' with the argument 'bar'.",
         )
         .commands(vec![
             Command::new("list", "List all visible plugin executables on a user's PATH")
+                .usage("[flags]")
                 .flags([Flag::switch("name-only", "Only names, no paths.")])
                 .runs(|context| Box::pin(list(context))),
         ])

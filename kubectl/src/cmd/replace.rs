@@ -36,6 +36,7 @@ pub(crate) fn command() -> Command {
             print::validate_flag(),
             Flag::text("raw", "", "PUT the file to this path of the server."),
             Flag::switch("save-config", "Keep the configuration in an annotation, for apply."),
+            Flag::switch("wait", "Wait until what --force deletes is gone, which it always does."),
             Flag::text("subresource", "", "Replace this subresource: status, scale or resize."),
         ])
         .runs(|context| Box::pin(run(context)))

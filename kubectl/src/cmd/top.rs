@@ -22,7 +22,7 @@ const MEBI: i64 = 1024 * 1024;
 
 /// The group.
 pub(crate) fn command() -> Command {
-    Command::new("top", "Display resource (CPU/memory) usage").commands(vec![node(), pod()])
+    Command::new("top", "Display resource (CPU/memory) usage").usage("[flags]").commands(vec![node(), pod()])
 }
 
 fn common() -> Vec<Flag> {
@@ -31,6 +31,7 @@ fn common() -> Vec<Flag> {
         Flag::switch("no-headers", "Print no headers."),
         Flag::switch("show-swap", "Print the use of swap."),
         Flag::text("sort-by", "", "Sort by cpu or memory."),
+        Flag::on("use-protocol-buffers", "Accepted for scripts that give it; metrics come in JSON."),
     ]
 }
 

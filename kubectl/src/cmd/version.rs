@@ -20,6 +20,7 @@ const KUSTOMIZE: &str = "v5.8.1";
 /// The command.
 pub(crate) fn command() -> Command {
     Command::new("version", "Print the client and server version information")
+        .usage("[flags]")
         .flags([
             Flag::switch("client", "Only the client's version; no server is needed."),
             Flag::text("output", "", "Output format: yaml or json.").short('o'),

@@ -27,13 +27,20 @@ pub(crate) fn command() -> Command {
     Command::new("wait", "Wait for a specific condition on one or many resources")
         .usage("([-f FILENAME] | resource.group/resource.name | resource.group [(-l label | --all)]) [--for=create|--for=delete|--for condition=available|--for=jsonpath='{}'[=value]]")
         .examples(&["kubectl wait --for=condition=Ready pod/busybox1", "kubectl wait --for=delete pod/busybox1 --timeout=60s"])
-        .flags(resolve::file_flags("File, directory or URL with the resource."))
+        .flags(resolve::file_flags("File, directory or URL with the resource.").into_iter().filter_map(|flag| {
+            match flag.name {
+                "kustomize" => None,
+                "recursive" => Some(flag.preset("true")),
+                _ => Some(flag),
+            }
+        }))
         .flags(print::flags())
         .flags([
             resolve::selector_flag(),
             resolve::field_selector_flag(),
             resolve::all_namespaces_flag(),
             Flag::switch("all", "All objects of the types in the namespace."),
+            resolve::local_flag(),
             Flag::array("for", "create, delete, condition=NAME[=VALUE] or jsonpath='{EXPRESSION}'[=VALUE]."),
             Flag::duration("timeout", "30s", "Time to wait; 0 looks once, a negative one waits a week."),
         ])
@@ -126,6 +133,9 @@ async fn run(context: &Context) -> Result<(), CommandError> {
     let limit = if flags.negative("timeout") { WEEK } else { flags.duration("timeout") };
     let deadline = Instant::now() + limit;
     let deletes = goals.iter().any(|goal| matches!(goal, Goal::Delete));
+    if flags.bool("local") {
+        return locally(context, &goals).await;
+    }
     if goals.iter().any(|goal| matches!(goal, Goal::Create)) {
         created(context, deadline).await?;
     }
@@ -152,6 +162,26 @@ async fn run(context: &Context) -> Result<(), CommandError> {
         }
     }
     CommandError::all(errors)
+}
+
+/// `--local`: objects of files do not change, so one look tells.
+async fn locally(context: &Context, goals: &[Goal]) -> Result<(), CommandError> {
+    let infos = Query::of(context).infos(context).await?.all()?;
+    let mut results = Results::of(context, DryRun::None)?;
+    let mut errors = Vec::new();
+    for info in infos {
+        for goal in goals {
+            match goal.is_met(meta::uid(&info.object), Some(&info.object))? {
+                true => results.print(&info.object, "condition met", &mut context.streams.out.clone())?,
+                false => errors.push(unmet(&info)),
+            }
+        }
+    }
+    CommandError::all(errors)
+}
+
+fn unmet(info: &Info) -> CommandError {
+    CommandError::plain(format!("condition not met for {}/{}", info.resource.plural, info.name))
 }
 
 /// Waits until what is asked for exists.
@@ -187,10 +217,7 @@ async fn one(
     if limit.is_zero() {
         return match goal.is_met(uid, Some(&info.object))? {
             true => Ok(info.object.clone()),
-            false => Err(CommandError::plain(format!(
-                "condition not met for {}",
-                format_args!("{}/{}", info.resource.plural, info.name)
-            ))),
+            false => Err(unmet(info)),
         };
     }
     let waiting = follow::until(context, cluster, info, |object| {

@@ -1,7 +1,5 @@
 //! ConfigMaps and Secrets from files, literals and environment files, and the hash in their names.
 
-use std::path::Path;
-
 use base64::{Engine, engine::general_purpose::STANDARD};
 use machinery::meta;
 use serde_json::{Map, Value, json};
@@ -11,6 +9,7 @@ use super::{
     file::{Generator, GeneratorOptions, Kustomization},
     item::Item,
     load,
+    load::Root,
 };
 use crate::content_hash;
 
@@ -18,7 +17,7 @@ use crate::content_hash;
 const LINE: usize = 70;
 
 /// Runs the generators of a layer.
-pub(super) fn run(file: &Kustomization, root: &Path, items: &mut Vec<Item>) -> Result<(), KustomizeError> {
+pub(super) fn run(file: &Kustomization, root: &Root, items: &mut Vec<Item>) -> Result<(), KustomizeError> {
     for (generators, kind) in [(&file.config_map_generator, "ConfigMap"), (&file.secret_generator, "Secret")] {
         for generator in generators {
             let item = generated(generator, kind, &file.generator_options, root)?;
@@ -87,7 +86,7 @@ fn generated(
     generator: &Generator,
     kind: &str,
     shared: &GeneratorOptions,
-    root: &Path,
+    root: &Root,
 ) -> Result<Item, KustomizeError> {
     if generator.name.is_empty() {
         return Err(KustomizeError::plain(format!("a {} must have a name", kind.to_lowercase())));
@@ -146,7 +145,7 @@ fn in_lines(bytes: &[u8]) -> String {
 }
 
 /// Keys and values of a generator: environment files, then literals, then files.
-fn pairs(generator: &Generator, root: &Path) -> Result<Vec<(String, Vec<u8>)>, String> {
+fn pairs(generator: &Generator, root: &Root) -> Result<Vec<(String, Vec<u8>)>, String> {
     let mut found = Vec::new();
     let env = Some(&generator.env).filter(|env| !env.is_empty());
     for source in generator.envs.iter().chain(env) {

@@ -24,11 +24,27 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, KustomizeError> {
     std::fs::read(path).map_err(fail)
 }
 
+/// A directory that is built.
+#[derive(Clone, Debug)]
+pub(super) struct Root {
+    path: PathBuf,
+    /// Whether files of other directories may be named.
+    anywhere: bool,
+}
+
+impl std::ops::Deref for Root {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.path
+    }
+}
+
 /// The real path of a directory that is to be built.
-pub(super) fn directory(path: &Path, shown: &str) -> Result<PathBuf, KustomizeError> {
+pub(super) fn directory(path: &Path, shown: &str, anywhere: bool) -> Result<Root, KustomizeError> {
     let full = absolute(path)?;
     match full.canonicalize() {
-        Ok(real) if real.is_dir() => Ok(real),
+        Ok(path) if path.is_dir() => Ok(Root { path, anywhere }),
         Ok(real) => {
             Err(KustomizeError::plain(format!("must build at directory: '{}': file is not directory", real.display())))
         }
@@ -55,8 +71,8 @@ fn absolute(path: &Path) -> Result<PathBuf, KustomizeError> {
     Ok(clean)
 }
 
-/// A file that a kustomization names. Only what is inside of its directory is read.
-pub(super) fn inside(root: &Path, name: &str) -> Result<Vec<u8>, KustomizeError> {
+/// A file that a kustomization names. Only what is inside of its directory is read, unless it was said otherwise.
+pub(super) fn inside(root: &Root, name: &str) -> Result<Vec<u8>, KustomizeError> {
     let full = absolute(&root.join(name))?;
     let real = full.canonicalize().map_err(|error| {
         KustomizeError::plain(format!(
@@ -65,7 +81,7 @@ pub(super) fn inside(root: &Path, name: &str) -> Result<Vec<u8>, KustomizeError>
             crate::kubeconfig::files::go_io_text(&error)
         ))
     })?;
-    if !real.starts_with(root) {
+    if !root.anywhere && !real.starts_with(&root.path) {
         return Err(KustomizeError::plain(format!(
             "security; file '{}' is not in or below '{}'",
             real.display(),
@@ -77,7 +93,7 @@ pub(super) fn inside(root: &Path, name: &str) -> Result<Vec<u8>, KustomizeError>
 
 /// Objects of a directory and all that it names, with everything of its file done to them.
 pub(super) fn layer(
-    root: &Path,
+    root: &Root,
     above: &mut Vec<PathBuf>,
     warnings: &mut Vec<String>,
 ) -> Result<(Vec<Item>, Kustomization), KustomizeError> {
@@ -88,7 +104,7 @@ pub(super) fn layer(
 
 /// The same onto objects that are there: what a component is.
 fn onto(
-    root: &Path,
+    root: &Root,
     items: &mut Vec<Item>,
     above: &mut Vec<PathBuf>,
     warnings: &mut Vec<String>,
@@ -115,7 +131,7 @@ fn onto(
     }
     generate::run(&file, root, items)?;
     for name in &file.components {
-        let below = directory(&root.join(name), name)
+        let below = directory(&root.join(name), name, root.anywhere)
             .map_err(|e| KustomizeError::plain(format!("accumulating components: accumulateDirectory: \"{e}\"")))?;
         onto(&below, items, above, warnings)?;
     }
@@ -138,14 +154,14 @@ pub(super) fn add(items: &mut Vec<Item>, item: Item) -> Result<(), KustomizeErro
 
 /// A file with objects, or another layer.
 fn resource(
-    root: &Path,
+    root: &Root,
     name: &str,
     above: &mut Vec<PathBuf>,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<Item>, KustomizeError> {
     let full = absolute(&root.join(name))?;
     if full.is_dir() {
-        return Ok(layer(&directory(&full, name)?, above, warnings)?.0);
+        return Ok(layer(&directory(&full, name, root.anywhere)?, above, warnings)?.0);
     }
     let text = inside(root, name).map_err(|e| {
         KustomizeError::plain(format!(

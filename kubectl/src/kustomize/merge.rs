@@ -1,7 +1,5 @@
 //! Patches: strategic merge with new elements in front, and JSON patches (RFC 6902).
 
-use std::path::Path;
-
 use machinery::schema::SchemaRef;
 use serde_json::{Map, Value};
 
@@ -10,13 +8,14 @@ use super::{
     file::{Kustomization, Patch},
     item::{Choice, Item},
     load,
+    load::Root,
 };
 
 const DIRECTIVE: &str = "$patch";
 const RETAIN: &str = "$retainKeys";
 
 /// Patches of the old and the new fields but `patchesJson6902`, which comes later.
-pub(super) fn run(file: &Kustomization, root: &Path, items: &mut Vec<Item>) -> Result<(), KustomizeError> {
+pub(super) fn run(file: &Kustomization, root: &Root, items: &mut Vec<Item>) -> Result<(), KustomizeError> {
     for entry in &file.patches_strategic_merge {
         // A path, or the patch itself.
         let text = match load::inside(root, entry) {
@@ -32,7 +31,7 @@ pub(super) fn run(file: &Kustomization, root: &Path, items: &mut Vec<Item>) -> R
 }
 
 /// One entry of `patches` or `patchesJson6902`.
-pub(super) fn one(patch: &Patch, root: &Path, items: &mut Vec<Item>) -> Result<(), KustomizeError> {
+pub(super) fn one(patch: &Patch, root: &Root, items: &mut Vec<Item>) -> Result<(), KustomizeError> {
     let config = || match patch.path.as_str() {
         "" => format!("\npatch: {}\n", crate::print::yaml::encode(&Value::from(patch.patch.as_str())).trim_end()),
         path => format!("\npath: {path}\n"),

@@ -51,9 +51,14 @@ pub struct Built {
     pub warnings: Vec<String>,
 }
 
-/// Builds a directory.
+/// Builds a directory; files are read inside of it and of those that it names.
 pub fn build(directory: &str) -> Result<Built, KustomizeError> {
-    let root = load::directory(Path::new(directory), directory)?;
+    build_with(directory, false)
+}
+
+/// Builds a directory whose files may be `anywhere`.
+pub fn build_with(directory: &str, anywhere: bool) -> Result<Built, KustomizeError> {
+    let root = load::directory(Path::new(directory), directory, anywhere)?;
     let mut warnings = Vec::new();
     let (mut items, top) = load::layer(&root, &mut Vec::new(), &mut warnings)?;
     generate::add_hashes(&mut items);

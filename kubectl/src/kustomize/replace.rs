@@ -1,7 +1,5 @@
 //! Replacements: values of fields that are copied into others.
 
-use std::path::Path;
-
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value};
 
@@ -10,10 +8,11 @@ use super::{
     file::{FieldOptions, Replacement, Selector, Target},
     item::{Choice, Item},
     load,
+    load::Root,
 };
 
 /// Runs the replacements of a layer; some may be in files.
-pub(super) fn run(all: &[Replacement], root: &Path, items: &mut [Item]) -> Result<(), KustomizeError> {
+pub(super) fn run(all: &[Replacement], root: &Root, items: &mut [Item]) -> Result<(), KustomizeError> {
     for one in all {
         if one.path.is_empty() {
             apply(one, items)?;

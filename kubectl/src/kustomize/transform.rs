@@ -1,6 +1,6 @@
 //! What a layer does to all of its objects, in kustomize's order.
 
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
 use machinery::meta;
 use serde_json::{Map, Value};
@@ -9,6 +9,7 @@ use super::{
     KustomizeError,
     file::{Image, Kustomization, Labels, Replicas},
     item::Item,
+    load::Root,
     merge,
     paths::{add_entries, visit},
     replace,
@@ -30,7 +31,7 @@ const POD_SELECTORS: [&str; 5] = [
 ];
 
 /// Runs the transformers of a layer.
-pub(super) fn run(file: &Kustomization, root: &Path, items: &mut Vec<Item>) -> Result<(), KustomizeError> {
+pub(super) fn run(file: &Kustomization, root: &Root, items: &mut Vec<Item>) -> Result<(), KustomizeError> {
     merge::run(file, root, items)?;
     if !file.namespace.is_empty() {
         items.iter_mut().for_each(|item| into_namespace(item, &file.namespace));

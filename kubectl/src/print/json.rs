@@ -1,7 +1,7 @@
 //! JSON with four blanks of indentation.
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// A value with a line break at its end; `<`, `>` and `&` are escaped.
 pub fn indented(value: &Value) -> String {
@@ -48,6 +48,13 @@ pub fn ordered(value: &Value, order: &[&str]) -> String {
     escape(&out)
 }
 
+/// The entries of a map, those of the order first.
+pub(super) fn in_order<'a>(map: &'a Map<String, Value>, order: &[&str]) -> Vec<(&'a String, &'a Value)> {
+    let mut entries: Vec<(&String, &Value)> = map.iter().collect();
+    entries.sort_by_key(|(key, _)| order.iter().position(|o| o == key).unwrap_or(order.len()));
+    entries
+}
+
 fn write_ordered(value: &Value, order: &[&str], depth: usize, out: &mut String) {
     let line = |out: &mut String, depth: usize| {
         out.push('\n');
@@ -55,10 +62,8 @@ fn write_ordered(value: &Value, order: &[&str], depth: usize, out: &mut String) 
     };
     match value {
         Value::Object(map) if !map.is_empty() => {
-            let mut entries: Vec<(&String, &Value)> = map.iter().collect();
-            entries.sort_by_key(|(key, _)| order.iter().position(|o| o == key).unwrap_or(order.len()));
             out.push('{');
-            for (at, (key, value)) in entries.into_iter().enumerate() {
+            for (at, (key, value)) in in_order(map, order).into_iter().enumerate() {
                 if at > 0 {
                     out.push(',');
                 }

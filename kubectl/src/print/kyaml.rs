@@ -4,8 +4,13 @@ use serde_json::Value;
 
 /// A value as a document that ends with a line break; the line before it is the caller's.
 pub fn encode(value: &Value) -> String {
+    encode_ordered(value, &[])
+}
+
+/// The same with keys in a given order; others follow in the order of their names.
+pub fn encode_ordered(value: &Value, order: &[&str]) -> String {
     let mut out = String::new();
-    write(value, 0, &mut out);
+    write(value, order, 0, &mut out);
     out.push('\n');
     out
 }
@@ -15,15 +20,15 @@ fn line(depth: usize, out: &mut String) {
     out.extend(std::iter::repeat_n(' ', depth * 2));
 }
 
-fn write(value: &Value, depth: usize, out: &mut String) {
+fn write(value: &Value, order: &[&str], depth: usize, out: &mut String) {
     match value {
         Value::Object(map) if !map.is_empty() => {
             out.push('{');
-            for (key, value) in map {
+            for (key, value) in super::json::in_order(map, order) {
                 line(depth + 1, out);
                 out.push_str(&self::key(key));
                 out.push_str(": ");
-                write(value, depth + 1, out);
+                write(value, order, depth + 1, out);
                 out.push(',');
             }
             line(depth, out);
@@ -39,7 +44,7 @@ fn write(value: &Value, depth: usize, out: &mut String) {
                     (true, _) => out.push(' '),
                     (false, _) => line(depth + 1, out),
                 }
-                write(value, if compact { depth } else { depth + 1 }, out);
+                write(value, order, if compact { depth } else { depth + 1 }, out);
                 if !compact || at + 1 < list.len() {
                     out.push(',');
                 }

@@ -163,6 +163,17 @@ impl Printer {
         Ok(())
     }
 
+    /// Prints an object with keys in a given order, where the format keeps an order.
+    pub fn print_ordered(&mut self, object: &Value, order: &[&str], out: &mut Output) -> Result<(), CommandError> {
+        match self.format {
+            Format::Json => write!(out, "{}", json::ordered(object, order))?,
+            Format::KYaml => write!(out, "---\n{}", kyaml::encode_ordered(object, order))?,
+            _ => return self.print(object, out),
+        }
+        self.printed += 1;
+        Ok(())
+    }
+
     /// Prints an object or a list.
     pub fn print(&mut self, object: &Value, out: &mut Output) -> Result<(), CommandError> {
         self.printed += 1;

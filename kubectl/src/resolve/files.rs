@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use machinery::{decode::decode_yaml, meta};
+use machinery::{GroupVersion, decode::decode_yaml, meta};
 use serde_json::{Value, json};
 
 use super::Target;
@@ -202,8 +202,7 @@ async fn download(url: &str) -> Result<Vec<u8>, CommandError> {
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(http::uri::PathAndQuery::from_static("/"));
     let base = http::Uri::from_parts(parts).map_err(|e| fail(&e))?;
-    let _second = rustls::crypto::ring::default_provider().install_default().is_err();
-    let client = kube::Client::try_from(kube::Config::new(base)).map_err(|e| fail(&e))?;
+    let client = crate::cluster::client(kube::Config::new(base)).map_err(|e| fail(&e))?;
     let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     let mut last = String::new();
     for _ in 0..ATTEMPTS {
@@ -326,6 +325,23 @@ pub async fn send_raw(context: &Context, method: http::Method, path: &str, file:
     let answer = context.cluster().await?.bytes(&call).await?;
     context.streams.out.clone().write_all(&answer)?;
     Ok(())
+}
+
+/// The target of a manifest without asking the server: the plural is made from the kind.
+pub fn guess(manifest: Manifest) -> Target {
+    let text = |key: &str| manifest.object[key].as_str().unwrap_or("");
+    let version = GroupVersion::parse(text("apiVersion")).unwrap_or_default();
+    let kind = text("kind").to_owned();
+    let singular = kind.to_lowercase();
+    let plural = match singular.strip_suffix('y') {
+        Some(stem) => format!("{stem}ies"),
+        None if singular.ends_with('s') => format!("{singular}es"),
+        None => format!("{singular}s"),
+    };
+    let (group, version) = (version.group, version.version);
+    let resource = Resource { group, version, plural, singular, kind, ..Resource::default() };
+    let (namespace, name) = (meta::namespace(&manifest.object).to_owned(), meta::name(&manifest.object).to_owned());
+    Target { resource, namespace, name: Some(name), manifest: Some(manifest) }
 }
 
 /// Finds the resource and namespace of a manifest; the namespace is written into the object.

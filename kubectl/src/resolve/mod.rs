@@ -121,6 +121,8 @@ pub struct Query {
     pub latest: bool,
     /// Named objects are not read: [`Info::object`] stays null.
     pub unread: bool,
+    /// The server is not asked for anything; only objects of files can be found.
+    pub local: bool,
 }
 
 /// What a query found. Failures do not keep the others from being found.
@@ -154,6 +156,11 @@ pub fn file_flags(usage: &'static str) -> Vec<Flag> {
         .short('k'),
         Flag::switch("recursive", "Take files of directories below too.").short('R'),
     ]
+}
+
+/// `--local`.
+pub fn local_flag() -> Flag {
+    Flag::switch("local", "Work on the objects of the files alone; the server is not asked for anything.")
 }
 
 /// `-l`.
@@ -190,6 +197,7 @@ impl Query {
             all_namespaces: on("all-namespaces"),
             all: on("all"),
             subresource: text("subresource"),
+            local: on("local"),
             chunk: flags.has("chunk-size").then(|| flags.int("chunk-size")),
             ..Self::default()
         }
@@ -242,11 +250,15 @@ impl Query {
         if manifests.is_empty() {
             return Ok((targets, errors));
         }
-        let cluster = context.cluster().await?;
+        let cluster = if self.local { None } else { Some(context.cluster().await?) };
         let selector = machinery::selector::LabelSelector::parse(&self.selector)
             .map_err(|e| CommandError::plain(format!("unable to parse requirement: {e}")))?;
         for manifest in manifests {
-            match files::locate(&cluster, manifest).await {
+            let located = match &cluster {
+                Some(cluster) => files::locate(cluster, manifest).await,
+                None => Ok(files::guess(manifest)),
+            };
+            match located {
                 Ok(target) => {
                     let labels = |key: &str| {
                         let object = &target.manifest.as_ref()?.object;
@@ -301,6 +313,10 @@ impl Query {
         if targets.is_empty() {
             return Ok(found);
         }
+        if self.local {
+            found.infos = targets.iter().map(Self::unfetched).collect();
+            return Ok(found);
+        }
         let cluster = context.cluster().await?;
         for target in targets {
             match self.fetch(&cluster, &target).await {
@@ -311,20 +327,24 @@ impl Query {
         Ok(found)
     }
 
+    /// What is known without the server.
+    fn unfetched(target: &Target) -> Info {
+        let manifest = target.manifest.clone();
+        let (source, object) = manifest.map_or((String::new(), Value::Null), |m| (m.source, m.object));
+        Info {
+            resource: target.resource.clone(),
+            namespace: target.namespace.clone(),
+            name: target.name.clone().unwrap_or_default(),
+            source,
+            object,
+        }
+    }
+
     async fn fetch(&self, cluster: &Cluster, target: &Target) -> Result<Vec<Info>, CommandError> {
         let Some(name) = &target.name else {
             return self.fetch_list(cluster, target).await;
         };
-        let mut info = Info {
-            resource: target.resource.clone(),
-            namespace: target.namespace.clone(),
-            name: name.clone(),
-            ..Info::default()
-        };
-        if let Some(manifest) = &target.manifest {
-            info.source.clone_from(&manifest.source);
-            info.object = manifest.object.clone();
-        }
+        let mut info = Info { name: name.clone(), ..Self::unfetched(target) };
         let read = if target.manifest.is_some() { self.latest } else { !self.unread };
         if read {
             let path = match self.subresource.as_str() {

@@ -34,7 +34,11 @@ pub(super) fn set() -> Command {
         "Set the last-applied-configuration annotation on a live object to match the contents of a file",
     )
     .usage("-f FILENAME")
-    .flags(resolve::file_flags("File, directory or URL with the configuration."))
+    .flags(
+        resolve::file_flags("File, directory or URL with the configuration.")
+            .into_iter()
+            .filter(|f| f.name == "filename"),
+    )
     .flags(print::flags())
     .flags([DryRun::flag(), Flag::switch("create-annotation", "Create the annotation where it is missing.")])
     .runs(|context| Box::pin(run_set(context)))
@@ -45,7 +49,11 @@ pub(super) fn edit() -> Command {
         .usage("(RESOURCE/NAME | -f FILENAME)")
         .flags(resolve::file_flags("File, directory or URL with the resources."))
         .flags(print::flags())
-        .flags([Flag::text("field-manager", super::CLIENT_MANAGER, "Name that the annotation is owned by.")])
+        .flags([
+            Flag::text("field-manager", super::CLIENT_MANAGER, "Name that the annotation is owned by."),
+            print::validate_flag(),
+            super::super::edit::line_endings_flag(),
+        ])
         .runs(|context| Box::pin(super::super::edit::last_applied(context)))
 }
 

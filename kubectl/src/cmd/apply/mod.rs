@@ -2,7 +2,7 @@
 
 mod client;
 mod last_applied;
-mod prune;
+pub(super) mod prune;
 mod server;
 
 use serde_json::{Value, json};
@@ -42,8 +42,14 @@ pub(crate) fn command() -> Command {
             Flag::switch("force-conflicts", "Take fields over from other managers (with --server-side)."),
             Flag::on("overwrite", "Values of the manifest win over changes that others made."),
             Flag::switch("prune", "Delete objects that were applied before and are not in the manifests."),
-            Flag::array("prune-allowlist", "Kind to prune instead of the usual ones, <group>/<version>/<kind>."),
+            prune::allow_flag(),
             Flag::switch("server-side", "Apply on the server."),
+            Flag::on(
+                "openapi-patch",
+                "Kinds are patched as their schema says; built-in schemas say the same as the server's.",
+            ),
+            Flag::text("subresource", "", "Apply to this subresource (with --server-side): status, scale or resize."),
+            Flag::switch("wait", "Wait until what is deleted is gone."),
         ])
         .runs(|context| Box::pin(run(context)))
 }
@@ -55,6 +61,8 @@ pub(super) struct Options {
     pub(super) validation: &'static str,
     pub(super) server_side: bool,
     pub(super) force_conflicts: bool,
+    /// Subresource that is applied to; empty for the object.
+    pub(super) subresource: String,
 }
 
 impl Options {
@@ -63,6 +71,9 @@ impl Options {
         let (dry_run, server_side) = (DryRun::of(context)?, flags.bool("server-side"));
         if flags.bool("force-conflicts") && !server_side {
             return Err(CommandError::plain("--force-conflicts only works with --server-side"));
+        }
+        if !flags.text("subresource").is_empty() && !server_side {
+            return Err(CommandError::plain("--subresource can only be specified for --server-side"));
         }
         if dry_run == DryRun::Client && server_side {
             return Err(CommandError::plain(
@@ -95,6 +106,7 @@ impl Options {
             validation: print::field_validation(flags)?,
             server_side,
             force_conflicts: flags.bool("force-conflicts"),
+            subresource: flags.text("subresource").to_owned(),
         })
     }
 }

@@ -1,5 +1,7 @@
 //! `--prune`: objects that were applied before and are not in the manifests any more.
 
+use std::time::Duration;
+
 use machinery::meta;
 use serde_json::Value;
 
@@ -9,11 +11,14 @@ use crate::{
     context::Context,
     discovery::Resource,
     error::CommandError,
+    flags::Flag,
     last_applied,
     print::{DryRun, Results},
     resolve::{Info, Query, Target},
 };
 
+/// Time to wait for deletions when no other was given.
+const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Group, version and kind of what is pruned unless the flags name others.
 const KINDS: [(&str, &str, &str); 16] = [
     ("", "v1", "ConfigMap"),
@@ -34,8 +39,13 @@ const KINDS: [(&str, &str, &str); 16] = [
     ("", "v1", "PersistentVolume"),
 ];
 
+/// `--prune-allowlist`.
+pub(in crate::cmd) fn allow_flag() -> Flag {
+    Flag::array("prune-allowlist", "Kind to prune instead of the usual ones, <group>/<version>/<kind>.")
+}
+
 /// The resources to prune.
-pub(super) async fn kinds(context: &Context) -> Result<Vec<Resource>, CommandError> {
+pub(in crate::cmd) async fn kinds(context: &Context) -> Result<Vec<Resource>, CommandError> {
     if !context.flags.bool("prune") {
         return Ok(Vec::new());
     }
@@ -72,37 +82,9 @@ pub(super) async fn run(
     done: &[(Info, Value)],
     results: &mut Results,
 ) -> Result<(), CommandError> {
-    let mut namespaces: Vec<&str> =
-        done.iter().map(|(info, _)| info.namespace.as_str()).filter(|n| !n.is_empty()).collect();
-    namespaces.sort_unstable();
-    namespaces.dedup();
-    for namespace in namespaces {
-        for resource in kinds.iter().filter(|r| r.namespaced) {
-            one(context, options, resource, namespace, done, results).await?;
-        }
-    }
-    for resource in kinds.iter().filter(|r| !r.namespaced) {
-        one(context, options, resource, "", done, results).await?;
-    }
-    Ok(())
-}
-
-async fn one(
-    context: &Context,
-    options: &Options,
-    resource: &Resource,
-    namespace: &str,
-    done: &[(Info, Value)],
-    results: &mut Results,
-) -> Result<(), CommandError> {
     let cluster = context.cluster().await?;
-    let query = Query { selector: context.flags.text("selector").to_owned(), ..Query::default() };
-    let target = Target { resource: resource.clone(), namespace: namespace.to_owned(), name: None, manifest: None };
-    for info in query.fetch_list(&cluster, &target).await? {
-        let applied_now = done.iter().any(|(_, object)| meta::uid(object) == meta::uid(&info.object));
-        if last_applied::read(&info.object).is_none() || applied_now {
-            continue;
-        }
+    let mut gone = Vec::new();
+    for info in left_over(context, kinds, done).await? {
         if options.dry_run != DryRun::Client {
             let body = super::super::delete::options(context)?;
             let call = Call::delete(&info.path(), &body).query_if("dryRun", options.dry_run.query());
@@ -112,6 +94,39 @@ async fn one(
             };
         }
         results.print(&info.object, "pruned", &mut context.streams.out.clone())?;
+        gone.push(info);
+    }
+    if context.flags.bool("wait") && options.dry_run == DryRun::None {
+        let limit = context.flags.duration("timeout");
+        for info in &gone {
+            super::super::delete::until_gone(&cluster, info, if limit.is_zero() { WEEK } else { limit }).await?;
+        }
     }
     Ok(())
+}
+
+/// Objects that were applied before and are not among what was applied now.
+pub(in crate::cmd) async fn left_over(
+    context: &Context,
+    kinds: &[Resource],
+    done: &[(Info, Value)],
+) -> Result<Vec<Info>, CommandError> {
+    let cluster = context.cluster().await?;
+    let mut namespaces: Vec<&str> =
+        done.iter().map(|(info, _)| info.namespace.as_str()).filter(|n| !n.is_empty()).collect();
+    namespaces.sort_unstable();
+    namespaces.dedup();
+    let namespaced = namespaces.iter().flat_map(|n| kinds.iter().filter(|r| r.namespaced).map(move |r| (r, *n)));
+    let others = kinds.iter().filter(|r| !r.namespaced).map(|r| (r, ""));
+    let query = Query { selector: context.flags.text("selector").to_owned(), ..Query::default() };
+    let mut left = Vec::new();
+    for (resource, namespace) in namespaced.chain(others) {
+        let target = Target { resource: resource.clone(), namespace: namespace.to_owned(), name: None, manifest: None };
+        let found = query.fetch_list(&cluster, &target).await?;
+        left.extend(found.into_iter().filter(|info| {
+            last_applied::read(&info.object).is_some()
+                && !done.iter().any(|(_, object)| meta::uid(object) == meta::uid(&info.object))
+        }));
+    }
+    Ok(left)
 }

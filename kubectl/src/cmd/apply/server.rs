@@ -28,7 +28,11 @@ are the ways you can resolve this warning:
 See https://kubernetes.io/docs/reference/using-api/server-side-apply/#conflicts";
 
 async fn send(cluster: &Cluster, options: &Options, info: &Info) -> Result<Value, CommandError> {
-    let call = Call::patch(&info.path(), "application/apply-patch+yaml", &info.object)
+    let path = match options.subresource.as_str() {
+        "" => info.path(),
+        below => format!("{}/{below}", info.path()),
+    };
+    let call = Call::patch(&path, "application/apply-patch+yaml", &info.object)
         .query_if("dryRun", options.dry_run.query())
         .query("fieldManager", &options.manager)
         .query("fieldValidation", options.validation)
@@ -45,7 +49,10 @@ async fn send(cluster: &Cluster, options: &Options, info: &Info) -> Result<Value
 pub(super) async fn apply(context: &Context, options: &Options, info: &Info) -> Result<Applied, CommandError> {
     let cluster = context.cluster().await?;
     let mut object = send(&cluster, options, info).await?;
-    if options.dry_run != DryRun::Server && migrate(&cluster, options, info, &object).await? {
+    if options.dry_run != DryRun::Server
+        && options.subresource.is_empty()
+        && migrate(&cluster, options, info, &object).await?
+    {
         object = send(&cluster, options, info).await?;
     }
     Ok(Applied { object, operation: "serverside-applied" })

@@ -17,7 +17,7 @@ use crate::{
 
 /// The command.
 pub(crate) fn command() -> Command {
-    Command::new("auth", "Inspect authorization").commands(vec![
+    Command::new("auth", "Inspect authorization").usage("[flags]").commands(vec![
         can_i::command(),
         reconcile::command(),
         Command::new("whoami", "Experimental: Check self subject attributes")

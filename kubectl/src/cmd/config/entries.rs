@@ -11,17 +11,19 @@ use crate::{
     context::Context,
     error::CommandError,
     flags::Flag,
+    globals,
     kubeconfig::{Entry, Kubeconfig, document::Section, files},
 };
 
 pub(super) fn set_cluster() -> Command {
     Command::new("set-cluster", "Set a cluster entry in kubeconfig")
-        .usage("NAME [--server=server] [--certificate-authority=path/to/certificate/authority] [--insecure-skip-tls-verify=true]")
+        .usage("NAME [--server=server] [--certificate-authority=path/to/certificate/authority] [--insecure-skip-tls-verify=true] [--tls-server-name=example.com]")
         .examples(&["kubectl config set-cluster e2e --server=https://1.2.3.4"])
         .flags([
             Flag::switch("embed-certs", "Put the certificate into the file."),
             Flag::text("proxy-url", "", "Proxy of the cluster."),
         ])
+        .flags(globals::some(&["certificate-authority", "insecure-skip-tls-verify", "server", "tls-server-name"]).into_iter().map(Flag::without_short))
         .runs(|context| Box::pin(cluster(context)))
 }
 
@@ -30,12 +32,13 @@ pub(super) fn set_context() -> Command {
         .usage("[NAME | --current] [--cluster=cluster_nickname] [--user=user_nickname] [--namespace=namespace]")
         .examples(&["kubectl config set-context gce --user=cluster-admin"])
         .flags([Flag::switch("current", "Change the current context.")])
+        .flags(globals::some(&["cluster", "namespace", "user"]))
         .runs(|context| Box::pin(context_entry(context)))
 }
 
 pub(super) fn set_credentials() -> Command {
     Command::new("set-credentials", "Set a user entry in kubeconfig")
-        .usage("NAME [--client-certificate=path/to/certfile] [--client-key=path/to/keyfile] [--token=bearer_token]")
+        .usage("NAME [--client-certificate=path/to/certfile] [--client-key=path/to/keyfile] [--token=bearer_token] [--username=basic_user] [--password=basic_password] [--auth-provider=provider_name] [--auth-provider-arg=key=value] [--exec-command=exec_command] [--exec-api-version=exec_api_version] [--exec-arg=arg] [--exec-env=key=value]")
         .examples(&["kubectl config set-credentials cluster-admin --client-key=~/.kube/admin.key"])
         .flags([
             Flag::text("auth-provider", "", "Authentication provider."),
@@ -48,6 +51,7 @@ pub(super) fn set_credentials() -> Command {
             Flag::text("exec-interactive-mode", "", "Never, IfAvailable or Always."),
             Flag::switch("exec-provide-cluster-info", "Tell the plugin about the cluster."),
         ])
+        .flags(globals::some(&["client-certificate", "client-key", "password", "token", "username"]))
         .runs(|context| Box::pin(credentials(context)))
 }
 

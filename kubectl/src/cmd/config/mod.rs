@@ -55,7 +55,7 @@ pub(crate) fn command() -> Command {
              $HOME/.kube/config. With several files, an entry is changed where it is defined.",
         )
         .commands(vec![
-            simple("current-context", "Display the current-context", "", |c| Box::pin(current(c))),
+            simple("current-context", "Display the current-context", "[flags]", |c| Box::pin(current(c))),
             simple("delete-cluster", "Delete the specified cluster from the kubeconfig", "NAME", |c| {
                 Box::pin(delete(c, Section::Clusters))
             }),
@@ -65,7 +65,7 @@ pub(crate) fn command() -> Command {
             simple("delete-user", "Delete the specified user from the kubeconfig", "NAME", |c| {
                 Box::pin(delete(c, Section::Users))
             }),
-            simple("get-clusters", "Display clusters defined in the kubeconfig", "", |c| {
+            simple("get-clusters", "Display clusters defined in the kubeconfig", "[flags]", |c| {
                 Box::pin(names(c, Section::Clusters))
             }),
             Command::new("get-contexts", "Describe one or many contexts")
@@ -75,7 +75,9 @@ pub(crate) fn command() -> Command {
                     Flag::text("output", "", "Output format: name.").short('o'),
                 ])
                 .runs(|c| Box::pin(get_contexts(c))),
-            simple("get-users", "Display users defined in the kubeconfig", "", |c| Box::pin(names(c, Section::Users))),
+            simple("get-users", "Display users defined in the kubeconfig", "[flags]", |c| {
+                Box::pin(names(c, Section::Users))
+            }),
             simple("rename-context", "Rename a context from the kubeconfig file", "CONTEXT_NAME NEW_NAME", |c| {
                 Box::pin(rename(c))
             }),

@@ -22,9 +22,10 @@ pub(super) fn command() -> Command {
     Command::new("view", "Display merged kubeconfig settings or a specified kubeconfig file")
         .usage("[flags]")
         .examples(&["kubectl config view", "kubectl config view --raw", "kubectl config view --minify"])
-        .flags(print::flags())
+        .flags(print::flags().into_iter().map(|flag| if flag.name == "output" { flag.preset("yaml") } else { flag }))
         .flags([
             Flag::switch("flatten", "Put files into the output."),
+            Flag::on("merge", "Read all files of the kubeconfig; without it --kubeconfig has to name one."),
             Flag::switch("minify", "Only what the current context uses."),
             Flag::switch("raw", "Show certificates and secrets."),
         ])
@@ -36,6 +37,9 @@ async fn run(context: &Context) -> Result<(), CommandError> {
         return Err(context.usage(format!("unexpected arguments: [{}]", context.args.join(" "))));
     }
     let flags = &context.flags;
+    if !flags.bool("merge") && flags.text("kubeconfig").is_empty() {
+        return Err(CommandError::plain("if merge==false a precise file must be specified"));
+    }
     let mut config = load(context)?;
     if flags.bool("minify") {
         minify(context, &mut config)?;

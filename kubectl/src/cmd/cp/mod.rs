@@ -87,6 +87,7 @@ impl<'a> Container<'a> {
 
     fn session(&self, command: &[&str], stdin: bool) -> Session {
         Session {
+            detach: Vec::new(),
             namespace: meta::namespace(&self.pod).to_owned(),
             pod: meta::name(&self.pod).to_owned(),
             container: self.name.clone(),

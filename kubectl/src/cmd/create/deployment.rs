@@ -7,7 +7,7 @@ use crate::{command::Command, context::Context, error::CommandError, flags::Flag
 
 pub(super) fn command() -> Command {
     Command::new("deployment", "Create a deployment with the specified name")
-        .aliases(&["deploy", "dep"])
+        .aliases(&["deploy"])
         .usage("NAME --image=image -- [COMMAND] [args...]")
         .examples(&[
             "kubectl create deployment my-dep --image=busybox",

@@ -8,7 +8,7 @@ use crate::{command::Command, context::Context, error::CommandError, flags::Flag
 pub(super) fn command() -> Command {
     Command::new("ingress", "Create an ingress with the specified name")
         .aliases(&["ing"])
-        .usage("NAME --rule=host/path=service:port[,tls[=secret]]")
+        .usage("NAME --rule=host/path=service:port[,tls[=secret]] ")
         .examples(&[
             "kubectl create ingress simple --rule=\"foo.com/bar=svc1:8080,tls=my-cert\"",
             "kubectl create ingress catch-all --class=otheringress --rule=\"/path=svc:port\"",

@@ -56,6 +56,7 @@ pub(crate) fn command() -> Command {
             print::validate_flag(),
             save_config(),
             Flag::switch("edit", "Edit the manifests before they are sent."),
+            super::edit::line_endings_flag(),
             Flag::text("raw", "", "POST the file to this path of the server."),
         ])
         .runs(|context| Box::pin(run(context)))

@@ -46,7 +46,7 @@ fn subject_flags() -> [Flag; 3] {
 
 pub(super) fn role() -> Command {
     Command::new("role", "Create a role with single rule")
-        .usage("NAME --verb=verb --resource=resource.group/subresource [--resource-name=resourcename]")
+        .usage("NAME --verb=verb --resource=resource.group/subresource [--resource-name=resourcename] [--dry-run=server|client|none]")
         .examples(&["kubectl create role pod-reader --verb=get --verb=list --resource=pods"])
         .flags(generator_flags())
         .flags(rule_flags())
@@ -55,7 +55,9 @@ pub(super) fn role() -> Command {
 
 pub(super) fn cluster_role() -> Command {
     Command::new("clusterrole", "Create a cluster role")
-        .usage("NAME --verb=verb --resource=resource.group [--resource-name=resourcename]")
+        .usage(
+            "NAME --verb=verb --resource=resource.group [--resource-name=resourcename] [--dry-run=server|client|none]",
+        )
         .examples(&[
             "kubectl create clusterrole pod-reader --verb=get,list,watch --resource=pods",
             "kubectl create clusterrole foo --verb=get --non-resource-url=/logs/*",
@@ -63,7 +65,7 @@ pub(super) fn cluster_role() -> Command {
         .flags(generator_flags())
         .flags(rule_flags())
         .flags([
-            Flag::list("aggregation-rule", "Label selectors of the cluster roles to combine, as key=value pairs."),
+            Flag::pairs("aggregation-rule", "Label selectors of the cluster roles to combine, as key=value pairs."),
             Flag::list("non-resource-url", "Paths that are no resources."),
         ])
         .runs(|context| Box::pin(run_cluster_role(context)))
@@ -71,7 +73,7 @@ pub(super) fn cluster_role() -> Command {
 
 pub(super) fn role_binding() -> Command {
     Command::new("rolebinding", "Create a role binding for a particular role or cluster role")
-        .usage("NAME --clusterrole=NAME|--role=NAME [--user=username] [--group=groupname] [--serviceaccount=namespace:name]")
+        .usage("NAME --clusterrole=NAME|--role=NAME [--user=username] [--group=groupname] [--serviceaccount=namespace:serviceaccountname] [--dry-run=server|client|none]")
         .examples(&["kubectl create rolebinding admin --clusterrole=admin --user=user1 --group=group1"])
         .flags(generator_flags())
         .flags(subject_flags())
@@ -81,7 +83,7 @@ pub(super) fn role_binding() -> Command {
 
 pub(super) fn cluster_role_binding() -> Command {
     Command::new("clusterrolebinding", "Create a cluster role binding for a particular cluster role")
-        .usage("NAME --clusterrole=NAME [--user=username] [--group=groupname] [--serviceaccount=namespace:name]")
+        .usage("NAME --clusterrole=NAME [--user=username] [--group=groupname] [--serviceaccount=namespace:serviceaccountname] [--dry-run=server|client|none]")
         .examples(&["kubectl create clusterrolebinding cluster-admin --clusterrole=cluster-admin --user=user1"])
         .flags(generator_flags())
         .flags(subject_flags())

@@ -17,7 +17,7 @@ pub(super) fn command() -> Command {
         .usage("(docker-registry | generic | tls)")
         .commands(vec![
             Command::new("docker-registry", "Create a secret for use with a Docker registry")
-                .usage("NAME --docker-username=user --docker-password=password --docker-email=email")
+                .usage("NAME --docker-username=user --docker-password=password --docker-email=email [--docker-server=string] [--from-file=[key=]source] [--dry-run=server|client|none]")
                 .examples(&["kubectl create secret docker-registry my-secret --docker-server=HOST --docker-username=USER --docker-password=PASSWORD"])
                 .flags(generator_flags())
                 .flags([
@@ -30,14 +30,14 @@ pub(super) fn command() -> Command {
                 ])
                 .runs(|context| Box::pin(docker(context))),
             Command::new("generic", "Create a secret from a local file, directory, or literal value")
-                .usage("NAME [--type=string] [--from-file=[key=]source] [--from-literal=key1=value1]")
+                .usage("NAME [--type=string] [--from-file=[key=]source] [--from-literal=key1=value1] [--dry-run=server|client|none]")
                 .examples(&["kubectl create secret generic my-secret --from-literal=key1=supersecret"])
                 .flags(generator_flags())
                 .flags(source::flags())
                 .flags([Flag::text("type", "", "Type of the secret.")])
                 .runs(|context| Box::pin(generic(context))),
             Command::new("tls", "Create a TLS secret")
-                .usage("NAME --cert=path/to/cert/file --key=path/to/key/file")
+                .usage("NAME --cert=path/to/cert/file --key=path/to/key/file [--dry-run=server|client|none]")
                 .examples(&["kubectl create secret tls tls-secret --cert=path/to/tls.crt --key=path/to/tls.key"])
                 .flags(generator_flags())
                 .flags([

@@ -21,12 +21,12 @@ const SHOWN_VALUES: usize = 4;
 /// The command.
 pub(crate) fn command() -> Command {
     Command::new("explain", "Get documentation for a resource")
-        .usage("TYPE [--recursive=FALSE|TRUE] [--api-version=api-version-group] [-o|--output=plaintext]")
+        .usage("TYPE [--recursive=FALSE|TRUE] [--api-version=api-version-group] [-o|--output=plaintext|plaintext-openapiv2]")
         .examples(&["kubectl explain pods", "kubectl explain pods --recursive", "kubectl explain pods.spec.containers"])
         .flags([
             Flag::text("api-version", "", "Group and version of the resource."),
             Flag::text("output", "plaintext", "Output format: plaintext.").short('o'),
-            Flag::switch("recursive", "Show the names of all fields below."),
+            Flag::switch("recursive", "Show the names of all fields below.").short('R'),
         ])
         .runs(|context| Box::pin(run(context)))
 }

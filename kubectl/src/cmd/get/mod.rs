@@ -28,7 +28,7 @@ pub(crate) fn command() -> Command {
              fields select what is shown; without --all-namespaces, namespaced resources come from the current \
              namespace.\n\nUse \"kubectl api-resources\" for a complete list of supported resources.",
         )
-        .usage("[(-o|--output=)FORMAT] (TYPE[.VERSION][.GROUP] [NAME | -l label] | TYPE[.VERSION][.GROUP]/NAME ...) [flags]")
+        .usage("[(-o|--output=)json|yaml|kyaml|name|go-template|go-template-file|template|templatefile|jsonpath|jsonpath-as-json|jsonpath-file|custom-columns|custom-columns-file|wide] (TYPE[.VERSION][.GROUP] [NAME | -l label] | TYPE[.VERSION][.GROUP]/NAME ...) [flags]")
         .examples(&[
             "kubectl get pods -o wide",
             "kubectl get deployments.v1.apps -o json",

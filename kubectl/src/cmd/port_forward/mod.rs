@@ -42,7 +42,7 @@ pub(crate) fn command() -> Command {
         .usage("TYPE/NAME [options] [LOCAL_PORT:]REMOTE_PORT [...[LOCAL_PORT_N:]REMOTE_PORT_N]")
         .examples(&["kubectl port-forward pod/mypod 5000 6000", "kubectl port-forward service/myservice 8443:https"])
         .flags([
-            Flag::list("address", "Addresses to listen on: IP addresses or localhost."),
+            Flag::list("address", "Addresses to listen on: IP addresses or localhost.").preset("localhost"),
             Flag::duration("pod-running-timeout", "1m0s", "Time to wait until a Pod runs."),
         ])
         .runs(|context| Box::pin(run(context)))

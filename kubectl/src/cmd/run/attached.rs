@@ -1,6 +1,6 @@
 //! A Pod that `kubectl run` stays with.
 
-use std::io::Write;
+use std::{io::Write, time::Duration};
 
 use futures::StreamExt;
 use http_body_util::BodyExt;
@@ -16,6 +16,8 @@ use crate::{
     resolve::{Info, arguments::of_kind},
 };
 
+/// Time to wait for a deletion when no other was given.
+const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
 const ENDED: [&str; 2] = ["Succeeded", "Failed"];
 
 async fn info(cluster: &Cluster, pod: &Value) -> Result<Info, CommandError> {
@@ -113,7 +115,11 @@ pub(super) async fn remove(context: &Context, pod: &Value) -> Result<(), Command
         _ if context.flags.bool("quiet") => Ok(()),
         _ => {
             writeln!(context.streams.out.clone(), "{}", crate::cmd::delete::deleted(&info, false))?;
-            Ok(())
+            if !context.flags.bool("wait") {
+                return Ok(());
+            }
+            let limit = context.flags.duration("timeout");
+            crate::cmd::delete::until_gone(&cluster, &info, if limit.is_zero() { WEEK } else { limit }).await
         }
     }
 }

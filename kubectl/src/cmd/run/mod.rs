@@ -30,7 +30,8 @@ pub(crate) fn command() -> Command {
         .usage("NAME --image=image [--env=\"key=value\"] [--port=port] [--dry-run=server|client] [--overrides=inline-json] [--command] -- [COMMAND] [args...]")
         .examples(&["kubectl run nginx --image=nginx", "kubectl run -i -t busybox --image=busybox --restart=Never"])
         .flags(print::write_flags("kubectl-run"))
-        .flags(super::delete::flags().into_iter().filter(|flag| flag.name != "timeout"))
+        .flags(super::delete::flags())
+        .flags(crate::resolve::file_flags("Accepted as by other clients; the Pod is made from the other flags."))
         .flags(overrides())
         .flags([
             Flag::array("annotations", "Annotations of the Pod, as key=value."),
@@ -51,6 +52,8 @@ pub(crate) fn command() -> Command {
             Flag::switch("save-config", "Keep the configuration in an annotation, for apply."),
             Flag::switch("stdin", "Keep standard input open.").short('i'),
             Flag::switch("tty", "Give the container a terminal.").short('t'),
+            Flag::switch("wait", "With --rm, wait until the Pod is gone."),
+            crate::remote::detach_flag(),
         ])
         .runs(|context| Box::pin(run(context)))
 }
@@ -129,7 +132,7 @@ fn check(context: &Context, dry_run: DryRun, is_attached: bool) -> Result<(), Co
 }
 
 /// Whether a text can be the name of an image.
-fn is_reference(text: &str) -> bool {
+pub(super) fn is_reference(text: &str) -> bool {
     let (rest, digest) = text.split_once('@').map_or((text, None), |(rest, digest)| (rest, Some(digest)));
     let is_digest = |digest: &str| {
         digest.split_once(':').is_some_and(|(algorithm, hex)| {

@@ -12,7 +12,7 @@ use crate::{
     context::Context,
     error::CommandError,
     flags::Flag,
-    resolve::{Info, Query},
+    resolve::{self, Info, Query},
 };
 
 /// The command.
@@ -21,6 +21,7 @@ pub(super) fn command() -> Command {
         .usage("RESOURCE/NAME KEY_1=VAL_1 ... KEY_N=VAL_N")
         .examples(&["kubectl set env deployment/registry STORAGE_DIR=/local", "kubectl set env deployment/app --list"])
         .flags(flags())
+        .flags([resolve::selector_flag()])
         .flags([
             Flag::text("containers", "*", "Containers by name; * stands for anything.").short('c'),
             Flag::text("from", "", "ConfigMap or Secret whose keys become variables."),

@@ -1,7 +1,7 @@
 //! `kubectl set image`.
 
 use super::{Change, apply, container, flags, split};
-use crate::{command::Command, context::Context, error::CommandError, flags::Flag};
+use crate::{command::Command, context::Context, error::CommandError, flags::Flag, resolve};
 
 /// The command.
 pub(super) fn command() -> Command {
@@ -9,6 +9,7 @@ pub(super) fn command() -> Command {
         .usage("(-f FILENAME | TYPE NAME) CONTAINER_NAME_1=CONTAINER_IMAGE_1 ... CONTAINER_NAME_N=CONTAINER_IMAGE_N")
         .examples(&["kubectl set image deployment/nginx busybox=busybox nginx=nginx:1.9.1"])
         .flags(flags())
+        .flags([resolve::selector_flag()])
         .flags([Flag::switch("record", "Note the command in the annotation kubernetes.io/change-cause.")
             .deprecated("--record will be removed in the future")])
         .runs(|context| Box::pin(run(context)))

@@ -34,15 +34,20 @@ pub(crate) fn command() -> Command {
         ])
 }
 
-/// Flags of all of them.
+/// What `--filename` is for.
+const FILES: &str = "File, directory or URL with the resource to update.";
+
+/// Flags of those that change Pod templates.
 fn flags() -> Vec<Flag> {
-    let mut flags = resolve::file_flags("File, directory or URL with the resource to update.");
-    flags.extend(print::write_flags("kubectl-set"));
-    flags.extend([
-        Flag::switch("all", "All objects of the types in the namespace."),
-        Flag::switch("local", "Change the objects of the files; the server is not asked for theirs."),
-        resolve::selector_flag(),
-    ]);
+    let mut flags = resolve::file_flags(FILES);
+    flags.extend(common_flags());
+    flags
+}
+
+/// Flags of all of them but those of files.
+fn common_flags() -> Vec<Flag> {
+    let mut flags = print::write_flags("kubectl-set");
+    flags.extend([Flag::switch("all", "All objects of the types in the namespace."), resolve::local_flag()]);
     flags
 }
 

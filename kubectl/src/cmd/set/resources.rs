@@ -4,7 +4,7 @@ use machinery::quantity::Quantity;
 use serde_json::{Map, Value, json};
 
 use super::{apply, container, flags, kind_and_name};
-use crate::{command::Command, context::Context, error::CommandError, flags::Flag};
+use crate::{command::Command, context::Context, error::CommandError, flags::Flag, resolve};
 
 /// The command.
 pub(super) fn command() -> Command {
@@ -12,6 +12,7 @@ pub(super) fn command() -> Command {
         .usage("(-f FILENAME | TYPE NAME)  ([--limits=LIMITS & --requests=REQUESTS]")
         .examples(&["kubectl set resources deployment nginx -c=nginx --limits=cpu=200m,memory=512Mi"])
         .flags(flags())
+        .flags([resolve::selector_flag()])
         .flags([
             Flag::text("containers", "*", "Containers by name; * stands for anything.").short('c'),
             Flag::text("limits", "", "Limits, such as cpu=100m,memory=256Mi."),

@@ -2,15 +2,20 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Change, apply, flags, nested, pod_spec, split, with_pod_spec};
-use crate::{command::Command, context::Context, error::CommandError, flags::Flag};
+use super::{Change, apply, common_flags, flags, nested, pod_spec, split, with_pod_spec};
+use crate::{command::Command, context::Context, error::CommandError, flags::Flag, resolve};
 
 /// The command.
 pub(super) fn command() -> Command {
     Command::new("selector", "Set the selector on a resource")
         .usage("(-f FILENAME | TYPE NAME) EXPRESSIONS [--resource-version=version]")
         .examples(&["kubectl set selector service my-svc 'environment=qa'"])
-        .flags(flags())
+        .flags(resolve::file_flags(super::FILES).into_iter().filter_map(|flag| match flag.name {
+            "kustomize" => None,
+            "recursive" => Some(flag.preset("true")),
+            _ => Some(flag),
+        }))
+        .flags(common_flags())
         .flags([Flag::text("resource-version", "", "Update only if the object has this version.")])
         .runs(|context| Box::pin(run(context)))
 }

@@ -3,16 +3,17 @@
 use serde_json::{Value, json};
 
 use super::{Change, apply, flags};
-use crate::{command::Command, context::Context, error::CommandError, flags::Flag};
+use crate::{command::Command, context::Context, error::CommandError, flags::Flag, resolve};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
 /// The command.
 pub(super) fn command() -> Command {
     Command::new("subject", "Update the user, group, or service account in a role binding or cluster role binding")
-        .usage("(-f FILENAME | TYPE NAME) [--user=username] [--group=groupname] [--serviceaccount=namespace:serviceaccountname]")
+        .usage("(-f FILENAME | TYPE NAME) [--user=username] [--group=groupname] [--serviceaccount=namespace:serviceaccountname] [--dry-run=server|client|none]")
         .examples(&["kubectl set subject clusterrolebinding admin --serviceaccount=namespace:serviceaccount1"])
         .flags(flags())
+        .flags([resolve::selector_flag()])
         .flags([
             Flag::list("user", "Users to bind."),
             Flag::list("group", "Groups to bind."),
