@@ -47,12 +47,24 @@ install_packages() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
+# rustup, checked against the sum that is published with it; it fetches the toolchain that the project pins.
+install_rust() {
+    say "installing Rust"
+    local work url
+    work=$(mktemp -d)
+    url=https://static.rust-lang.org/rustup/dist/$(uname -m)-unknown-linux-gnu/rustup-init
+    curl -sSfL -o "$work/rustup-init" "$url"
+    echo "$(curl -sSfL "$url.sha256" | cut -c -64)  $work/rustup-init" | sha256sum -c --quiet -
+    chmod +x "$work/rustup-init"
+    "$work/rustup-init" -y -q --profile minimal --default-toolchain none
+    rm -rf "$work"
+}
+
 build() {
     local from=${TIMONEL_BIN:-}
     if [ -z "$from" ]; then
         if ! command -v cargo >/dev/null && [ ! -x "$HOME/.cargo/bin/cargo" ]; then
-            say "installing Rust"
-            curl -sSf https://sh.rustup.rs | sh -s -- -y -q --profile minimal
+            install_rust
         fi
         PATH=$HOME/.cargo/bin:$PATH
         say "building (the first time takes a while)"

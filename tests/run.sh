@@ -10,7 +10,7 @@ export CARGO_INCREMENTAL=0
 say() { printf '\n== %s\n' "$*"; }
 
 packages=(ca-certificates curl gcc libc6-dev protobuf-compiler libprotobuf-dev unzip python3-pip procps
-    etcd-server iptables nftables ipset ipvsadm iproute2 conntrack qemu-system-x86 cpio debootstrap e2fsprogs containerd runc containernetworking-plugins busybox-static prometheus)
+    etcd-server etcd-client iptables nftables ipset ipvsadm iproute2 conntrack qemu-system-x86 cpio debootstrap e2fsprogs containerd runc containernetworking-plugins busybox-static prometheus)
 missing=()
 for package in "${packages[@]}"; do
     dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")

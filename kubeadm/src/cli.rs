@@ -1,13 +1,17 @@
 //! The command line.
 
 mod certs;
+mod etcd;
 pub mod upgrade;
+mod upkeep;
 
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 pub use certs::{CertsAction, CertsCommand, CertsFlags};
+pub use etcd::{EtcdAction, EtcdCommand, SnapshotAction};
+pub use upkeep::UpkeepCommand;
 
 use crate::config::Period;
 
@@ -49,6 +53,10 @@ pub enum Command {
     /// Commands related to handling Kubernetes certificates.
     #[command(alias = "certificates")]
     Certs(CertsCommand),
+    /// Commands related to the data of a cluster with a local etcd.
+    Etcd(EtcdCommand),
+    /// Renew certificates of this control plane before they end, save etcd's data, keep its file small.
+    Upkeep(UpkeepCommand),
     /// Kubeconfig file utilities.
     Kubeconfig(KubeconfigCommand),
     /// Print the version of kubeadm.

@@ -3,6 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use client::{ApiErrorExt, Connection};
+use futures::AsyncBufRead;
 use kube::{Client, Config, config::KubeConfigOptions};
 use machinery::gvk::{GroupVersion, GroupVersionKind};
 use serde_json::Value;
@@ -145,6 +146,27 @@ impl Cluster {
         let answer =
             tokio::time::timeout(self.patience, self.request(http::Method::POST, path, "application/json", body));
         match answer.await {
+            Ok(answer) => answer.map_err(|error| Error::new(error_text(&error))),
+            Err(_) => fail!("context deadline exceeded"),
+        }
+    }
+
+    /// The same with another time for one call. Requests that take longer than usual need it.
+    #[must_use]
+    pub fn patient(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Posts to a path of an API that answers with a stream.
+    pub async fn stream(&self, path: &str, body: &Value) -> Result<impl AsyncBufRead + use<>> {
+        let Some(client) = &self.client else { return fail!("there is no cluster in a dry run") };
+        let body = serde_json::to_vec(body).context("cannot encode a request")?;
+        let request = http::Request::post(path)
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .body(body)
+            .context("cannot make a request")?;
+        match tokio::time::timeout(REQUEST, client.request_stream(request)).await {
             Ok(answer) => answer.map_err(|error| Error::new(error_text(&error))),
             Err(_) => fail!("context deadline exceeded"),
         }

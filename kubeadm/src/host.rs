@@ -113,6 +113,8 @@ pub trait Host: Send + Sync {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
     /// Replaces a file as a whole. Its directory must be there.
     fn write(&self, path: &Path, mode: u32, content: &[u8]) -> io::Result<()>;
+    /// Adds to the end of a file, which is made with `mode` if it is not there, and brings it to the disk.
+    fn append(&self, path: &Path, mode: u32, content: &[u8]) -> io::Result<()>;
     /// Makes a directory (with `mode`) and the missing ones above it (0755). One that is there keeps its mode.
     fn create_directory(&self, path: &Path, mode: u32) -> io::Result<()>;
     /// Entries of a directory, sorted.

@@ -3,6 +3,7 @@
 //! - [`commands`] reads the command line ([`cli`]) and configuration ([`config`]) and runs a workflow of [`phases`];
 //! - phases are built from what each needs: certificates ([`pki`], [`kubeconfig`]), static Pods ([`manifests`]), images
 //!   ([`images`]), the kubelet ([`kubelet`]), objects of the API ([`client`], [`addons`], [`rbac`], [`token`]);
+//! - [`upkeep`] runs on every control plane: it renews certificates, saves etcd's data and keeps its file small;
 //! - the machine is reached through [`host::Host`] alone, so that every phase can be tested without one.
 
 pub mod addons;
@@ -24,6 +25,7 @@ pub mod images;
 pub mod kubeconfig;
 pub mod kubelet;
 pub mod manifests;
+pub mod mirror;
 pub mod patches;
 pub mod phases;
 pub mod pki;
@@ -31,4 +33,5 @@ pub mod preflight;
 pub mod rbac;
 pub mod supervisor;
 pub mod token;
+pub mod upkeep;
 pub mod yaml;

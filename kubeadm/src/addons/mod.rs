@@ -7,6 +7,7 @@ pub mod proxy;
 pub mod storage;
 #[cfg(test)]
 mod tests;
+pub mod upkeep;
 
 use serde_json::Value;
 
@@ -25,6 +26,7 @@ fn render(manifest: &str, cluster: &ClusterConfiguration) -> Result<Vec<Value>> 
         ("${VERSION}", version.as_str()),
         ("${DNS_SERVICE_IP}", dns.as_str()),
         ("${DNS_DOMAIN}", cluster.networking.dns_domain.as_str()),
+        ("${CERTIFICATES_DIR}", cluster.certificates_dir.as_str()),
         ("${POD_CIDR}", cluster.networking.pod_subnet.as_str()),
     ];
     let text = values.iter().fold(manifest.to_owned(), |text, (name, value)| text.replace(name, value));

@@ -29,7 +29,7 @@ use crate::{
     phases::{certs::Inputs, kubeconfigs, upload_certs},
     pki::{
         Key, Names,
-        files::{certificate_path, key_path, read_certificate, write_key},
+        files::{key_path, write_key},
         issue::{self, Facts},
         renew::{Outcome, Place, Renewable, authorities, renewables},
         table::{Role, TABLE},
@@ -187,11 +187,7 @@ async fn check(host: &dyn Host, flags: &CertsFlags, format: Format) -> Result<()
     }
     let mut roots = Vec::new();
     for row in authorities(&found) {
-        let path = certificate_path(pki, row.file);
-        let facts = match host.exists(&path) {
-            true => Some(issue::facts(&read_certificate(host, &path)?)?),
-            false => None,
-        };
+        let facts = place.facts_of_authority(row)?;
         roots.push(Expiration { name: row.name, facts, authority: None, external: place.is_external(row) });
     }
     if format != Format::Text {

@@ -2,6 +2,7 @@
 
 mod certs;
 mod config;
+mod etcd;
 mod init;
 mod join;
 mod kubeconfig;
@@ -18,11 +19,11 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, parser::ValueSource};
 use runtime::CancellationToken;
 
 use crate::{
-    cli::{Cli, Command},
+    cli::{Cli, Command, UpkeepCommand},
     constants::TMP_DIR,
     error::{Context, Error, Result, fail},
     host::{Host, dry::DryHost},
-    kubelet, phases, supervisor,
+    kubelet, phases, supervisor, upkeep,
 };
 
 /// Flags that may stand beside `--config`.
@@ -145,6 +146,10 @@ pub async fn run(host: Arc<dyn Host>, words: Vec<String>, stop: CancellationToke
     if let Some(Command::SuperviseKubelet { program }) = cli.command {
         return supervisor::run(&*host, program, stop).await;
     }
+    if let Some(Command::Upkeep(command)) = cli.command {
+        let settings = upkeep_settings(&*host, command)?;
+        return upkeep::run(host, settings, stop).await;
+    }
     tokio::select! {
         done = dispatch(host, cli.command, &given, &mut command) => done,
         () = stop.cancelled() => fail!("interrupted"),
@@ -177,13 +182,34 @@ async fn dispatch(
             Some(action) => certs::run(host, action, command).await,
             None => no_subcommand(&*host, command, &["certs"]),
         },
+        Some(Command::Etcd(etcd)) => match etcd.action {
+            Some(action) => etcd::run(&*host, action, command).await,
+            None => no_subcommand(&*host, command, &["etcd"]),
+        },
         Some(Command::Kubeconfig(kubeconfig)) => match kubeconfig.action {
             Some(action) => kubeconfig::run(&*host, action).await,
             None => no_subcommand(&*host, command, &["kubeconfig"]),
         },
         Some(Command::Version(version)) => version::run(&*host, &version.output),
-        Some(Command::SuperviseKubelet { .. }) => Ok(()),
+        Some(Command::SuperviseKubelet { .. } | Command::Upkeep(_)) => Ok(()),
     }
+}
+
+fn upkeep_settings(host: &dyn Host, command: UpkeepCommand) -> Result<upkeep::Settings> {
+    let node = match command.node_name.as_str() {
+        "" => host.hostname().context("cannot find out the name of this host")?.trim().to_lowercase(),
+        given => given.to_owned(),
+    };
+    Ok(upkeep::Settings {
+        node,
+        interval: command.interval.0,
+        once: command.once,
+        renew_at: command.renew_at,
+        snapshots: command.snapshot_dir,
+        snapshot_interval: command.snapshot_interval.0,
+        kept: command.snapshots_kept,
+        metrics: command.metrics_bind_address,
+    })
 }
 
 /// Prints the help of a command that needs a subcommand.

@@ -59,6 +59,10 @@ impl Host for DryHost {
         self.below.list(path)
     }
 
+    fn append(&self, path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
+        self.below.append(&self.staged(path), mode, content)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.say(&format!("[dryrun] Would remove {:?}\n", path.display().to_string()));
         self.below.remove(&self.staged(path))

@@ -84,6 +84,12 @@ impl Host for LocalHost {
         written
     }
 
+    fn append(&self, path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
+        let mut file = fs::OpenOptions::new().append(true).create(true).mode(mode).open(path)?;
+        file.write_all(content)?;
+        file.sync_data()
+    }
+
     fn create_directory(&self, path: &Path, mode: u32) -> io::Result<()> {
         if path.is_dir() {
             return Ok(());

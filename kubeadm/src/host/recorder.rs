@@ -166,6 +166,11 @@ impl Host for Recorder {
         Ok(())
     }
 
+    fn append(&self, path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
+        let before = self.read(path).unwrap_or_default();
+        self.write(path, mode, &[&before, content].concat())
+    }
+
     fn create_directory(&self, path: &Path, mode: u32) -> io::Result<()> {
         let mut state = self.0.lock();
         for above in path.ancestors().skip(1) {

@@ -88,8 +88,9 @@ pub fn storage(cluster: &ClusterConfiguration) -> String {
     component(cluster, "local-path")
 }
 
-/// The metrics API, and what users may add to a cluster with the manifests of `deploy/addons`.
-const ADDONS: [&str; 4] = ["timonel-metrics", "timonel-ingress", "timonel-dashboard", "timonel-logs"];
+/// The metrics API, the upkeep of control planes, and what users may add to a cluster with the manifests of
+/// `deploy/addons`.
+const ADDONS: [&str; 5] = ["timonel-metrics", "kubeadm", "timonel-ingress", "timonel-dashboard", "timonel-logs"];
 
 /// Name of etcd's image.
 pub fn etcd(host: &dyn Host, cluster: &ClusterConfiguration) -> String {

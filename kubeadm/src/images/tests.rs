@@ -73,6 +73,7 @@ fn images_of_installed_programs() {
             "registry.k8s.io/pod-network:v1.36.0",
             "registry.k8s.io/local-path:v1.36.0",
             "registry.k8s.io/timonel-metrics:v1.36.0",
+            "registry.k8s.io/kubeadm:v1.36.0",
             "registry.k8s.io/timonel-ingress:v1.36.0",
             "registry.k8s.io/timonel-dashboard:v1.36.0",
             "registry.k8s.io/timonel-logs:v1.36.0",

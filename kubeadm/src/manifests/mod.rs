@@ -2,6 +2,7 @@
 
 pub mod control_plane;
 pub mod etcd;
+pub mod present;
 #[cfg(test)]
 mod tests;
 

@@ -6,7 +6,7 @@ use super::init::{Addons, Init};
 use crate::{
     addons::{
         dns as dns_addon, metrics as metrics_addon, network as network_addon, proxy as proxy_addon,
-        storage as storage_addon,
+        storage as storage_addon, upkeep as upkeep_addon,
     },
     config::{ClusterConfiguration, DEFAULT_POD_SUBNET, ImageSource},
     error::Result,
@@ -81,6 +81,10 @@ pub(super) async fn storage(init: &mut Init) -> Result<()> {
 
 pub(super) async fn metrics(init: &mut Init) -> Result<()> {
     of_programs(init, "metrics", metrics_addon::objects).await
+}
+
+pub(super) async fn upkeep(init: &mut Init) -> Result<()> {
+    of_programs(init, "upkeep", upkeep_addon::objects).await
 }
 
 /// An addon that comes with the installed programs.

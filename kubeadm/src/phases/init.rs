@@ -306,6 +306,9 @@ pub static PHASES: &[Phase<Init>] = &[
                 Box::pin(addons::storage(c))
             }),
             Phase::leaf("metrics", "Install the metrics API to a Kubernetes cluster", |c| Box::pin(addons::metrics(c))),
+            Phase::leaf("upkeep", "Install the upkeep of control planes to a Kubernetes cluster", |c| {
+                Box::pin(addons::upkeep(c))
+            }),
         ],
     ),
     Phase::leaf("show-join-command", "Show the join command for control-plane and worker node", |c| {

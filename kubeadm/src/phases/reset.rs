@@ -11,17 +11,16 @@ use crate::{
     client::Cluster,
     config::{ClusterConfiguration, ResetConfiguration},
     constants::{
-        ADMIN_CONF, BOOTSTRAP_KUBELET_CONF, CONTROLLER_MANAGER_CONF, EMBEDDED_STORE_DIR, ETCD_DIR, KUBELET_CONF,
-        KUBELET_DIR, MANIFESTS_DIR, SCHEDULER_CONF, SUPER_ADMIN_CONF, TMP_DIR,
+        ADMIN_CONF, BOOTSTRAP_KUBELET_CONF, CONTROLLER_MANAGER_CONF, EMBEDDED_STORE_DIR, KUBELET_CONF, KUBELET_DIR,
+        MANIFESTS_DIR, SCHEDULER_CONF, SUPER_ADMIN_CONF, TMP_DIR,
     },
     cri::Cri,
     error::{Context, Error, Result, fail},
-    etcd::Etcd,
+    etcd::{Etcd, local::Local},
     fetch,
     host::Host,
-    kubelet, manifests,
+    kubelet,
     preflight::{self, checks},
-    yaml,
 };
 
 /// Attempts for each sandbox.
@@ -80,21 +79,9 @@ async fn preflight(reset: &mut Reset) -> Result<()> {
     preflight::report(host, &[checks::privileged(host)], &reset.ignored)
 }
 
-/// Data directory and name of the etcd member of this host, from its manifest.
-fn local_member(host: &dyn Host) -> Option<(String, String)> {
-    let text = host.read_text(&manifests::path("etcd")).ok()?;
-    let pod = yaml::parse(&text).ok()?;
-    let words = pod.pointer("/spec/containers/0/command")?.as_array()?;
-    let flag = |name: &str| {
-        let found = words.iter().filter_map(|w| w.as_str()).find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
-        found.map(ToOwned::to_owned)
-    };
-    Some((flag("--data-dir").unwrap_or_else(|| ETCD_DIR.to_owned()), flag("--initial-advertise-peer-urls")?))
-}
-
 async fn remove_etcd_member(reset: &mut Reset) -> Result<()> {
     let host = reset.host.clone();
-    let Some((data, peer_url)) = local_member(&*host) else {
+    let Ok(Local { data, peer_url, .. }) = Local::read(&*host) else {
         let embedded = host.exists(Path::new(EMBEDDED_STORE_DIR));
         if embedded {
             return empty_store(reset);
@@ -105,7 +92,7 @@ async fn remove_etcd_member(reset: &mut Reset) -> Result<()> {
     };
     if reset.config.dry_run {
         host.line("[dryrun] Would remove the etcd member on this node");
-        host.line(&format!("[dryrun] Would delete contents of the etcd data directory: {data}"));
+        host.line(&format!("[dryrun] Would delete contents of the etcd data directory: {}", data.display()));
         return Ok(());
     }
     if let Some(cluster) = &reset.cluster
@@ -115,8 +102,8 @@ async fn remove_etcd_member(reset: &mut Reset) -> Result<()> {
             "[reset] Failed to remove etcd member: {cause}, please manually remove this etcd member using etcdctl\n"
         ));
     }
-    match host.empty(Path::new(&data)) {
-        Ok(()) => host.line(&format!("[reset] Deleted contents of the etcd data directory: {data}")),
+    match host.empty(&data) {
+        Ok(()) => host.line(&format!("[reset] Deleted contents of the etcd data directory: {}", data.display())),
         Err(cause) => {
             host.warn(&format!("[reset] Failed to delete contents of the etcd directory: {data:?}, error: {cause}\n"))
         }

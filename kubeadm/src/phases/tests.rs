@@ -313,20 +313,28 @@ async fn the_join_command() {
 
 #[test]
 fn members_of_etcd() {
-    let member =
-        |id, name: &str, url: &str| Listed { id, name: name.into(), peer_urls: vec![url.into()], is_learner: false };
+    let member = |id, name: &str, url: &str| Listed {
+        id,
+        name: name.into(),
+        peer_urls: vec![url.into()],
+        client_urls: Vec::new(),
+        is_learner: false,
+    };
     let members = [member(1, "a", "u1"), member(255, "", "u2"), member(3, "", "u3")];
     let found = initial_cluster(&members, "u3", "node");
     let texts: Vec<String> = found.iter().map(|m| format!("{}={}", m.name, m.peer_url)).collect();
     assert_eq!(texts, ["a=u1", "ff=u2", "node=u3"]);
 }
 
+const ETCD: &str = "etcd, --data-dir=/data, --name=a, '--advertise-client-urls=https://a:2379', \
+                    '--initial-advertise-peer-urls=https://a:2380', --trusted-ca-file=/etc/kubernetes/pki/etcd/ca.crt";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn reset_takes_back() {
     let host = Arc::new(
         Recorder::new()
             .with_file("/etc/kubernetes/admin.conf", "x")
-            .with_file("/etc/kubernetes/manifests/etcd.yaml", "spec:\n  containers:\n  - command: [etcd, --data-dir=/data, '--initial-advertise-peer-urls=https://a:2380']\n")
+            .with_file("/etc/kubernetes/manifests/etcd.yaml", &format!("spec:\n  containers:\n  - command: [{ETCD}]\n"))
             .with_file("/etc/kubernetes/pki/ca.crt", "x")
             .with_file("/data/member", "x")
             .with_file("/var/lib/kubelet/config.yaml", "x")

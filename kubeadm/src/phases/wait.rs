@@ -2,8 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-
 use super::init::Init;
 use crate::{
     client::{Cluster, INTERVAL, error_text},
@@ -11,7 +9,8 @@ use crate::{
     constants::MANIFESTS_DIR,
     error::{Error, Result, fail},
     host::Host,
-    kubelet, manifests, yaml,
+    kubelet,
+    manifests::present::Present,
 };
 
 /// A duration as it is shown: to the microsecond, like `501.2ms`.
@@ -92,31 +91,12 @@ pub fn checks(host: &dyn Host, local: &str) -> Result<Vec<Check>> {
     ];
     let mut all = Vec::new();
     for (name, address_flag, default_address, default_port, page) in table {
-        let text = host
-            .read_text(&manifests::path(name))
-            .map_err(|e| Error::new(format!("failed to read manifest for {name:?}: {e}")))?;
-        let command = command_of(&yaml::parse(&text)?);
-        let address = flag(&command, address_flag).unwrap_or(default_address);
-        let port: i32 = flag(&command, "--secure-port").and_then(|p| p.parse().ok()).unwrap_or(default_port);
+        let pod = Present::read(host, name)?;
+        let address = pod.flag(address_flag).unwrap_or(default_address);
+        let port: i32 = pod.flag("--secure-port").and_then(|p| p.parse().ok()).unwrap_or(default_port);
         all.push(Check { name, base: format!("https://{}", join_host_port(address, port)), page });
     }
     Ok(all)
-}
-
-fn command_of(pod: &Value) -> Vec<String> {
-    let container = pod.pointer("/spec/containers/0");
-    let words = |field: &str| {
-        let list = container.and_then(|c| c.get(field)).and_then(Value::as_array);
-        list.into_iter().flatten().filter_map(Value::as_str).map(ToOwned::to_owned).collect::<Vec<_>>()
-    };
-    [words("command"), words("args")].concat()
-}
-
-/// Last value of a flag, `--flag=value` or `--flag value`.
-fn flag<'a>(command: &'a [String], name: &str) -> Option<&'a str> {
-    let joined = |word: &'a String| word.strip_prefix(name).and_then(|rest| rest.strip_prefix('='));
-    let at = (0..command.len()).rev().find(|i| command[*i] == name || joined(&command[*i]).is_some())?;
-    joined(&command[at]).or_else(|| command.get(at + 1).map(String::as_str))
 }
 
 /// Waits for all components at once.

@@ -52,6 +52,17 @@ pub fn renewables(cluster: &ClusterConfiguration) -> Vec<Renewable> {
     all
 }
 
+/// Names of the certificates that are renewed with a component; those of administrators belong to none.
+pub fn of_component(component: &str) -> &'static [&'static str] {
+    match component {
+        "etcd" => &["etcd-server", "etcd-peer", "etcd-healthcheck-client"],
+        "kube-apiserver" => &["apiserver", "apiserver-kubelet-client", "front-proxy-client", "apiserver-etcd-client"],
+        "kube-controller-manager" => &["controller-manager.conf"],
+        "kube-scheduler" => &["scheduler.conf"],
+        _ => &["admin.conf", "super-admin.conf"],
+    }
+}
+
 /// The authorities.
 pub fn authorities(cluster: &ClusterConfiguration) -> Vec<&'static Row> {
     let mut all: Vec<_> = TABLE
@@ -88,6 +99,15 @@ pub enum Outcome {
 }
 
 impl Place<'_> {
+    /// What is known of an authority; `None` when it is not there.
+    pub fn facts_of_authority(&self, row: &Row) -> Result<Option<Facts>> {
+        let path = certificate_path(self.pki, row.file);
+        match self.host.exists(&path) {
+            true => Ok(Some(issue::facts(&read_certificate(self.host, &path)?)?)),
+            false => Ok(None),
+        }
+    }
+
     fn file(&self, one: &Renewable) -> PathBuf {
         match one.row {
             Some(row) => certificate_path(self.pki, row.file),

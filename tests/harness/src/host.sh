@@ -23,7 +23,7 @@ mkdir -p "$directory"/{etc,etc.work,opt,log,lib}
 mount -t overlay overlay -o "lowerdir=/etc,upperdir=$directory/etc,workdir=$directory/etc.work" /etc
 mount --bind "$directory/opt" /opt
 mount --bind "$directory/log" /var/log
-for kept in kubelet kube-proxy containerd etcd timonel cni dockershim; do
+for kept in kubelet kube-proxy containerd etcd etcd-snapshots timonel cni dockershim; do
     mkdir -p "$directory/lib/$kept" "/var/lib/$kept"
     mount --bind "$directory/lib/$kept" "/var/lib/$kept"
 done

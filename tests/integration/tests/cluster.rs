@@ -1,5 +1,8 @@
 //! Clusters on hosts of their own: the quick start, and three machines made by kubeadm.
 
+#[path = "cluster/control_planes.rs"]
+mod control_planes;
+
 use std::{
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -50,7 +53,7 @@ fn prometheus_sees_everything(host: &Host) {
     );
     let up =
         "curl -sf 'http://127.0.0.1:9090/api/v1/query?query=up' | grep -o '\"[01]\"\\]' | sort | uniq -c | tr -s ' '";
-    until(host, 60, up, |out| out.trim() == "6 \"1\"]");
+    until(host, 60, up, |out| out.trim() == "7 \"1\"]");
     host.ok(&programs(), "kill $(cat /opt/prometheus/pid)");
 }
 
@@ -128,8 +131,7 @@ fn a_rolling_update_outlives_the_death_of_any_process() {
     host.ok(&programs(), &script);
     let image = "ctr -n k8s.io images tag timonel.local/web:v1 timonel.local/web:v2";
     host.ok(&programs(), image);
-    let stock = Kubectl::stock().pop().expect("a stock kubectl");
-    let kubectl = |line: &str| format!("{} --kubeconfig /etc/kubernetes/admin.conf {line}", stock.display());
+    let kubectl = stock_line;
     let programs_to_kill = ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy"];
     for (round, victim) in programs_to_kill.into_iter().enumerate() {
         let version = if round % 2 == 0 { "v2" } else { "v1" };
@@ -199,6 +201,12 @@ fn machine(segment: &Segment, name: &str, number: u8) -> Host {
     host
 }
 
+/// A command line of the stock kubectl, as an administrator.
+fn stock_line(arguments: &str) -> String {
+    let stock = Kubectl::stock().pop().expect("a stock kubectl");
+    format!("{} --kubeconfig /etc/kubernetes/admin.conf {arguments}", stock.display())
+}
+
 /// Three machines: a control plane with etcd, and two workers.
 struct Cluster {
     master: Host,
@@ -224,16 +232,11 @@ impl Cluster {
 
     /// Runs the stock kubectl on the control plane.
     fn kubectl(&self, arguments: &str) -> String {
-        self.master.ok(&programs(), &Self::line(arguments))
-    }
-
-    fn line(arguments: &str) -> String {
-        let stock = Kubectl::stock().pop().expect("a stock kubectl");
-        format!("{} --kubeconfig /etc/kubernetes/admin.conf {arguments}", stock.display())
+        self.master.ok(&programs(), &stock_line(arguments))
     }
 
     fn until(&self, limit: u64, arguments: &str, wanted: impl Fn(&str) -> bool) -> String {
-        until(&self.master, limit, &Self::line(arguments), wanted)
+        until(&self.master, limit, &stock_line(arguments), wanted)
     }
 
     fn rollout(&self) {
@@ -278,6 +281,32 @@ impl Cluster {
         self.until(120, "get pods -n kube-system --no-headers", |out| out.lines().all(|line| line.contains(" 1/1 ")));
         let nothing = ok(&self.master, "kubeadm upgrade plan --ignore-preflight-errors=all");
         assert!(!nothing.contains("kubeadm upgrade apply"), "{nothing}");
+    }
+
+    /// Certificates are renewed and etcd is saved without anybody asking.
+    fn keeps_itself_up(&self) {
+        let ok = |line: &str| self.master.ok(&programs(), line);
+        until(&self.master, 120, "ls /var/lib/etcd-snapshots/etcd-*.db", |out| out.lines().count() == 1);
+        let metrics = "curl -sf http://127.0.0.1:10261/metrics";
+        until(&self.master, 60, metrics, |out| {
+            ["apiserver", "etcd-server", "scheduler.conf", "ca"].iter().all(|name| {
+                out.contains(&format!("kubeadm_certificate_expiration_timestamp_seconds{{name=\"{name}\"}} 1"))
+            })
+        });
+        let files = "cat /etc/kubernetes/pki/apiserver.crt; cat /etc/kubernetes/pki/etcd/server.crt; \
+                     grep client-certificate-data /etc/kubernetes/scheduler.conf";
+        let before = ok(files);
+        ok("kubeadm upkeep --once --snapshot-interval=0");
+        assert_eq!(ok(files), before, "nothing is due");
+        let serial = "echo | openssl s_client -connect 127.0.0.1:6443 2>/dev/null | openssl x509 -noout -serial";
+        let (served, told) = (ok(serial), ok("kubeadm upkeep --once --renew-at=100 --snapshot-interval=0"));
+        assert!(told.contains("[upkeep] Renewed certificates of kube-apiserver: apiserver, "), "{told}");
+        let after = ok(files);
+        assert!(after.lines().count() == before.lines().count() && after != before, "{after}");
+        assert_ne!(ok(serial), served);
+        let events =
+            "get events --field-selector=reason=CertificatesRenewed -o jsonpath='{.items[*].involvedObject.name}'";
+        assert_eq!(self.kubectl(events), "master master master master master");
     }
 
     fn page_from(&self, pod: &str, address: &str) -> String {
@@ -329,13 +358,14 @@ fn three_machines_run_update_lose_and_drain() {
     assert_eq!(cluster.pods().len(), 5);
 
     cluster.upgrades();
+    cluster.keeps_itself_up();
     becomes("page v1");
 
     // Streams.
     let pod = &cluster.pods()[0][0];
     let forwarded = format!(
         "{} & p=$!; trap 'kill $p' EXIT; until curl -sf -m 2 http://127.0.0.1:18080/; do sleep 0.2; done",
-        Cluster::line(&format!("port-forward {pod} 18080:8080 >/dev/null"))
+        stock_line(&format!("port-forward {pod} 18080:8080 >/dev/null"))
     );
     assert_eq!(cluster.master.ok(&programs(), &forwarded), "page v1\n");
     cluster.kubectl(

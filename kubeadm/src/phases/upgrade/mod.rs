@@ -20,7 +20,7 @@ use serde_json::Value;
 use self::policy::{Allowed, Versions};
 use super::{addons, cluster_info, init::Init, preflight::PULLING, upload, workflow::Phase};
 use crate::{
-    addons::{metrics, network, storage},
+    addons::{metrics, network, storage, upkeep},
     client::{Cluster, items, object_path},
     config::{ClusterConfiguration, ImageSource, version::Version},
     error::{Context, Result, fail},
@@ -266,8 +266,12 @@ async fn proxy(upgrade: &mut Upgrade) -> Result<()> {
 /// Addons that init installs without being asked, where they still are.
 async fn programs(upgrade: &mut Upgrade) -> Result<()> {
     type Objects = fn(&ClusterConfiguration) -> Result<Vec<Value>>;
-    const ALL: [(&str, Objects); 3] =
-        [("pod-network", network::objects), ("local-path", storage::objects), ("metrics", metrics::objects)];
+    const ALL: [(&str, Objects); 4] = [
+        ("pod-network", network::objects),
+        ("local-path", storage::objects),
+        ("metrics", metrics::objects),
+        ("upkeep", upkeep::objects),
+    ];
     if upgrade.init.cluster().image_source() != ImageSource::Programs || !addons_may_change(upgrade).await? {
         return Ok(());
     }

@@ -10,37 +10,25 @@ use serde_json::Value;
 use super::Upgrade;
 use crate::{
     audit,
-    client::{Cluster, INTERVAL, error_text, items},
+    client::Cluster,
     config::{Period, Timeouts},
     constants::{KUBERNETES_DIR, TMP_DIR},
     error::{Context, Error, Result, fail},
     etcd::Etcd,
     host::{Host, Program},
     manifests::{self, control_plane, etcd as etcd_manifest},
+    mirror::Mirrors,
     patches::Patches,
-    pki::renew::{Outcome, Place, renewables},
+    pki::renew::{self, Outcome, Place, renewables},
     yaml,
 };
 
-/// The annotation of a mirror Pod that changes with its manifest.
-const HASH: &str = "kubernetes.io/config.hash";
 /// Longest time for a copy of etcd's data.
 const COPY: Duration = Duration::from_secs(600);
 /// Attempts to see a restored etcd again, and the time between them.
 const ETCD_ATTEMPTS: u32 = 10;
 const ETCD_PORT: u16 = 2379;
 const ETCD_PAUSE: Duration = Duration::from_secs(15);
-
-/// Certificates that are renewed with a component.
-fn certificates(component: &str) -> &'static [&'static str] {
-    match component {
-        "etcd" => &["etcd-server", "etcd-peer", "etcd-healthcheck-client"],
-        "kube-apiserver" => &["apiserver", "apiserver-kubelet-client", "front-proxy-client", "apiserver-etcd-client"],
-        "kube-controller-manager" => &["controller-manager.conf"],
-        "kube-scheduler" => &["scheduler.conf"],
-        _ => &["admin.conf", "super-admin.conf"],
-    }
-}
 
 /// Directories of one upgrade.
 struct Places {
@@ -121,14 +109,14 @@ pub(super) async fn run(upgrade: &mut Upgrade) -> Result<()> {
     ));
     let fresh = places.fresh.clone();
     Swap { upgrade, api: &api, places, moved: Vec::new() }.all(patience).await?;
-    renew(upgrade, "admin")?;
+    renew_for(upgrade, "admin")?;
     host.remove(&fresh).context("cannot remove the directory of new manifests")?;
     host.line("[upgrade/control-plane] The control plane instance for this node was successfully upgraded!");
     Ok(())
 }
 
 /// Renews the certificates of a component.
-fn renew(upgrade: &Upgrade, component: &str) -> Result<()> {
+fn renew_for(upgrade: &Upgrade, component: &str) -> Result<()> {
     if !upgrade.options.certificate_renewal {
         return Ok(());
     }
@@ -141,7 +129,7 @@ fn renew(upgrade: &Upgrade, component: &str) -> Result<()> {
         kubeconfigs: Path::new(KUBERNETES_DIR),
         started: init.started,
     };
-    for one in renewables(init.cluster()).iter().filter(|one| certificates(component).contains(&one.name)) {
+    for one in renewables(init.cluster()).iter().filter(|one| renew::of_component(component).contains(&one.name)) {
         let outcome = tokio::task::block_in_place(|| place.renew(one))
             .with_context(|| format!("failed to renew certificates for component {component:?}"))?;
         init.host.line(&match outcome {
@@ -200,8 +188,9 @@ impl Swap<'_> {
             host.line(&format!("[upgrade/staticpods] Current and new manifests of {name} are equal, skipping upgrade"));
             return Ok(());
         }
-        renew(self.upgrade, name)?;
-        let hash = self.hash(name).await?;
+        renew_for(self.upgrade, name)?;
+        let mirrors = Mirrors { api: self.api, node: self.upgrade.init.node() };
+        let hash = mirrors.hash(name).await?;
         let written = self.places.fresh.join(format!("{name}.yaml"));
         let backup = self.places.backup.join(format!("{name}.yaml"));
         host.create_directory(&self.places.fresh, 0o700).context("cannot make a directory for manifests")?;
@@ -217,42 +206,9 @@ impl Swap<'_> {
         ));
         host.line("[upgrade/staticpods] Waiting for the kubelet to restart the component");
         host.line(&format!("[upgrade/staticpods] This can take up to {}", Period(patience)));
-        self.await_change(name, &hash, patience).await?;
+        mirrors.await_change(name, &hash, patience).await?;
         host.line(&format!("[upgrade/staticpods] Component {name:?} upgraded successfully!"));
         Ok(())
-    }
-
-    async fn hash(&self, name: &str) -> Result<String> {
-        let path = format!("/api/v1/namespaces/kube-system/pods/{name}-{}", self.upgrade.init.node());
-        let Some(pod) = self.api.get(&path).await? else {
-            return fail!("failed to get the static Pod {name}-{}: it is not found", self.upgrade.init.node());
-        };
-        Ok(annotation(&pod, HASH).unwrap_or_default().to_owned())
-    }
-
-    /// The kubelet shows another hash and the Pods of the component run.
-    async fn await_change(&self, name: &str, old: &str, patience: Duration) -> Result<()> {
-        let pod = format!("/api/v1/namespaces/kube-system/pods/{name}-{}", self.upgrade.init.node());
-        let all = format!("/api/v1/namespaces/kube-system/pods?labelSelector=component%3D{name}");
-        let end = tokio::time::Instant::now() + patience;
-        let mut cause;
-        loop {
-            cause = match self.api.get_once(&pod).await {
-                Err(error) => error_text(&error),
-                Ok(pod) if annotation(&pod, HASH).is_none_or(|hash| hash == old) => {
-                    format!("static Pod hash for component {name} on Node {} did not change", self.upgrade.init.node())
-                }
-                Ok(_) => match self.api.get_once(&all).await {
-                    Err(error) => error_text(&error),
-                    Ok(list) if all_run(&list) => return Ok(()),
-                    Ok(_) => format!("the Pods of component {name} do not run"),
-                },
-            };
-            if tokio::time::Instant::now() > end {
-                return fail!("{cause} after {}", Period(patience));
-            }
-            tokio::time::sleep(INTERVAL).await;
-        }
     }
 
     /// Puts the old manifests back. etcd's stays unless etcd is what failed.
@@ -310,13 +266,4 @@ fn copy(host: &dyn Host, from: &Path, to: &Path) -> Result<()> {
     let words = ["-a".to_owned(), format!("{}/.", from.display()), to.display().to_string()];
     let ended = host.run(&Program::new("cp", words).within(COPY)).context("cannot run cp")?;
     if ended.success() { Ok(()) } else { fail!("{}", ended.stderr.trim()) }
-}
-
-fn annotation<'a>(pod: &'a Value, name: &str) -> Option<&'a str> {
-    pod.pointer("/metadata/annotations")?.get(name)?.as_str()
-}
-
-fn all_run(list: &Value) -> bool {
-    let runs = |pod: &Value| pod.pointer("/status/phase").and_then(Value::as_str) == Some("Running");
-    items(list).next().is_some() && items(list).all(runs)
 }

@@ -1,8 +1,13 @@
-//! Members of etcd, through the JSON form of its API.
+//! etcd through the JSON form of its API: members, snapshots, upkeep of its file.
+
+pub mod local;
+pub mod restore;
+pub mod snapshot;
 
 use std::{path::Path, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use futures::AsyncBufRead;
 use serde_json::{Value, json};
 
 use crate::{
@@ -18,6 +23,8 @@ use crate::{
 
 /// Deadline of one call with its repetitions on all endpoints.
 const CALL: Duration = Duration::from_secs(2);
+/// Deadline of making a file smaller.
+const DEFRAGMENT: Duration = Duration::from_secs(300);
 /// Mirror Pods of etcd.
 const PODS: &str = "/api/v1/namespaces/kube-system/pods?labelSelector=component%3Detcd%2Ctier%3Dcontrol-plane";
 
@@ -30,8 +37,19 @@ pub struct Listed {
     pub name: String,
     /// Its peer URLs.
     pub peer_urls: Vec<String>,
+    /// Its client URLs; none until it has started.
+    pub client_urls: Vec<String>,
     /// Whether it does not vote yet.
     pub is_learner: bool,
+}
+
+/// Bytes of a member's data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// Of its file.
+    pub file: u64,
+    /// Of it, in use.
+    pub in_use: u64,
 }
 
 /// A cluster of etcd.
@@ -40,7 +58,7 @@ pub struct Etcd {
 }
 
 impl Etcd {
-    /// The members that the API knows of.
+    /// The members that vote, asked of those that the API knows of.
     pub async fn of_cluster(host: &dyn Host, api: &Cluster, config: &ClusterConfiguration) -> Result<Self> {
         let pods = api.get(PODS).await?.unwrap_or_default();
         let url =
@@ -49,12 +67,17 @@ impl Etcd {
         if urls.is_empty() {
             return fail!("could not retrieve the list of etcd endpoints");
         }
-        Self::of_urls(host, config, &urls).await
+        let directory = Path::new(&config.certificates_dir).join("etcd");
+        // The Pods of a node that is gone stay for a while. Members know who they are.
+        let members =
+            Self::of_urls(host, &directory, &urls).await?.members().await.context("error listing etcd members")?;
+        let started = members.into_iter().filter(|member| !member.name.is_empty() && !member.is_learner);
+        let urls: Vec<String> = started.flat_map(|member| member.client_urls).collect();
+        Self::of_urls(host, &directory, &urls).await
     }
 
-    /// Members at these client URLs.
-    pub async fn of_urls(host: &dyn Host, config: &ClusterConfiguration, urls: &[String]) -> Result<Self> {
-        let directory = Path::new(&config.certificates_dir).join("etcd");
+    /// Members at these client URLs; `directory` has etcd's certificates.
+    pub async fn of_urls(host: &dyn Host, directory: &Path, urls: &[String]) -> Result<Self> {
         let read = |file: &str| {
             let path = directory.join(file);
             host.read(&path)
@@ -100,6 +123,25 @@ impl Etcd {
             endpoint.post("/v3/maintenance/status", &json!({})).await?;
         }
         Ok(())
+    }
+
+    /// A snapshot of the first member, as lines of JSON with a part of it each.
+    async fn snapshot(&self) -> Result<impl AsyncBufRead + use<>> {
+        let Some(first) = self.endpoints.first() else { return fail!("no etcd endpoint") };
+        first.stream("/v3/maintenance/snapshot", &json!({})).await
+    }
+
+    /// How large the data of the first member that answers is.
+    pub async fn size(&self) -> Result<Size> {
+        let answer = self.call("/v3/maintenance/status", &json!({})).await?;
+        let number = |field: &str| answer.get(field).and_then(|n| n.as_str()?.parse().ok()).unwrap_or(0);
+        Ok(Size { file: number("dbSize"), in_use: number("dbSizeInUse") })
+    }
+
+    /// Gives back what the file of the first member does not need. It does not answer meanwhile.
+    pub async fn defragment(&self) -> Result<()> {
+        let Some(first) = self.endpoints.first() else { return fail!("no etcd endpoint") };
+        first.clone().patient(DEFRAGMENT).post("/v3/maintenance/defragment", &json!({})).await.map(drop)
     }
 
     async fn add_learner(&self, peer_url: &str) -> Result<Vec<Listed>> {
@@ -163,17 +205,16 @@ fn listed(answer: &Value) -> Vec<Listed> {
     let members = answer.get("members").and_then(Value::as_array);
     let one = |member: &Value| {
         let id = member.get("ID")?;
+        let urls = |field: &str| {
+            let list = member.get(field).and_then(Value::as_array).into_iter().flatten();
+            list.filter_map(|url| url.as_str().map(ToOwned::to_owned)).collect()
+        };
         Some(Listed {
             // 64 bit numbers are texts in this form of the API.
             id: id.as_str().and_then(|text| text.parse().ok()).or_else(|| id.as_u64())?,
             name: member.get("name").and_then(Value::as_str).unwrap_or_default().to_owned(),
-            peer_urls: member
-                .get("peerURLs")
-                .and_then(Value::as_array)
-                .into_iter()
-                .flatten()
-                .filter_map(|url| url.as_str().map(ToOwned::to_owned))
-                .collect(),
+            peer_urls: urls("peerURLs"),
+            client_urls: urls("clientURLs"),
             is_learner: member.get("isLearner").and_then(Value::as_bool).unwrap_or(false),
         })
     };
@@ -243,7 +284,8 @@ impl Joining<'_> {
         self.promote(&etcd, id).await?;
         self.host.line("[etcd] Waiting for the new etcd member to join the cluster. This can take up to 40s");
         for attempt in 1..=8 {
-            match etcd.check().await {
+            let check = async { Etcd::of_cluster(self.host, api, self.cluster).await?.check().await };
+            match check.await {
                 Ok(()) => return Ok(()),
                 Err(error) if attempt == 8 => return fail!("timeout waiting for the new etcd member: {error}"),
                 Err(_) => tokio::time::sleep(Duration::from_secs(5)).await,
