@@ -53,14 +53,34 @@ impl StoreHealth {
     }
 }
 
-/// Adds the check of custom resources: those defined at the start are served.
-pub(crate) fn add_definitions(health: &HealthChecks, endpoints: &Arc<CustomEndpoints>) {
+/// Adds the check of custom resources: those defined at the start are served. That they are not yet is no sign of a
+/// dead server before `grace`.
+pub(crate) fn add_definitions(health: &HealthChecks, endpoints: &Arc<CustomEndpoints>, grace: Duration) {
     let endpoints = Arc::clone(endpoints);
-    health.add_to(Scope::READY, "poststarthook/crd-informer-synced", move || match endpoints.is_complete() {
-        true => Ok(()),
-        false => Err("custom resources are not served yet".into()),
-    });
+    health.add_hook("crd-informer-synced", grace, move || endpoints.is_complete());
 }
+
+/// What has been done, or runs, before anything is served, by the names that upstream has for it.
+const DONE_BEFORE: [&str; 18] = [
+    "start-apiserver-admission-initializer",
+    "generic-apiserver-start-informers",
+    "start-apiextensions-informers",
+    "start-apiextensions-controllers",
+    "start-system-namespaces-controller",
+    "start-cluster-authentication-info-controller",
+    "start-kube-apiserver-identity-lease-controller",
+    "start-kube-apiserver-identity-lease-garbage-collector",
+    "start-service-ip-repair-controllers",
+    "rbac/bootstrap-roles",
+    "scheduling/bootstrap-system-priority-classes",
+    "priority-and-fairness-config-producer",
+    "bootstrap-controller",
+    "start-kubernetes-service-cidr-controller",
+    "start-kube-aggregator-informers",
+    "apiservice-registration-controller",
+    "apiservice-discovery-controller",
+    "kube-apiserver-autoregistration",
+];
 
 /// Adds the checks of `/healthz`, `/livez` and `/readyz`, in upstream's order.
 pub(crate) fn add_checks(
@@ -78,9 +98,9 @@ pub(crate) fn add_checks(
         true => Ok(()),
         false => Err("watch caches are not filled".into()),
     });
-    // Both are done before anything is served.
-    health.add_to(Scope::ALL, "poststarthook/rbac/bootstrap-roles", || Ok(()));
-    health.add_to(Scope::ALL, "poststarthook/priority-and-fairness-config-producer", || Ok(()));
+    for hook in DONE_BEFORE {
+        health.add_hook(hook, Duration::ZERO, || true);
+    }
     if options.enable_priority_and_fairness {
         health.add_to(Scope::ALL, "poststarthook/priority-and-fairness-config-consumer", || Ok(()));
         health.add_to(Scope::ALL, "poststarthook/priority-and-fairness-filter", || Ok(()));

@@ -57,7 +57,7 @@ pub(crate) struct Identity {
 
 /// Loads what the flags name, and makes what they leave out.
 pub(crate) fn load(options: &Options) -> Result<Identity, StartError> {
-    let signing_file = match &options.service_account_signing_key_file {
+    let signing_file = match &options.accounts.service_account_signing_key_file {
         Some(file) => file.clone(),
         None => {
             let file = options.serving.cert_dir.join("service-account.key");
@@ -70,7 +70,7 @@ pub(crate) fn load(options: &Options) -> Result<Identity, StartError> {
     };
     let signing_pem = tls::read(&signing_file)?;
     let mut keys_pem = vec![signing_pem.clone()];
-    for file in &options.service_account_key_file {
+    for file in &options.accounts.service_account_key_file {
         keys_pem.push(tls::read(file)?);
     }
     let client_ca = options.client_ca_file.as_deref().map(tls::read).transpose()?;
@@ -133,7 +133,8 @@ pub(crate) async fn authentication(
         }));
     }
     if let Some(file) = &options.client_ca_file {
-        all.push(Arc::new(X509 { authorities: tls::watch_bundle(file, tasks)? }));
+        let expirations = runtime::metrics::certificate_expirations(context.registry)?;
+        all.push(Arc::new(X509 { authorities: tls::watch_bundle(file, tasks)?, expirations }));
     }
     let mut tokens: Vec<Arc<dyn TokenAuthenticator>> = Vec::new();
     if let Some(file) = &options.token_auth_file {
@@ -142,12 +143,13 @@ pub(crate) async fn authentication(
     }
     tokens.push(Arc::new(ServiceAccountTokens {
         keys: verifying_keys(identity)?,
-        issuers: options.service_account_issuer.clone(),
+        issuers: options.accounts.service_account_issuer.clone(),
         audiences: audiences.to_vec(),
         service_accounts: resources.get("", "serviceaccounts")?,
         pods: resources.get("", "pods")?,
         secrets: resources.get("", "secrets")?,
         nodes: resources.get("", "nodes")?,
+        lookup: options.accounts.service_account_lookup,
     }));
     if options.enable_bootstrap_token_auth {
         tokens.push(Arc::new(BootstrapTokens { secrets: resources.get("", "secrets")? }));
@@ -176,7 +178,7 @@ type Issuers = (Option<Arc<JwtAuthenticators>>, Vec<String>);
 /// are followed.
 fn issuers(options: &Options, audiences: &[String], context: &Context<'_>) -> Result<Issuers, StartError> {
     let flags = |why: String| StartError::Flags(why);
-    let (own, clock) = (options.service_account_issuer.clone(), RealClock::shared());
+    let (own, clock) = (options.accounts.service_account_issuer.clone(), RealClock::shared());
     let default: &[&str] = if options.anonymous_auth { &ANONYMOUS_PATHS } else { &[] };
     let default: Vec<String> = default.iter().map(|path| (*path).to_owned()).collect();
     let Some(file) = &options.authentication.authentication_config else {

@@ -2,6 +2,7 @@
 //!
 //! [`run`] is the wiring: options, store, resources, identity, authorizers, admission, routes, and then serving.
 
+pub mod account_options;
 mod admission;
 pub mod aggregation;
 pub mod audit;
@@ -24,7 +25,7 @@ pub mod service_options;
 mod store;
 
 use std::{
-    net::{IpAddr, SocketAddr, UdpSocket},
+    net::{IpAddr, UdpSocket},
     sync::Arc,
     time::Duration,
 };
@@ -52,7 +53,7 @@ use runtime::{
     serving::{Connection, SecureServing, ServingError},
     tls,
 };
-use storage::{cache::CacheMetrics, contract::StoreError};
+use storage::{cache::CacheMetrics, contract::StoreError, metered::StoreMetrics};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -173,6 +174,7 @@ async fn serve(
         prefix: options.etcd_prefix.trim_end_matches('/').to_owned(),
         event_ttl: options.event_ttl,
         metrics: CacheMetrics::register(&registry)?,
+        store_metrics: StoreMetrics::register(&registry)?,
     };
     let resources = Arc::new(Resources::new(&settings));
     let addresses = Arc::new(Addresses {
@@ -188,7 +190,7 @@ async fn serve(
     });
     let identity = identity::load(&options)?;
     let audiences = if options.api_audiences.is_empty() {
-        options.service_account_issuer.clone()
+        options.accounts.service_account_issuer.clone()
     } else {
         options.api_audiences.clone()
     };
@@ -222,7 +224,7 @@ async fn serve(
     let longest = options.etcd_healthcheck_timeout.max(options.etcd_readycheck_timeout);
     let store_health = StoreHealth::follow(&store, longest, &finished);
     health::add_checks(&runtime.health, &resources, &store_health, &options, &stop);
-    let published = Arc::new(Published::with_built_in(SocketAddr::new(advertise, port).to_string()));
+    let published = Arc::new(Published::with_built_in(options.external_address(advertise, port)));
     let delegate = aggregation::start(&options.aggregation, &resources, Arc::clone(&published), &registry, &finished)?;
     tokio::spawn(
         finished
@@ -230,7 +232,7 @@ async fn serve(
             .run_until_cancelled_owned(aggregation::keep_authentication(Arc::clone(&resources), options.clone())),
     );
     let endpoints = registry::endpoints::endpoints(&resources.0, &handlers, &hooks);
-    health::add_definitions(&runtime.health, endpoints.custom());
+    health::add_definitions(&runtime.health, endpoints.custom(), options.generic.livez_grace_period);
     let definitions = apiextensions::Definitions::new(apiextensions::Settings {
         definitions: resources.get("apiextensions.k8s.io", "customresourcedefinitions")?,
         store: Arc::clone(&store),
@@ -255,8 +257,9 @@ async fn serve(
             runtime: runtime.clone(),
             published,
             flow: flow.clone(),
-            address: SocketAddr::new(advertise, port).to_string(),
-            issuer: options.service_account_issuer.first().cloned().unwrap_or_default(),
+            address: options.external_address(advertise, port),
+            jwks_uri: options.accounts.service_account_jwks_uri.clone(),
+            issuer: options.accounts.service_account_issuer.first().cloned().unwrap_or_default(),
             keys,
         }),
         metrics: Metrics::new(&registry)?,
@@ -288,6 +291,7 @@ async fn serve(
         Ok(lease) => drop(tokio::spawn(lease.run(finished.clone()))),
         Err(error) => tracing::warn!(%error, "no identity lease without the name of the host"),
     }
+    store::tell_size(&options, &store, &settings.store_metrics, &finished);
     tokio::spawn(bootstrap::keep_namespaces(resources.get("", "namespaces")?, finished.clone()));
     let measured = Arc::clone(&server);
     tokio::spawn(finished.clone().run_until_cancelled_owned(async move { measured.metrics.measure().await }));

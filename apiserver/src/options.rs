@@ -15,6 +15,7 @@ use runtime::{
 };
 
 use crate::{
+    account_options::AccountOptions,
     aggregation::AggregationOptions,
     audit::AuditOptions,
     auth_options::{AuthenticationOptions, AuthorizationOptions},
@@ -27,7 +28,7 @@ pub const INFO: ComponentInfo = ComponentInfo {
     name: "kube-apiserver",
     about: "The Kubernetes API server serves the API over etcd, or, when no etcd server is given, over an embedded \
             store in a directory of its own.",
-    deprecated: &[],
+    deprecated: &[("apiserver-count", "apiserver-count is deprecated and will be removed in a future version.")],
 };
 
 /// Default of `--secure-port`.
@@ -85,6 +86,15 @@ pub struct Options {
     /// etcd servers, comma-separated URLs.
     #[arg(long, value_delimiter = ',')]
     pub etcd_servers: Vec<String>,
+    /// Kind of store that etcd servers are: etcd3.
+    #[arg(long, default_value = "etcd3")]
+    pub storage_backend: String,
+    /// Time for which objects with a life share a lease of etcd, seconds.
+    #[arg(long, default_value_t = 60)]
+    pub lease_reuse_duration_seconds: u64,
+    /// How often the size of the store is asked for metrics; 0 for never.
+    #[arg(long, default_value = "30s", value_parser = duration)]
+    pub etcd_db_metric_poll_interval: Duration,
     /// CA of the etcd servers.
     #[arg(long)]
     pub etcd_cafile: Option<PathBuf>,
@@ -127,6 +137,9 @@ pub struct Options {
     /// Client key for kubelets.
     #[arg(long)]
     pub kubelet_client_key: Option<PathBuf>,
+    /// Time to connect to a kubelet.
+    #[arg(long, default_value = "5s", value_parser = duration)]
+    pub kubelet_timeout: Duration,
     /// Node address types by which kubelets are reached, most preferred first.
     #[arg(long, value_delimiter = ',', default_value = "Hostname,InternalDNS,InternalIP,ExternalDNS,ExternalIP")]
     pub kubelet_preferred_address_types: Vec<String>,
@@ -154,18 +167,9 @@ pub struct Options {
     /// Header prefixes of extra attributes.
     #[arg(long, value_delimiter = ',', default_value = "x-remote-extra-")]
     pub requestheader_extra_headers_prefix: Vec<String>,
-    /// Issuers of ServiceAccount tokens; the first signs.
-    #[arg(long, default_value = "https://kubernetes.default.svc.cluster.local")]
-    pub service_account_issuer: Vec<String>,
-    /// Keys that ServiceAccount tokens may be signed with, PEM.
-    #[arg(long)]
-    pub service_account_key_file: Vec<PathBuf>,
-    /// Key that signs ServiceAccount tokens, PEM. Without it one is made and kept in --cert-dir.
-    #[arg(long)]
-    pub service_account_signing_key_file: Option<PathBuf>,
-    /// Whether tokens of projected volumes live longer than they say.
-    #[arg(long, default_value_t = true)]
-    pub service_account_extend_token_expiration: bool,
+    /// ServiceAccount tokens.
+    #[command(flatten)]
+    pub accounts: AccountOptions,
     /// Audiences of the API; the issuers by default.
     #[arg(long, value_delimiter = ',')]
     pub api_audiences: Vec<String>,
@@ -204,6 +208,14 @@ impl Options {
         SocketAddr::new(self.serving.bind_address, self.serving.secure_port.unwrap_or(PORT))
     }
 
+    /// Where clients outside find the server that listens on a port.
+    pub(crate) fn external_address(&self, advertise: IpAddr, port: u16) -> String {
+        match self.generic.external_hostname.as_str() {
+            "" => SocketAddr::new(advertise, port).to_string(),
+            name => format!("{name}:{port}"),
+        }
+    }
+
     /// Fills in what depends on other flags.
     pub(crate) fn complete(&mut self) {
         if self.serving.cert_dir.as_os_str().is_empty() {
@@ -222,6 +234,12 @@ impl Options {
         let mut problems = self.metrics.apply();
         problems.extend(self.compatibility.apply());
         problems.extend(self.generic.validate());
+        problems.extend(self.accounts.validate());
+        if self.storage_backend != "etcd3" {
+            problems.push(
+                "--storage-backend invalid, allowed values: etcd3. If not specified, it will default to 'etcd3'".into(),
+            );
+        }
         problems.extend(self.service.validate());
         problems.extend(self.aggregation.validate());
         problems.extend(self.audit.validate());

@@ -90,9 +90,10 @@ pub(crate) fn handlers(resources: &Resources, settings: &HandlerSettings<'_>) ->
     }
     let tokens = TokenRequests {
         key: Arc::clone(&settings.signing_key),
-        issuer: settings.options.service_account_issuer.first().cloned().unwrap_or_default(),
+        issuer: settings.options.accounts.service_account_issuer.first().cloned().unwrap_or_default(),
         audiences: settings.audiences.to_vec(),
-        extend: settings.options.service_account_extend_token_expiration,
+        longest: settings.options.accounts.longest(),
+        extend: settings.options.accounts.service_account_extend_token_expiration,
         service_accounts: resources.get("", "serviceaccounts")?,
         pods,
         secrets: resources.get("", "secrets")?,
@@ -127,5 +128,11 @@ fn kubelets(options: &Options, resources: &Resources) -> Result<Kubelets, StartE
         None => Arc::clone(&unverified),
     };
     let address_types = options.kubelet_preferred_address_types.clone();
-    Ok(Kubelets { nodes: resources.get("", "nodes")?, tls, unverified, address_types })
+    Ok(Kubelets {
+        nodes: resources.get("", "nodes")?,
+        tls,
+        unverified,
+        address_types,
+        timeout: options.kubelet_timeout,
+    })
 }

@@ -17,13 +17,13 @@ use serde_json::{Value, json};
 const PATHS: &[&str] = &["/debug", "/flagz", "/healthz", "/livez", "/metrics", "/readyz", "/statusz", "/version"];
 
 /// Token discovery documents (OpenID Connect Discovery 1.0).
-fn token_discovery(issuer: &str, keys: &[VerifyingKey], address: &str) -> (Value, Value) {
+fn token_discovery(issuer: &str, keys: &[VerifyingKey], jwks_uri: &str) -> (Value, Value) {
     let mut algorithms: Vec<&str> = keys.iter().map(VerifyingKey::algorithm_name).collect();
     algorithms.sort_unstable();
     algorithms.dedup();
     let configuration = json!({
         "issuer": issuer,
-        "jwks_uri": format!("https://{address}/openid/v1/jwks"),
+        "jwks_uri": jwks_uri,
         "response_types_supported": ["id_token"],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": algorithms,
@@ -40,13 +40,19 @@ pub(crate) struct Routes {
     pub(crate) flow: Option<Arc<FlowControl>>,
     /// `host:port` that clients reach the server at.
     pub(crate) address: String,
+    /// Where the keys are; at `address` if empty.
+    pub(crate) jwks_uri: String,
     pub(crate) issuer: String,
     pub(crate) keys: Vec<VerifyingKey>,
 }
 
 /// The router.
 pub(crate) fn router(routes: Routes) -> Router {
-    let (configuration, jwks) = token_discovery(&routes.issuer, &routes.keys, &routes.address);
+    let uri = match routes.jwks_uri.as_str() {
+        "" => format!("https://{}/openid/v1/jwks", routes.address),
+        uri => uri.to_owned(),
+    };
+    let (configuration, jwks) = token_discovery(&routes.issuer, &routes.keys, &uri);
     let cached = |value: Value, kind: &'static str| {
         move || {
             let body = value.to_string();

@@ -11,11 +11,14 @@ use storage::{
     embedded::{EmbeddedOptions, EmbeddedStore},
     encrypted::EncryptedStore,
     etcd::{EtcdOptions, EtcdStore},
+    metered::StoreMetrics,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{StartError, encryption, options::Options};
 
+/// Time that the store has to tell its size.
+const SIZE_PATIENCE: Duration = Duration::from_secs(5);
 /// Pause between looks for the store.
 const STORE_RETRY: Duration = Duration::from_millis(200);
 
@@ -50,6 +53,7 @@ pub(crate) async fn open(
     etcd.ca_file.clone_from(&options.etcd_cafile);
     etcd.cert_file.clone_from(&options.etcd_certfile);
     etcd.key_file.clone_from(&options.etcd_keyfile);
+    etcd.lease_reuse = Some(Duration::from_secs(options.lease_reuse_duration_seconds));
     let store = Arc::new(EtcdStore::connect(etcd).await?);
     answering(&*store, options.generic.storage_initialization_timeout, stop).await?;
     let interval = options.etcd_compaction_interval;
@@ -75,4 +79,23 @@ pub(crate) async fn sealed(
     let in_use = encryption::InUse::start(file, prefix, reloads, (&runtime.registry, id), stop).await?;
     in_use.add_checks(&runtime.health);
     Ok(Arc::new(EncryptedStore::new(store, in_use.rules())))
+}
+
+/// Tells the metrics how large the store is, as often as the flags say, until `stop`.
+pub(crate) fn tell_size(options: &Options, store: &Arc<dyn Store>, metrics: &StoreMetrics, stop: &CancellationToken) {
+    let every = options.etcd_db_metric_poll_interval;
+    if every.is_zero() {
+        return;
+    }
+    let (store, metrics) = (Arc::clone(store), metrics.clone());
+    tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
+        loop {
+            match tokio::time::timeout(SIZE_PATIENCE, store.size_bytes()).await {
+                Ok(Ok(bytes)) => metrics.set_size("etcd-0", bytes),
+                Ok(Err(error)) => tracing::info!(%error, "the size of the store is not known"),
+                Err(_) => tracing::info!("the store does not tell its size in time"),
+            }
+            tokio::time::sleep(every).await;
+        }
+    }));
 }

@@ -178,7 +178,7 @@ async fn authenticated(
             return Ok(too_many(refused.retry_after));
         }
     };
-    let attributes = Attributes::of(&info, &user);
+    let attributes = Attributes::of(&info, &query, &user);
     let asked = std::time::Instant::now();
     let decision = server.authorizer.authorize(&attributes).await;
     let result = match &decision {

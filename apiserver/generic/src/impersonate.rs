@@ -92,8 +92,8 @@ fn demands(user: &User, target: &User) -> Vec<Attributes> {
         subresource: subresource.into(),
         name: name.into(),
         namespace: namespace.into(),
-        path: String::new(),
         is_resource: true,
+        ..Attributes::default()
     };
     let mut all = vec![match service_account(&target.name) {
         Some((namespace, name)) => base("", "serviceaccounts", "", namespace, name),

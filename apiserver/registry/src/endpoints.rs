@@ -9,7 +9,11 @@ use generic::{
     resource::{Resource, StrategyRef},
     server::Endpoints,
 };
-use storage::{cache::CacheMetrics, contract::Store};
+use storage::{
+    cache::CacheMetrics,
+    contract::Store,
+    metered::{MeteredStore, StoreMetrics},
+};
 
 use crate::{conversion, services::ServiceHooks, tables};
 
@@ -26,6 +30,8 @@ pub struct StorageSettings {
     pub event_ttl: Duration,
     /// Metrics of the watch caches.
     pub metrics: CacheMetrics,
+    /// Metrics of what resources ask of the store.
+    pub store_metrics: StoreMetrics,
 }
 
 /// Stored resources by group and plural, one for all the versions it is served in.
@@ -41,7 +47,12 @@ pub fn resources(settings: &StorageSettings) -> BTreeMap<(String, String), Arc<R
         }
         let group_resource = machinery::GroupResource::new(group.clone(), kind.plural.clone());
         let prefix = format!("{}/{}", settings.prefix, api::storage_prefix(group, &kind.plural));
-        let store = Arc::clone(&settings.store);
+        let store = MeteredStore::new(
+            Arc::clone(&settings.store),
+            settings.store_metrics.clone(),
+            group.clone(),
+            kind.plural.clone(),
+        );
         let metrics = &settings.metrics;
         let mut resource = Resource::new(
             stored,
@@ -49,7 +60,7 @@ pub fn resources(settings: &StorageSettings) -> BTreeMap<(String, String), Arc<R
             kind.namespaced,
             StrategyRef::Static(strategy),
             prefix,
-            store,
+            Arc::new(store),
             metrics,
         );
         if kind.gvk.kind == "Event" {

@@ -40,6 +40,8 @@ pub struct TokenRequests {
     pub audiences: Vec<String>,
     /// Whether tokens for projected volumes live longer than they say.
     pub extend: bool,
+    /// The longest life of a token, seconds.
+    pub longest: Option<i64>,
     /// ServiceAccounts.
     pub service_accounts: Arc<Resource>,
     /// Pods.
@@ -69,7 +71,11 @@ impl Handler for TokenRequests {
             );
             return Err(ApiError::conflict(&GroupResource::new("", "serviceaccounts"), name, &text));
         }
-        let seconds = lifetime(&kind, name, &request)?;
+        let mut seconds = lifetime(&kind, name, &request)?;
+        if let Some(longest) = self.longest.filter(|longest| *longest < seconds) {
+            call.warnings.add(format!("requested expiration of {seconds} seconds shortened to {longest} seconds"));
+            seconds = longest;
+        }
         let mut private = Private {
             namespace: namespace.clone(),
             serviceaccount: Ref { name: name.clone(), uid: uid.to_owned() },
@@ -172,7 +178,7 @@ impl TokenRequests {
         let for_api = audiences.iter().all(|a| self.audiences.contains(a));
         let mut lives = seconds;
         if self.extend && seconds == EXTENDED_FROM && private.pod.is_some() && for_api {
-            lives = EXTENDED_SECONDS;
+            lives = self.longest.map_or(EXTENDED_SECONDS, |longest| longest.min(EXTENDED_SECONDS));
             private.warnafter = Some(issued + seconds);
         }
         let claims = Claims {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use cel::{Activation, Authorizer, Budget, Check, EvalError, Program, Type, Val};
 use generic::{
     admission::AdmissionRequest,
-    authz::{Attributes, Decision},
+    authz::{Attributes, Decision, Selectors},
     user::{AUTHENTICATED, User},
 };
 use rules::policy::{self, Asks, Fault, Scope, Yields};
@@ -195,6 +195,8 @@ async fn decide(check: &Check, request: &AdmissionRequest) -> cel::Decision {
         namespace: check.namespace.clone(),
         path: check.path.clone().unwrap_or_default(),
         is_resource: check.path.is_none(),
+        // Selectors that nobody understands limit nothing.
+        selectors: Selectors::of_texts(&check.field_selector, &check.label_selector).0,
     };
     let decision = request.server.authorizer.authorize(&attributes).await;
     let allowed = matches!(decision, Decision::Allow(_));

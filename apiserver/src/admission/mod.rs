@@ -37,7 +37,7 @@ use registry::connect::webhook::Caller;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use webhooks::Configuration;
-use webhooks::{MutatingWebhooks, ValidatingWebhooks, Webhooks};
+use webhooks::{MutatingWebhooks, ValidatingWebhooks, WebhookMetrics, Webhooks};
 
 use crate::{StartError, resources::Resources};
 
@@ -63,6 +63,7 @@ pub(crate) struct Lookups {
     pub(crate) validating: Arc<Projection<Configuration>>,
     /// How webhooks are called.
     pub(crate) caller: Arc<Caller>,
+    webhook_metrics: WebhookMetrics,
     validating_policies: Policies<ValidatingPolicy>,
     mutating_policies: Policies<MutatingPolicy>,
 }
@@ -78,6 +79,7 @@ impl Lookups {
         let configurations =
             |plural| -> Result<_, StartError> { Ok(Projection::follow(&resources.get(GROUP, plural)?, stop)) };
         let namespaces = resources.get("", "namespaces")?;
+        let webhook_metrics = WebhookMetrics::new(metrics)?;
         let metrics = PolicyMetrics::register(metrics)?;
         let validating_policies = Policies {
             policies: Projection::follow(&resources.get(GROUP, "validatingadmissionpolicies")?, stop),
@@ -106,13 +108,16 @@ impl Lookups {
             mutating: configurations("mutatingwebhookconfigurations")?,
             validating: configurations("validatingwebhookconfigurations")?,
             caller: Arc::new(Caller::new(resources.get("", "services")?)),
+            webhook_metrics,
             validating_policies,
             mutating_policies,
         })
     }
 
-    fn webhooks(&self, configurations: &Arc<Projection<Configuration>>) -> Webhooks {
+    fn webhooks(&self, configurations: &Arc<Projection<Configuration>>, mutate: bool) -> Webhooks {
         Webhooks {
+            metrics: self.webhook_metrics.clone(),
+            mutate,
             configurations: Arc::clone(configurations),
             namespaces: Arc::clone(&self.namespaces),
             caller: Arc::clone(&self.caller),
@@ -245,8 +250,8 @@ fn make(name: &str, lookups: &Lookups) -> Option<Arc<dyn Plugin>> {
         "CertificateSubjectRestriction" => Arc::new(certificates::CertificateSubjectRestriction),
         "MutatingAdmissionPolicy" => Arc::new(MutatingPolicies(lookups.mutating_policies.clone())),
         "ValidatingAdmissionPolicy" => Arc::new(ValidatingPolicies(lookups.validating_policies.clone())),
-        "MutatingAdmissionWebhook" => Arc::new(MutatingWebhooks(lookups.webhooks(&lookups.mutating))),
-        "ValidatingAdmissionWebhook" => Arc::new(ValidatingWebhooks(lookups.webhooks(&lookups.validating))),
+        "MutatingAdmissionWebhook" => Arc::new(MutatingWebhooks(lookups.webhooks(&lookups.mutating, true))),
+        "ValidatingAdmissionWebhook" => Arc::new(ValidatingWebhooks(lookups.webhooks(&lookups.validating, false))),
         "PodTopologyLabels" => Arc::new(nodes::PodTopologyLabels { nodes: Arc::clone(&lookups.nodes) }),
         "PodResizeValidator" => Arc::new(nodes::PodResizeValidator { nodes: Arc::clone(&lookups.nodes) }),
         _ => return None,

@@ -1,6 +1,9 @@
 //! `/healthz`, `/livez`, `/readyz`: named checks, each with its own path, `?verbose` and `?exclude=`.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Router,
@@ -47,6 +50,16 @@ struct Check {
     group: Option<String>,
     scope: Scope,
     probe: Probe,
+    /// Until then a failure is no sign that the process is not alive.
+    lives_until: Option<Instant>,
+}
+
+impl Check {
+    fn run(&self, endpoint: Endpoint) -> Result<(), String> {
+        let outcome = (self.probe)();
+        let excused = endpoint == Endpoint::Livez && self.lives_until.is_some_and(|until| Instant::now() < until);
+        if excused { Ok(()) } else { outcome }
+    }
 }
 
 /// The checks of a process. Cheap to clone.
@@ -109,7 +122,20 @@ impl HealthChecks {
 
     /// Adds a check to the endpoints of `scope`. A check of the same name is replaced.
     pub fn add_to(&self, scope: Scope, name: &str, probe: impl Fn() -> Result<(), String> + Send + Sync + 'static) {
-        self.insert(Check { name: name.to_owned(), group: None, scope, probe: Arc::new(probe) });
+        self.insert(Check { name: name.to_owned(), group: None, scope, probe: Arc::new(probe), lives_until: None });
+    }
+
+    /// Adds the check of a hook that runs after the start, to all endpoints. That it has not finished counts against
+    /// liveness only after `grace`.
+    pub fn add_hook(&self, name: &str, grace: Duration, finished: impl Fn() -> bool + Send + Sync + 'static) {
+        let probe = move || if finished() { Ok(()) } else { Err("not finished".to_owned()) };
+        self.insert(Check {
+            name: format!("poststarthook/{name}"),
+            group: None,
+            scope: Scope::ALL,
+            probe: Arc::new(probe),
+            lives_until: Instant::now().checked_add(grace),
+        });
     }
 
     /// Adds a check that is excluded together with others, by the name of the group.
@@ -120,7 +146,13 @@ impl HealthChecks {
         name: &str,
         probe: impl Fn() -> Result<(), String> + Send + Sync + 'static,
     ) {
-        self.insert(Check { name: name.to_owned(), group: Some(group.to_owned()), scope, probe: Arc::new(probe) });
+        self.insert(Check {
+            name: name.to_owned(),
+            group: Some(group.to_owned()),
+            scope,
+            probe: Arc::new(probe),
+            lives_until: None,
+        });
     }
 
     fn insert(&self, check: Check) {
@@ -224,7 +256,7 @@ impl HealthChecks {
                 lines.push_str(&format!("[+]{} excluded with {group}: ok\n", check.name));
                 continue;
             }
-            let outcome = (check.probe)();
+            let outcome = check.run(endpoint);
             self.count(&check.name, endpoint, &outcome);
             match outcome {
                 Ok(()) => lines.push_str(&format!("[+]{} ok\n", check.name)),

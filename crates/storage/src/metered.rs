@@ -175,6 +175,10 @@ impl Store for MeteredStore {
     async fn ping(&self) -> Result<(), StoreError> {
         self.inner.ping().await
     }
+
+    async fn is_stale(&self, key: &str) -> Result<bool, StoreError> {
+        self.inner.is_stale(key).await
+    }
 }
 
 #[cfg(test)]

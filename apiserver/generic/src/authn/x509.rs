@@ -19,21 +19,26 @@ const UID_OID: &str = "1.3.6.1.4.1.57683.2";
 pub struct X509 {
     /// Trusted authorities.
     pub authorities: Arc<Authorities>,
+    /// For how many more seconds the certificates of clients are good.
+    pub expirations: prometheus::Histogram,
 }
 
 #[async_trait]
 impl Authenticator for X509 {
     async fn authenticate(&self, _request: &mut Parts, peer: &Peer) -> Result<Option<User>, AuthnError> {
         let Some(leaf) = peer.certificates.first() else { return Ok(None) };
-        verify(&self.authorities, peer)?;
+        let expires = verify(&self.authorities, peer)?;
+        let left = expires - time::OffsetDateTime::now_utc().unix_timestamp();
+        #[allow(clippy::cast_precision_loss)]
+        self.expirations.observe(left.max(0) as f64);
         subject_user(leaf).map(Some)
     }
 }
 
-/// Checks the chain that a client presented.
-pub fn verify(authorities: &Authorities, peer: &Peer) -> Result<(), AuthnError> {
+/// Checks the chain that a client presented; answers when it ends, seconds since the epoch.
+pub fn verify(authorities: &Authorities, peer: &Peer) -> Result<i64, AuthnError> {
     let verified = authorities.verify(&peer.certificates, UnixTime::now());
-    verified.map(|_| ()).map_err(|error| AuthnError::Invalid(error.to_string()))
+    verified.map(|identity| identity.not_after).map_err(|error| AuthnError::Invalid(error.to_string()))
 }
 
 /// The user that a certificate names.

@@ -3,6 +3,7 @@
 pub mod config;
 pub mod node;
 pub mod rbac;
+mod selectors;
 pub mod webhook;
 
 use std::sync::Arc;
@@ -14,7 +15,11 @@ use prometheus::{IntCounter, IntCounterVec, Registry};
 use rules::rbac::PolicyRule;
 use runtime::metrics::Stability;
 
-use crate::{request::RequestInfo, user::User};
+pub use self::selectors::{Selectors, Term};
+use crate::{
+    request::{Query, RequestInfo},
+    user::User,
+};
 
 /// What is to be authorized.
 #[derive(Clone, Debug, Default)]
@@ -39,11 +44,13 @@ pub struct Attributes {
     pub path: String,
     /// Whether this is about a resource.
     pub is_resource: bool,
+    /// What a list, a watch or a removal of many is limited to.
+    pub selectors: Selectors,
 }
 
 impl Attributes {
     /// The attributes of a request.
-    pub fn of(info: &RequestInfo, user: &User) -> Self {
+    pub fn of(info: &RequestInfo, query: &Query, user: &User) -> Self {
         Self {
             user: user.clone(),
             verb: info.verb.clone(),
@@ -55,6 +62,7 @@ impl Attributes {
             namespace: info.namespace.clone(),
             path: info.path.clone(),
             is_resource: info.is_resource,
+            selectors: if info.is_resource { Selectors::of(&info.verb, query) } else { Selectors::default() },
         }
     }
 

@@ -310,9 +310,14 @@ impl NodeAuthorizer {
         }
     }
 
-    /// Pods are read when bound to the node; lists and watches must select the node, which the rules allow and the
-    /// kubelet's field selector narrows.
+    /// Pods are read when bound to the node; lists and watches must select the node.
     async fn pods_of(&self, node: &str, attributes: &Attributes) -> Decision {
+        if matches!(attributes.verb.as_str(), "list" | "watch") && attributes.subresource.is_empty() {
+            return match attributes.selectors.requires_field("spec.nodeName", node) {
+                true => Decision::Allow(String::new()),
+                false => no("can only list/watch pods with spec.nodeName field selector"),
+            };
+        }
         if attributes.verb != "get" || attributes.name.is_empty() {
             return self.by_rules(attributes);
         }

@@ -235,6 +235,7 @@ fn spec(attributes: &Attributes) -> Value {
             resource.insert(field.to_owned(), json!(text));
         }
     }
+    a.selectors.write(&mut resource);
     spec["resourceAttributes"] = Value::Object(resource);
     spec
 }

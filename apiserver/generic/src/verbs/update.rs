@@ -66,7 +66,7 @@ async fn create_instead(call: &Call, sent: Value, options: &WriteOptions) -> Api
 
 /// A write that creates needs `create` too.
 pub async fn require_create(call: &Call) -> ApiResult<()> {
-    let attributes = Attributes::of(&call.info, &call.user).with_verb("create");
+    let attributes = Attributes::of(&call.info, &call.query, &call.user).with_verb("create");
     match call.server.authorizer.authorize(&attributes).await {
         Decision::Allow(_) => Ok(()),
         Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(forbidden(&attributes, &reason)),

@@ -51,6 +51,16 @@ pub fn host_port(host: &str, port: u16) -> String {
 
 /// Connects, with TLS when a configuration is given.
 pub async fn connect(host: &str, port: u16, tls: Option<&Arc<ClientConfig>>) -> Result<Connection, DialError> {
+    connect_within(DIAL_TIMEOUT, host, port, tls).await
+}
+
+/// [`connect`] with another deadline.
+pub async fn connect_within(
+    deadline: Duration,
+    host: &str,
+    port: u16,
+    tls: Option<&Arc<ClientConfig>>,
+) -> Result<Connection, DialError> {
     let address = host_port(host, port);
     let dial = async {
         let stream = TcpStream::connect((host, port)).await;
@@ -63,5 +73,5 @@ pub async fn connect(host: &str, port: u16, tls: Option<&Arc<ClientConfig>>) -> 
         let stream = TlsConnector::from(Arc::clone(config)).connect(name, stream).await.map_err(DialError::Tls)?;
         Ok(Box::new(stream) as Connection)
     };
-    tokio::time::timeout(DIAL_TIMEOUT, dial).await.map_err(|_| DialError::Deadline(address.clone()))?
+    tokio::time::timeout(deadline, dial).await.map_err(|_| DialError::Deadline(address.clone()))?
 }

@@ -1,6 +1,6 @@
 //! Where kubelets are.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use generic::resource::{Resource, decode_cached};
 use machinery::{ApiError, ApiResult};
@@ -26,6 +26,8 @@ pub struct Kubelets {
     pub unverified: Arc<ClientConfig>,
     /// Node address types, most preferred first.
     pub address_types: Vec<String>,
+    /// Time to connect.
+    pub timeout: Duration,
 }
 
 /// A kubelet.
@@ -62,7 +64,7 @@ impl Kubelets {
     /// Connects to one; `verified` is false when the client takes any certificate.
     pub async fn connect(&self, kubelet: &Kubelet, verified: bool) -> Result<Connection, DialError> {
         let tls = if verified { &self.tls } else { &self.unverified };
-        dial::connect(&kubelet.host, kubelet.port, Some(tls)).await
+        dial::connect_within(self.timeout, &kubelet.host, kubelet.port, Some(tls)).await
     }
 }
 

@@ -82,7 +82,7 @@ impl Handler for PodStreams {
 }
 
 async fn authorize_create(call: &Call) -> ApiResult<()> {
-    let attributes = Attributes::of(&call.info, &call.user).with_verb("create");
+    let attributes = Attributes::of(&call.info, &call.query, &call.user).with_verb("create");
     match call.server.authorizer.authorize(&attributes).await {
         Decision::Allow(_) => Ok(()),
         Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(forbidden(&attributes, &reason)),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use axum::body::Body;
 use generic::{
-    authz::{Attributes, Decision},
+    authz::{Attributes, Decision, Selectors},
     endpoint::{Call, Handler},
     user::User,
 };
@@ -23,28 +23,36 @@ fn text(value: &Value, path: &str) -> String {
     value.pointer(path).and_then(Value::as_str).unwrap_or("").to_owned()
 }
 
-/// What a review asks about, for a given user.
-fn attributes(review: &Value, user: User) -> Attributes {
+/// What a review asks about, for a given user, and what of it is not understood.
+fn attributes(review: &Value, user: User) -> (Attributes, Vec<String>) {
     let resource = review.pointer("/spec/resourceAttributes").filter(|v| !v.is_null());
     match resource {
-        Some(a) => Attributes {
-            user,
-            verb: text(a, "/verb"),
-            group: text(a, "/group"),
-            version: text(a, "/version"),
-            resource: text(a, "/resource"),
-            subresource: text(a, "/subresource"),
-            name: text(a, "/name"),
-            namespace: text(a, "/namespace"),
-            path: String::new(),
-            is_resource: true,
-        },
-        None => Attributes {
-            user,
-            verb: text(review, "/spec/nonResourceAttributes/verb"),
-            path: text(review, "/spec/nonResourceAttributes/path"),
-            ..Attributes::default()
-        },
+        Some(a) => {
+            let (selectors, problems) = Selectors::of_review(a);
+            let attributes = Attributes {
+                user,
+                verb: text(a, "/verb"),
+                group: text(a, "/group"),
+                version: text(a, "/version"),
+                resource: text(a, "/resource"),
+                subresource: text(a, "/subresource"),
+                name: text(a, "/name"),
+                namespace: text(a, "/namespace"),
+                path: String::new(),
+                is_resource: true,
+                selectors,
+            };
+            (attributes, problems)
+        }
+        None => {
+            let attributes = Attributes {
+                user,
+                verb: text(review, "/spec/nonResourceAttributes/verb"),
+                path: text(review, "/spec/nonResourceAttributes/path"),
+                ..Attributes::default()
+            };
+            (attributes, Vec::new())
+        }
     }
 }
 
@@ -66,6 +74,27 @@ fn check(call: &Call, review: &Value, needs_subject: bool) -> ApiResult<()> {
         ),
         _ => {}
     }
+    for name in ["fieldSelector", "labelSelector"] {
+        let at = spec.child("resourceAttributes").child(name);
+        let Some(selector) = review.pointer(&format!("/spec/resourceAttributes/{name}")).filter(|s| !s.is_null())
+        else {
+            continue;
+        };
+        let raw = text(selector, "/rawSelector");
+        let listed = selector.get("requirements").and_then(Value::as_array).is_some_and(|list| !list.is_empty());
+        match (raw.is_empty(), listed) {
+            (false, true) => errors.invalid(
+                &at.child("rawSelector"),
+                &json!(raw),
+                "may not specified at the same time as requirements",
+            ),
+            (true, false) => errors.required(
+                &at.child("requirements"),
+                &format!("when {name} is specified, requirements or rawSelector is required"),
+            ),
+            _ => {}
+        }
+    }
     let groups = review.pointer("/spec/groups").and_then(Value::as_array).is_some_and(|g| !g.is_empty());
     if needs_subject && text(review, "/spec/user").is_empty() && !groups {
         errors.invalid(&spec.child("user"), &json!(""), "at least one of user or group must be specified");
@@ -73,12 +102,15 @@ fn check(call: &Call, review: &Value, needs_subject: bool) -> ApiResult<()> {
     generic::verbs::validate::fail(&call.endpoint.gvk, "", errors)
 }
 
-async fn decide(call: &Call, review: &mut Value, attributes: &Attributes) {
+async fn decide(call: &Call, review: &mut Value, (attributes, problems): &(Attributes, Vec<String>)) {
     review["status"] = match call.server.authorizer.authorize(attributes).await {
         Decision::Allow(reason) => status(true, false, reason),
         Decision::Deny(reason) => status(false, true, reason),
         Decision::NoOpinion(reason) => status(false, false, reason),
     };
+    if !problems.is_empty() {
+        review["status"]["evaluationError"] = json!(problems.join(", "));
+    }
 }
 
 fn status(allowed: bool, denied: bool, reason: String) -> Value {

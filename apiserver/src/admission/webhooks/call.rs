@@ -1,10 +1,12 @@
 //! One webhook is asked.
 
+use std::time::Instant;
+
 use generic::admission::AdmissionRequest;
 use machinery::{ApiError, ApiResult, patch};
 use serde_json::Value;
 
-use super::{Webhooks, config::Webhook, review};
+use super::{Webhooks, config::Webhook, metrics::Called, review};
 use crate::admission::{
     expressions::{Evaluation, Subject},
     matching::Matched,
@@ -20,8 +22,26 @@ impl Webhooks {
         object: Option<&Value>,
         old: Option<&Value>,
     ) -> ApiResult<Option<Value>> {
-        match self.ask(webhook, matched, request, object, old).await {
+        let start = Instant::now();
+        let outcome = self.ask(webhook, matched, request, object, old).await;
+        if matches!(outcome, Err(Failure::Excluded)) {
+            return Ok(None);
+        }
+        let took = start.elapsed();
+        request.waited.add(took);
+        let open = webhook.fails_open();
+        let (rejected, failed_open) = match &outcome {
+            Ok(_) | Err(Failure::Excluded) => (None, false),
+            Err(Failure::Denied(error)) => (Some(("no_error", error.status().code)), false),
+            Err(_) if open => (None, true),
+            Err(Failure::Undecided(_)) => (Some(("apiserver_internal_error", 403)), false),
+            Err(Failure::NotAsked(_)) => (Some(("calling_webhook_error", 500)), false),
+        };
+        let called = Called { webhook: &webhook.name, mutates: self.mutate, took, rejected, failed_open };
+        self.metrics.observe(request, &called);
+        match outcome {
             Ok(changed) => Ok(changed),
+            Err(Failure::Excluded) => Ok(None),
             Err(Failure::Denied(error)) => Err(error),
             Err(Failure::Undecided(why)) if webhook.fails_open() => {
                 tracing::warn!(webhook = webhook.name, err = why, "Failed evaluating match conditions, failing open");
@@ -58,7 +78,7 @@ impl Webhooks {
         };
         let holds = Evaluation::of_webhook(&subject, request).hold(&webhook.match_conditions).await;
         if !holds.map_err(Failure::Undecided)? {
-            return Ok(None);
+            return Err(Failure::Excluded);
         }
         let uid = uuid::Uuid::new_v4().to_string();
         let question = review::question(version, &uid, &subject);
@@ -88,6 +108,8 @@ impl Webhooks {
 enum Failure {
     /// The webhook said no.
     Denied(ApiError),
+    /// It is not to be asked.
+    Excluded,
     /// It cannot be said whether it is to be asked.
     Undecided(String),
     /// It could not be asked, or answered nonsense.

@@ -10,6 +10,7 @@
 
 mod call;
 mod config;
+mod metrics;
 mod review;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ use registry::connect::webhook::Caller;
 use serde_json::Value;
 
 pub(crate) use config::Configuration;
+pub(crate) use metrics::WebhookMetrics;
 
 use super::matching::{Matched, is_reviewed, matched};
 
@@ -36,6 +38,9 @@ pub(super) struct Webhooks {
     pub(super) configurations: Arc<Projection<Configuration>>,
     pub(super) namespaces: Arc<Resource>,
     pub(super) caller: Arc<Caller>,
+    pub(super) metrics: WebhookMetrics,
+    /// Whether these may change objects.
+    pub(super) mutate: bool,
 }
 
 impl Webhooks {
