@@ -28,6 +28,8 @@ pub(crate) async fn housekeep(desired: &Desired, services: &Services, workers: &
     workers.complete();
     let is_known = |uid: &str| desired.contains(uid) || workers.get(uid).is_some();
     services.allot.retain(is_known);
+    services.resizes.retain(is_known);
+    services.user_namespaces.retain(is_known);
     for uid in services.claims.users().iter().filter(|uid| !is_known(uid)) {
         if let Err(error) = services.claims.unprepare(uid).await {
             tracing::warn!(uid, error, "claims of a pod that is gone");

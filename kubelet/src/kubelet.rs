@@ -29,7 +29,7 @@ use crate::evict::{EvictionPolicy, Evictor, LiveWorld};
 use crate::gc::{ContainerPolicy, Gc, ImageGc, ImagePolicy};
 use crate::hooks::Hooks;
 use crate::housekeeping::{housekeep, qos_loop};
-use crate::images::{Images, Providers};
+use crate::images::{Images, Providers, Records, Verification};
 use crate::memory::Memory;
 use crate::metrics::METRICS;
 use crate::node::status::SharedPressure;
@@ -37,10 +37,11 @@ use crate::node::{LeaseLoop, NodeFacts, NodeLoop, SharedFacts, machine};
 use crate::objects::{ApiObjects, NoObjects, Objects};
 use crate::options::KubeletFlags;
 use crate::paths::Paths;
-use crate::platform::{CgroupDriver, CgroupVersion, Linux, Platform};
+use crate::platform::{self, CgroupDriver, CgroupVersion, Linux, Platform};
 use crate::pleg::Pleg;
 use crate::plugins::{Handlers, Registry};
 use crate::probes::{Probes, Runner};
+use crate::resize::Resizes;
 use crate::server::podresources::PodResources;
 use crate::server::{self, Access, Heartbeat, Pages, Server, ServerError};
 use crate::services::Services;
@@ -49,8 +50,9 @@ use crate::spec::Settings;
 use crate::startup::{self, cgroup_driver, check_machine, make_directories};
 use crate::stats::Stats;
 use crate::status::StatusStore;
+use crate::user_namespaces::{HostIds, UserNamespaces};
 use crate::volumes::Volumes;
-use crate::workers::Workers;
+use crate::workers::{Workers, resize_loop};
 
 const HOUSEKEEPING: Duration = Duration::from_secs(2);
 const RESTART_INITIAL: Duration = Duration::from_secs(10);
@@ -151,10 +153,12 @@ impl Kubelet {
         };
         let paths = Paths::new(&flags.root_dir, &config.pod_logs_dir, "/var/log/containers");
         make_directories(&paths, &*platform)?;
+        let max_pods = u32::try_from(config.max_pods).unwrap_or(0);
+        let host_ids = HostIds::find(ids_per_pod(&config), max_pods).await.map_err(KubeletError::Machine)?;
         if access.is_none() && !config.pod_cidr.is_empty() {
             cri.update_runtime_config(&config.pod_cidr).await.map_err(runtime_failed("address range"))?;
         }
-        let parts = Parts { config, cri, version, platform, paths, driver, name };
+        let parts = Parts { config, cri, version, platform, paths, driver, name, host_ids };
         let kubelet = assemble(flags, parts, access.as_ref(), runtime)?;
         if let Some(access) = access {
             let facts = kubelet.services.facts.clone();
@@ -169,6 +173,7 @@ impl Kubelet {
         let (services, workers, pleg) = (&self.services, &self.workers, &self.pleg);
         METRICS.node_name.with_label_values(&[services.facts.get().name.as_str()]).set(1);
         services.health.check(&services.cri).await;
+        services.images.recover().await;
         if let Err(error) = pleg.relist(&services.cri, workers).await {
             tracing::warn!(%error, "first relist");
         } else {
@@ -237,6 +242,8 @@ impl Kubelet {
         let (services, workers, pleg, stop) =
             (Arc::clone(&self.services), Arc::clone(&self.workers), Arc::clone(&self.pleg), self.stop());
         self.spawn("relist", async move { pleg.run(&services.cri, &workers, &services.health, stop).await });
+        let (workers, services) = (Arc::clone(&self.workers), Arc::clone(&self.services));
+        self.spawn("resizes", resize_loop(workers, services, self.stop()));
         self.spawn("control groups", qos_loop(Arc::clone(&self.services), Arc::clone(&self.workers), self.stop()));
     }
 
@@ -419,6 +426,7 @@ struct Parts {
     paths: Paths,
     driver: CgroupDriver,
     name: String,
+    host_ids: HostIds,
 }
 
 fn assemble(
@@ -427,7 +435,7 @@ fn assemble(
     access: Option<&ApiAccess>,
     runtime: &Runtime,
 ) -> Result<Kubelet, KubeletError> {
-    let Parts { config, cri, version, platform, paths, driver, name } = parts;
+    let Parts { config, cri, version, platform, paths, driver, name, host_ids } = parts;
     let started = Timestamp::now();
     let addresses: Vec<IpAddr> = machine::addresses(flags.node_ip.as_deref(), &name);
     let capacity = machine::capacity(&config, &*platform, paths.root());
@@ -453,8 +461,11 @@ fn assemble(
     let mut settings = Settings::new(&config, driver, platform.cgroup_version() == CgroupVersion::V2);
     settings.huge_pages = machine::huge_page_sizes();
     settings.swap_capacity = machine::swap_bytes();
+    settings.apparmor = platform::has_apparmor();
     let csi = Csi::new(&paths, Arc::clone(&platform), Arc::clone(&objects), events.clone(), &name);
     let allot = allotter(&config, &paths).map_err(KubeletError::Machine)?;
+    let user_namespaces = UserNamespaces::open(paths.clone(), host_ids, ids_per_pod(&config));
+    let resizes = Resizes::open(paths.root()).map_err(KubeletError::Machine)?;
     let claims = Claims::open(paths.root().join("dra_manager_state"), Arc::clone(&objects));
     let sysctls = Allowlist::new(&config.allowed_unsafe_sysctls);
     let providers = match &flags.credential_providers {
@@ -463,6 +474,11 @@ fn assemble(
         }
         None => None,
     };
+    let policy = Verification::new(
+        &config.image_pull_credentials_verification_policy,
+        &config.preloaded_images_verification_allowlist,
+    );
+    let records = Records::new(&paths.root().join("image_manager"), policy.map_err(KubeletError::Machine)?);
     let registry_files = vec![paths.root().join("config.json")];
     let cell: Arc<OnceLock<std::sync::Weak<Workers>>> = Arc::default();
     let wake = {
@@ -475,7 +491,7 @@ fn assemble(
     };
     let services = Arc::new(Services {
         health: Arc::default(),
-        images: Images::new(cri.clone(), events.clone(), &config, registry_files, providers),
+        images: Images::new(cri.clone(), events.clone(), &config, registry_files, providers, records),
         volumes: Volumes::new(
             paths.clone(),
             Arc::clone(&platform),
@@ -486,6 +502,8 @@ fn assemble(
         csi,
         allot,
         claims,
+        resizes,
+        user_namespaces,
         probes: Probes::new(Runner::new(cri.clone(), events.clone()), wake, started),
         hooks: Hooks::new(cri.clone(), events.clone()),
         statuses: Arc::new(StatusStore::default()),
@@ -543,6 +561,12 @@ fn allotter(config: &KubeletConfiguration, paths: &Paths) -> Result<Allotter, St
     let cpus = Cpus::open(config, paths.root(), layout.clone())?;
     let memory = Memory::open(config, paths.root(), Path::new("/sys/devices/system"))?;
     Allotter::new(config, devices, cpus, memory, &layout)
+}
+
+/// User ids of a Pod that has its own.
+fn ids_per_pod(config: &KubeletConfiguration) -> u32 {
+    let configured = config.user_namespaces.as_ref().and_then(|own| u32::try_from(own.ids_per_pod).ok());
+    configured.filter(|ids| *ids > 0).unwrap_or(65_536)
 }
 
 fn image_policy(config: &KubeletConfiguration) -> ImagePolicy {

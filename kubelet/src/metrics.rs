@@ -64,6 +64,14 @@ pub struct Metrics {
     pub preemptions: IntCounterVec,
     /// `kubelet_admission_rejections_total`
     pub admission_rejections: IntCounterVec,
+    /// `kubelet_container_requested_resizes_total`
+    pub requested_resizes: IntCounterVec,
+    /// `kubelet_pod_infeasible_resizes_total`
+    pub infeasible_resizes: IntCounterVec,
+    /// `kubelet_pod_pending_resizes`
+    pub pending_resizes: IntGaugeVec,
+    /// `kubelet_pod_in_progress_resizes`
+    pub in_progress_resizes: IntGauge,
     /// `kubelet_image_garbage_collected_total`
     pub images_collected: IntCounterVec,
     /// `kubelet_orphaned_runtime_pods_total`
@@ -318,6 +326,23 @@ impl Metrics {
                 "Cumulative number pod admission rejections by the Kubelet.",
                 &["reason"],
             ),
+            requested_resizes: make.counters(
+                "kubelet_container_requested_resizes_total",
+                "Number of requested resizes, counted at the container level.",
+                &["resource", "requirement", "operation"],
+            ),
+            infeasible_resizes: make.counters(
+                "kubelet_pod_infeasible_resizes_total",
+                "Number of infeasible resizes for pods.",
+                &["reason_detail"],
+            ),
+            pending_resizes: make.int_gauges(
+                "kubelet_pod_pending_resizes",
+                "Number of pending resizes for pods.",
+                &["reason"],
+            ),
+            in_progress_resizes: make
+                .int_gauge("kubelet_pod_in_progress_resizes", "Number of in-progress resizes for pods."),
             images_collected: make.counters(
                 "kubelet_image_garbage_collected_total",
                 "Total number of images garbage collected by the kubelet, whether through disk usage or image age.",

@@ -20,9 +20,11 @@ use crate::objects::Objects;
 use crate::paths::Paths;
 use crate::platform::Platform;
 use crate::probes::Probes;
+use crate::resize::Resizes;
 use crate::runtime_health::RuntimeHealth;
 use crate::spec::Settings;
 use crate::status::StatusStore;
+use crate::user_namespaces::UserNamespaces;
 use crate::volumes::Volumes;
 
 /// One container of one Pod, as restarts are counted: `(Pod UID, container, image and resources)`.
@@ -64,6 +66,10 @@ pub struct Services {
     pub csi: Arc<Csi>,
     /// Volumes.
     pub volumes: Volumes,
+    /// What Pods were given, and what they have.
+    pub resizes: Resizes,
+    /// User ids of Pods.
+    pub user_namespaces: UserNamespaces,
     /// Probes.
     pub probes: Arc<Probes>,
     /// Hooks.

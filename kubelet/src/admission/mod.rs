@@ -1,5 +1,6 @@
 //! Whether the node takes a Pod that was bound to it. The first refusal counts; a refused Pod is never started.
 
+mod features;
 mod fit;
 mod place;
 mod preempt;
@@ -34,12 +35,23 @@ impl Refusal {
     }
 }
 
+/// What not every node can do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Support {
+    /// The kernel enforces AppArmor profiles.
+    pub apparmor: bool,
+    /// The runtime leaves out groups that only the image knows.
+    pub strict_groups: bool,
+}
+
 /// What the decision is made from.
 pub struct Situation<'a> {
     /// The node.
     pub node: &'a NodeFacts,
     /// What is short.
     pub pressure: Pressure,
+    /// What the node can do.
+    pub support: Support,
     /// Sysctls that Pods may set.
     pub sysctls: &'a Allowlist,
     /// Pods that are here and not over.
@@ -51,12 +63,23 @@ pub fn admit(pod: &Pod, situation: &Situation<'_>) -> Result<Vec<Victim>, Refusa
     evict::admit(pod, situation.pressure)?;
     situation.sysctls.admit(pod)?;
     let shortages = fit::admit(pod, situation)?;
-    let Some(first) = shortages.first() else { return Ok(Vec::new()) };
+    let Some(first) = shortages.first() else {
+        features::admit(pod, situation.support)?;
+        return Ok(Vec::new());
+    };
     if !pods::is_critical(pod) {
         return Err(first.refusal());
     }
     let chosen = preempt::victims(&shortages, situation.others)?;
+    features::admit(pod, situation.support)?;
     Ok(chosen.into_iter().map(|pod| Victim { pod, resource: first.resource.clone() }).collect())
+}
+
+/// Decides about other amounts of a Pod that is here; nobody has to end for them.
+pub fn admit_resize(pod: &Pod, situation: &Situation<'_>) -> Result<(), Refusal> {
+    evict::admit(pod, situation.pressure)?;
+    situation.sysctls.admit(pod)?;
+    fit::admit(pod, situation)?.first().map_or(Ok(()), |shortage| Err(shortage.refusal()))
 }
 
 /// Whether the Pod and the Node want each other.

@@ -27,7 +27,13 @@ fn decide(pod: &Pod, others: &[Arc<Pod>]) -> Result<(), (String, String)> {
         ..NodeFacts::default()
     };
     let sysctls = Allowlist::new(&["kernel.msg*".to_owned(), "net/core/somaxconn".to_owned()]);
-    let situation = Situation { node: &node, pressure: Pressure::default(), sysctls: &sysctls, others };
+    let situation = Situation {
+        node: &node,
+        pressure: Pressure::default(),
+        support: Support::default(),
+        sysctls: &sysctls,
+        others,
+    };
     admit(pod, &situation).map(drop).map_err(|refusal| (refusal.reason, refusal.message))
 }
 

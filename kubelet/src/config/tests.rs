@@ -79,7 +79,7 @@ fn what_cannot_be_done_is_refused() {
         (json!({ "enforceNodeAllocatable": ["system-reserved"] }), "systemReservedCgroup"),
         (json!({ "enforceNodeAllocatable": ["all"] }), "\"all\""),
         (json!({ "reservedSystemCPUs": "3-1" }), "reservedSystemCPUs"),
-        (json!({ "imagePullCredentialsVerificationPolicy": "AlwaysVerify" }), "imagePullCredentialsVerificationPolicy"),
+        (json!({ "imagePullCredentialsVerificationPolicy": "Sometimes" }), "imagePullCredentialsVerificationPolicy"),
         (json!({ "logging": { "format": "json" } }), "--logging-format"),
         (json!({ "configMapAndSecretChangeDetectionStrategy": "Get" }), "ChangeDetectionStrategy"),
     ] {

@@ -3,6 +3,7 @@
 use runtime::features::{FeatureGates, Gate};
 
 use super::{KubeletConfiguration, Span};
+use crate::images::Verification;
 
 /// Features that can be named; what is not in the making is part of the product.
 const GATES: &[Gate] = &[
@@ -41,6 +42,11 @@ pub(super) fn validate(config: &KubeletConfiguration) -> Vec<String> {
     problems.unsupported(config);
     problems.0.extend(FeatureGates::new(GATES, &gate_settings(config)).err().unwrap_or_default());
     problems.0.extend(crate::evict::thresholds(config).err().unwrap_or_default());
+    let verification = Verification::new(
+        &config.image_pull_credentials_verification_policy,
+        &config.preloaded_images_verification_allowlist,
+    );
+    problems.0.extend(verification.err().map(|problem| format!("imagePullCredentialsVerificationPolicy: {problem}")));
     problems.0.extend(tls(config));
     problems.0
 }
@@ -205,7 +211,6 @@ impl Problems {
 
     /// What this kubelet cannot do.
     fn unsupported(&mut self, config: &KubeletConfiguration) {
-        let verification = config.image_pull_credentials_verification_policy.as_str();
         let zero = Span::seconds(0);
         let shutdown = config.shutdown_grace_period != zero
             || config.shutdown_grace_period_critical_pods != zero
@@ -230,11 +235,6 @@ impl Problems {
             (
                 config.config_map_and_secret_change_detection_strategy != "Watch",
                 "a configMapAndSecretChangeDetectionStrategy other than \"Watch\"",
-            ),
-            (
-                !matches!(verification, "NeverVerify" | "NeverVerifyPreloadedImages")
-                    || !config.preloaded_images_verification_allowlist.is_empty(),
-                "this imagePullCredentialsVerificationPolicy",
             ),
             (!config.tracing.is_null(), "tracing"),
             (

@@ -131,6 +131,8 @@ impl ImageGc {
             used.extend(references.filter_map(|name| Some(crate::images::parse(&name).ok()?.normalized)));
         }
         used.extend(self.sandbox_image().await);
+        let present = images.iter().map(|image| image.id.clone()).collect();
+        self.services.images.forget_absent(present, now).await;
         let mut records = self.records.lock();
         let known: HashSet<&str> = images.iter().map(|image| image.id.as_str()).collect();
         records.retain(|id, _| known.contains(id.as_str()));

@@ -8,6 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::core::v1::Secret;
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
 use super::Reference;
 use crate::cri::v1;
@@ -25,6 +26,13 @@ pub struct Credential {
 impl Credential {
     pub(super) fn new(username: String, password: String) -> Self {
         Self { username, password }
+    }
+
+    /// A hash that tells whether two are the same.
+    pub(super) fn hash(&self) -> String {
+        let fields = [("username", &self.username), ("password", &self.password)];
+        let given: BTreeMap<_, _> = fields.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+        hex::encode(Sha256::digest(serde_json::json!(given).to_string()))
     }
 }
 

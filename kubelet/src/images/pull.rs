@@ -1,6 +1,6 @@
 //! Having an image on the node before a container starts.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{Pod, Secret};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use super::{Keyring, Providers, Reference, parse};
+use super::{Credential, Keyring, Providers, PullSecret, Records, Reference, Source, parse};
 use crate::backoff::BackOff;
 use crate::config::KubeletConfiguration;
 use crate::cri::{Cri, CriError, v1};
@@ -86,6 +86,7 @@ pub struct Images {
     failures: Mutex<HashMap<Key, (Timestamp, ImageError)>>,
     files: Vec<PathBuf>,
     providers: Option<Providers>,
+    records: Arc<Records>,
 }
 
 impl Images {
@@ -96,6 +97,7 @@ impl Images {
         config: &KubeletConfiguration,
         files: Vec<PathBuf>,
         providers: Option<Providers>,
+        records: Records,
     ) -> Self {
         let parallel = match (config.serialize_image_pulls, config.max_parallel_image_pulls) {
             (true, _) => 1,
@@ -111,6 +113,7 @@ impl Images {
             failures: Mutex::default(),
             files,
             providers,
+            records: Arc::new(records),
         }
     }
 
@@ -131,18 +134,19 @@ impl Images {
         })?;
         if policy != PullPolicy::Always {
             match self.present(&reference.normalized).await {
-                Ok(Some(pulled)) => {
+                Ok(Some(pulled)) if !self.must_pull(&reference, &pulled.reference, secrets).await => {
                     let text =
                         format!("Container image {image:?} already present on machine and can be accessed by the pod");
                     self.events.container(pod, container, EventType::Normal, "Pulled", text);
                     return Ok(pulled);
                 }
-                Ok(None) if policy == PullPolicy::Never => {
+                // One that is not for this Pod is as good as absent.
+                Ok(_) if policy == PullPolicy::Never => {
                     let text = format!("Container image {image:?} is not present with pull policy of Never");
                     self.events.container(pod, container, EventType::Warning, "ErrImageNeverPull", text.as_str());
                     return Err(ImageError::new("ErrImageNeverPull", text));
                 }
-                Ok(None) => {}
+                Ok(_) => {}
                 Err(error) => {
                     let text = format!("Failed to inspect image {image:?}: {}", error.message());
                     self.events.container(pod, container, EventType::Warning, "InspectFailed", text.as_str());
@@ -207,8 +211,7 @@ impl Images {
             return Err(fail("pull QPS exceeded".to_owned()));
         }
         let started = Instant::now();
-        self.try_credentials(reference, secrets, sandbox).await.map_err(fail)?;
-        let (pulled, size) = self.inspect(&reference.normalized).await.map_err(|error| fail(error.message()))?;
+        let (pulled, size) = self.recorded(reference, secrets, sandbox).await.map_err(fail)?;
         let text = format!(
             "Successfully pulled image {image:?} in {} ({} including waiting). Image size: {size} bytes.",
             short(started.elapsed()),
@@ -218,13 +221,80 @@ impl Images {
         Ok(pulled)
     }
 
-    /// One call per matching credential until one works; without any an anonymous one.
+    /// A pull that is remembered, also when nobody waits for its end.
+    async fn recorded(
+        &self,
+        reference: &Reference,
+        secrets: &[Arc<Secret>],
+        sandbox: &v1::PodSandboxConfig,
+    ) -> Result<(Pulled, u64), String> {
+        let image = reference.normalized.clone();
+        let begun = self.write(move |records| records.begin(&image)).await;
+        begun.map_err(|error| format!("failed to record image pull intent: {error}"))?;
+        let mut intent = Begun { records: &self.records, image: &reference.normalized, ended: false };
+        let source = self.try_credentials(reference, secrets, sandbox).await?;
+        let (pulled, size) = self.inspect(&reference.normalized).await.map_err(|error| error.message())?;
+        intent.ended = true;
+        let (image, id) = (reference.normalized.clone(), pulled.reference.clone());
+        if let Err(error) = self.write(move |records| records.end(&image, Some((&id, source)))).await {
+            tracing::error!(image = reference.normalized, %error, "a pull is not recorded");
+        }
+        Ok((pulled, size))
+    }
+
+    /// Whether an image that is there is not for a Pod with these Secrets unless it pulls it.
+    async fn must_pull(&self, reference: &Reference, id: &str, secrets: &[Arc<Secret>]) -> bool {
+        let own: Vec<PullSecret> = secrets.iter().flat_map(|secret| pull_secrets(secret, reference)).collect();
+        let (reference, id) = (reference.clone(), id.to_owned());
+        let asked = self.write(move |records| records.must_pull(&reference, &id, &own)).await;
+        asked.unwrap_or_else(|error| {
+            tracing::error!(%error, "records of images");
+            true
+        })
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Records) -> std::io::Result<T> + Send + 'static,
+    ) -> std::io::Result<T> {
+        let records = Arc::clone(&self.records);
+        tokio::task::spawn_blocking(move || work(&records)).await.map_err(std::io::Error::other)?
+    }
+
+    /// Takes up what an earlier kubelet left.
+    pub async fn recover(&self) {
+        let images = match self.cri.list_images().await {
+            Ok(images) => images,
+            Err(error) => {
+                tracing::error!(%error, "images for the records of pulls");
+                return;
+            }
+        };
+        let images = images.into_iter().map(|image| {
+            let names = image.repo_tags.iter().chain(&image.repo_digests).cloned().collect();
+            (image.id, names)
+        });
+        let images: Vec<(String, Vec<String>)> = images.collect();
+        if let Err(error) = self.write(move |records| records.recover(&images)).await {
+            tracing::error!(%error, "records of pulls");
+        }
+    }
+
+    /// Forgets images that are not there any more, as of some time.
+    pub async fn forget_absent(&self, present: HashSet<String>, until: Timestamp) {
+        let pruned = self.write(move |records| records.retain(|id| present.contains(id), until)).await;
+        if let Err(error) = pruned {
+            tracing::error!(%error, "records of images that are gone");
+        }
+    }
+
+    /// One call per matching credential until one works; without any an anonymous one. Answers whose it was.
     async fn try_credentials(
         &self,
         reference: &Reference,
         secrets: &[Arc<Secret>],
         sandbox: &v1::PodSandboxConfig,
-    ) -> Result<(), String> {
+    ) -> Result<Source, String> {
         let files: Vec<_> = self.files.iter().map(PathBuf::as_path).collect();
         let mut credentials = Keyring::new(secrets.iter().map(AsRef::as_ref), &[]).lookup(reference);
         let mut own = match &self.providers {
@@ -237,15 +307,25 @@ impl Images {
                 credentials.push(one);
             }
         }
-        let mut tries: Vec<Option<v1::AuthConfig>> = credentials.into_iter().map(|found| Some(found.into())).collect();
+        let known: Vec<PullSecret> = secrets.iter().flat_map(|secret| pull_secrets(secret, reference)).collect();
+        let source = |credential: &Credential| {
+            let hash = credential.hash();
+            let secret = known.iter().find(|secret| secret.credential_hash == hash);
+            secret.map_or(Source::Node, |secret| Source::Secret(secret.clone()))
+        };
+        let mut tries: Vec<(Option<v1::AuthConfig>, Source)> = credentials
+            .into_iter()
+            .map(|found| (source(&found), found))
+            .map(|(from, one)| (Some(one.into()), from))
+            .collect();
         if tries.is_empty() {
-            tries.push(None);
+            tries.push((None, Source::Node));
         }
         let mut errors = Vec::new();
-        for auth in tries {
+        for (auth, source) in tries {
             let image = v1::ImageSpec { image: reference.normalized.clone(), ..v1::ImageSpec::default() };
             match self.cri.pull_image(image, auth, Some(sandbox.clone())).await {
-                Ok(_) => return Ok(()),
+                Ok(_) => return Ok(source),
                 Err(error) => errors.push(error.message()),
             }
         }
@@ -267,6 +347,40 @@ impl Images {
         self.backoff.forget(|(other, _)| other == uid);
         self.failures.lock().retain(|(other, _), _| other != uid);
     }
+}
+
+/// An intent whose pull may be given up.
+struct Begun<'a> {
+    records: &'a Arc<Records>,
+    image: &'a str,
+    ended: bool,
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        let (records, image) = (Arc::clone(self.records), self.image.to_owned());
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = records.end(&image, None) {
+                tracing::error!(image, %error, "a pull that failed is not forgotten");
+            }
+        });
+    }
+}
+
+/// What a Secret has for an image.
+fn pull_secrets(secret: &Secret, reference: &Reference) -> Vec<PullSecret> {
+    let of = |text: &Option<String>| text.clone().unwrap_or_default();
+    let meta = &secret.metadata;
+    let one = |credential: Credential| PullSecret {
+        uid: of(&meta.uid),
+        namespace: of(&meta.namespace),
+        name: of(&meta.name),
+        credential_hash: credential.hash(),
+    };
+    Keyring::new(std::iter::once(secret), &[]).lookup(reference).into_iter().map(one).collect()
 }
 
 fn classify(image: &str, error: String) -> ImageError {

@@ -17,7 +17,12 @@ use crate::status::whole_second;
 
 const MAX_NAMES: usize = 5;
 /// What this kubelet does of what Nodes may declare.
-const DECLARED_FEATURES: [&str; 1] = ["ExtendWebSocketsToKubelet"];
+const DECLARED_FEATURES: [&str; 4] = [
+    "ExtendWebSocketsToKubelet",
+    "InPlacePodLevelResourcesVerticalScaling",
+    "InPlacePodVerticalScalingInitContainers",
+    "RestartAllContainersOnContainerExits",
+];
 
 /// Pressure on the node's resources.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

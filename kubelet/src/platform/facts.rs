@@ -24,6 +24,11 @@ pub(super) fn own_cgroup() -> Option<String> {
     of("memory").or_else(|| of(""))
 }
 
+/// Whether the kernel enforces AppArmor profiles.
+pub(super) fn has_apparmor() -> bool {
+    fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with('Y'))
+}
+
 pub(super) fn interfaces(path: &Path) -> io::Result<Vec<Interface>> {
     Ok(fs::read_to_string(path)?.lines().filter_map(interface).filter(|found| found.name != "lo").collect())
 }

@@ -34,6 +34,16 @@ pub fn own_cgroup() -> Option<String> {
     facts::own_cgroup()
 }
 
+/// Whether the kernel enforces AppArmor profiles.
+pub fn has_apparmor() -> bool {
+    facts::has_apparmor()
+}
+
+/// Whether the node knows a user of that name.
+pub fn user_exists(name: &str) -> bool {
+    nix::unistd::User::from_name(name).is_ok_and(|user| user.is_some())
+}
+
 /// Which control group interface the kernel offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CgroupVersion {

@@ -64,6 +64,16 @@ pub fn number(resource: &str, amount: &Quantity) -> i64 {
     if resource == "cpu" { quantity::milli(amount) } else { quantity::value(amount) }
 }
 
+/// The quantity of an amount as [`number`] tells it.
+pub fn quantity_of(resource: &str, amount: i64) -> Quantity {
+    match resource {
+        "cpu" => quantity::from_milli(amount),
+        "memory" | "ephemeral-storage" => quantity::from_bytes(amount),
+        name if name.starts_with("hugepages-") => quantity::from_bytes(amount),
+        _ => quantity::from_count(amount),
+    }
+}
+
 /// The Pod's quality of service class.
 pub fn qos(pod: &Pod) -> Qos {
     if let Some(resources) = &spec(pod).resources
@@ -155,6 +165,22 @@ impl<'a> Effective<'a> {
         names.sort();
         names.dedup();
         names
+    }
+
+    /// Sums of requests and of limits, as far as there are any.
+    pub fn totals(self) -> (Amounts, Amounts) {
+        let limit = |name: &str| {
+            let own = spec(self.pod).resources.as_ref().and_then(|r| limit(Some(r), name));
+            let sum = own.unwrap_or_else(|| self.sum(|c| limit(c.resources.as_ref(), name).unwrap_or(0)));
+            if sum > 0 { sum + self.overhead(name) } else { 0 }
+        };
+        let amounts = |of: &dyn Fn(&str) -> i64| {
+            let all = self.names().into_iter().map(|name| (of(&name), name));
+            all.filter(|(amount, _)| *amount > 0)
+                .map(|(amount, name)| (name.clone(), quantity_of(&name, amount)))
+                .collect()
+        };
+        (amounts(&|name| self.request(name)), amounts(&limit))
     }
 
     fn sum(self, of: impl Fn(&Container) -> i64) -> i64 {

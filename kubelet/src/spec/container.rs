@@ -39,6 +39,8 @@ pub struct ContainerInputs<'a> {
     pub extras: Extras,
     /// Runtime can make mounts recursively read-only.
     pub recursive_read_only: bool,
+    /// User ids.
+    pub users: &'a v1::UserNamespace,
     /// Directory with seccomp profiles.
     pub seccomp_dir: &'a Path,
     /// The node.
@@ -77,12 +79,18 @@ pub async fn container_config(
     };
     let Extras { devices: given, cdi, cpus, memory_nodes, exclusive } = inputs.extras;
     let mut mounts: Vec<v1::Mount> = given.mounts.into_iter().map(plugin_mount).collect();
+    let given_mounts = mounts.len();
     mounts.extend(mounts::volume_mounts(pod, container, &mount_inputs).await?);
     mounts.extend(inputs.etc_hosts.map(|path| file_mount(path, "/etc/hosts")));
     let termination_path = container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
     mounts.extend(inputs.termination_log.map(|path| file_mount(path, termination_path)));
+    for mount in mounts.iter_mut().skip(given_mounts) {
+        mount.uid_mappings.clone_from(&inputs.users.uids);
+        mount.gid_mappings.clone_from(&inputs.users.gids);
+    }
 
-    let mut context = security::container(pod, container, inputs.image.1, inputs.seccomp_dir, inputs.settings)?;
+    let mut context =
+        security::container(pod, container, inputs.image.1, inputs.seccomp_dir, inputs.users, inputs.settings)?;
     if let (Some(target), Some(options)) = (inputs.target_id, context.namespace_options.as_mut())
         && options.pid == v1::NamespaceMode::Container as i32
     {

@@ -9,8 +9,8 @@ mod security;
 use std::time::Duration;
 
 pub use container::{ContainerInputs, Extras, container_config};
-pub use resources::{container_resources, pod_limits, qos_limits};
-pub use sandbox::{SandboxInputs, pod_cgroup, sandbox_config};
+pub use resources::{container_resources, may_swap, pod_limits, qos_limits};
+pub use sandbox::{SandboxInputs, pod_amounts, pod_cgroup, sandbox_config};
 pub use security::ImageUser;
 
 use crate::config::KubeletConfiguration;
@@ -59,6 +59,8 @@ pub struct Settings {
     pub dns: ClusterDns,
     /// The node's resolver file; empty means a local resolver.
     pub resolv_conf: String,
+    /// The kernel enforces AppArmor profiles.
+    pub apparmor: bool,
     /// Longest wait between restarts.
     pub max_restart_period: Duration,
 }
@@ -82,6 +84,7 @@ impl Settings {
             huge_pages: Vec::new(),
             dns: ClusterDns { servers: config.cluster_dns.clone(), domain: config.cluster_domain.clone() },
             resolv_conf: config.resolv_conf.clone(),
+            apparmor: false,
             max_restart_period: config.crash_loop_back_off.max_container_restart_period.0,
         }
     }

@@ -44,19 +44,22 @@ pub fn container_resources(
     out
 }
 
-/// Swap in proportion to the request, for those who may have it.
-fn swap_bytes(pod: &Pod, container: &Container, node: &NodeFacts, settings: &Settings) -> i64 {
+/// Whether a container has a share of the node's swap.
+pub fn may_swap(pod: &Pod, container: &Container, settings: &Settings) -> bool {
     let request = resources::request(container.resources.as_ref(), "memory").unwrap_or(0);
-    let limit = resources::limit(container.resources.as_ref(), "memory");
-    let may = settings.limited_swap
+    settings.limited_swap
         && resources::qos(pod) == Qos::Burstable
         && !pods::is_critical(pod)
         && request > 0
-        && limit != Some(request)
-        && node.memory_capacity() > 0;
-    if !may {
+        && resources::limit(container.resources.as_ref(), "memory") != Some(request)
+}
+
+/// Swap in proportion to the request, for those who may have it.
+fn swap_bytes(pod: &Pod, container: &Container, node: &NodeFacts, settings: &Settings) -> i64 {
+    if !may_swap(pod, container, settings) || node.memory_capacity() <= 0 {
         return 0;
     }
+    let request = resources::request(container.resources.as_ref(), "memory").unwrap_or(0);
     let share = i128::from(request) * i128::from(settings.swap_capacity) / i128::from(node.memory_capacity());
     i64::try_from(share).unwrap_or(0)
 }

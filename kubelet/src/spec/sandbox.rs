@@ -20,6 +20,8 @@ pub struct SandboxInputs<'a> {
     pub log_directory: &'a Path,
     /// Resolver configuration.
     pub dns: v1::DnsConfig,
+    /// User ids.
+    pub users: &'a v1::UserNamespace,
     /// Settings of the node.
     pub settings: &'a Settings,
 }
@@ -58,7 +60,7 @@ pub fn sandbox_config(pod: &Pod, inputs: SandboxInputs<'_>) -> Result<v1::PodSan
         port_mappings: port_mappings(pod),
         labels,
         annotations: pod.metadata.annotations.clone().unwrap_or_default().into_iter().collect(),
-        linux: Some(linux(pod, settings)?),
+        linux: Some(linux(pod, inputs.users, settings)),
     })
 }
 
@@ -72,9 +74,24 @@ pub(super) fn identity(pod: &Pod) -> [(String, String); 3] {
     .map(|(key, value)| (key.to_owned(), value.to_owned()))
 }
 
-fn linux(pod: &Pod, settings: &Settings) -> Result<v1::LinuxPodSandboxConfig, SpecError> {
+fn linux(pod: &Pod, users: &v1::UserNamespace, settings: &Settings) -> v1::LinuxPodSandboxConfig {
     let context = pods::spec(pod).security_context.as_ref();
     let sysctls = context.into_iter().flat_map(|context| context.sysctls.iter().flatten());
+    let (overhead, resources) = pod_amounts(pod, settings);
+    v1::LinuxPodSandboxConfig {
+        cgroup_parent: pod_cgroup(pod, settings).path(settings.driver),
+        security_context: Some(security::sandbox(pod, users)),
+        sysctls: sysctls.map(|sysctl| (sysctl.name.replace('/', "."), sysctl.value.clone())).collect(),
+        overhead,
+        resources: Some(resources),
+    }
+}
+
+/// What the runtime is told of the Pod's overhead, and of the sum of its containers.
+pub fn pod_amounts(
+    pod: &Pod,
+    settings: &Settings,
+) -> (Option<v1::LinuxContainerResources>, v1::LinuxContainerResources) {
     let sums = Effective::of(pod);
     let amounts = |cpu: i64, cpu_limit: Option<i64>, memory: Option<i64>| v1::LinuxContainerResources {
         cpu_period: settings.cpu_period,
@@ -88,13 +105,7 @@ fn linux(pod: &Pod, settings: &Settings) -> Result<v1::LinuxPodSandboxConfig, Sp
         amounts(cpu, Some(cpu), Some(sums.overhead("memory")))
     });
     let without = |name: &str| sums.limit(name).map(|limit| limit - sums.overhead(name));
-    Ok(v1::LinuxPodSandboxConfig {
-        cgroup_parent: pod_cgroup(pod, settings).path(settings.driver),
-        security_context: Some(security::sandbox(pod)?),
-        sysctls: sysctls.map(|sysctl| (sysctl.name.replace('/', "."), sysctl.value.clone())).collect(),
-        overhead,
-        resources: Some(amounts(sums.request_without_overhead("cpu"), without("cpu"), without("memory"))),
-    })
+    (overhead, amounts(sums.request_without_overhead("cpu"), without("cpu"), without("memory")))
 }
 
 /// Every port of every regular container, each once.

@@ -42,7 +42,7 @@ fn pod_context(pod: &Pod) -> Option<&PodSecurityContext> {
 }
 
 /// Namespaces of a Pod's containers.
-pub(super) fn namespaces(pod: &Pod) -> v1::NamespaceOption {
+pub(super) fn namespaces(pod: &Pod, users: &v1::UserNamespace) -> v1::NamespaceOption {
     let spec = pods::spec(pod);
     let node_if = |on: Option<bool>| if on == Some(true) { v1::NamespaceMode::Node } else { v1::NamespaceMode::Pod };
     let pid = match (spec.host_pid, spec.share_process_namespace) {
@@ -54,20 +54,18 @@ pub(super) fn namespaces(pod: &Pod) -> v1::NamespaceOption {
         network: node_if(spec.host_network) as i32,
         pid: pid as i32,
         ipc: node_if(spec.host_ipc) as i32,
+        userns_options: Some(users.clone()),
         ..v1::NamespaceOption::default()
     }
 }
 
 /// The sandbox's context.
-pub(super) fn sandbox(pod: &Pod) -> Result<v1::LinuxSandboxSecurityContext, SpecError> {
-    if pods::spec(pod).host_users == Some(false) {
-        return Err(SpecError::new("can't set `spec.hostUsers: false`, runtime does not support user namespaces"));
-    }
+pub(super) fn sandbox(pod: &Pod, users: &v1::UserNamespace) -> v1::LinuxSandboxSecurityContext {
     let context = pod_context(pod);
     let privileged = pods::all_containers(pod)
         .any(|(container, _)| container.security_context.as_ref().and_then(|own| own.privileged) == Some(true));
-    Ok(v1::LinuxSandboxSecurityContext {
-        namespace_options: Some(namespaces(pod)),
+    v1::LinuxSandboxSecurityContext {
+        namespace_options: Some(namespaces(pod, users)),
         selinux_options: context.and_then(|context| context.se_linux_options.as_ref()).map(selinux),
         run_as_user: context.and_then(|context| context.run_as_user).map(|value| v1::Int64Value { value }),
         run_as_group: context
@@ -79,7 +77,7 @@ pub(super) fn sandbox(pod: &Pod) -> Result<v1::LinuxSandboxSecurityContext, Spec
         privileged,
         seccomp: Some(profile(v1::security_profile::ProfileType::RuntimeDefault, "")),
         ..v1::LinuxSandboxSecurityContext::default()
-    })
+    }
 }
 
 fn groups(pod: &Pod) -> Vec<i64> {
@@ -113,6 +111,7 @@ pub(super) fn container(
     container: &Container,
     image: &ImageUser,
     seccomp_dir: &Path,
+    users: &v1::UserNamespace,
     settings: &Settings,
 ) -> Result<v1::LinuxContainerSecurityContext, SpecError> {
     let empty = SecurityContext::default();
@@ -140,7 +139,7 @@ pub(super) fn container(
             add_ambient_capabilities: Vec::new(),
         }),
         privileged,
-        namespace_options: Some(namespaces(pod)),
+        namespace_options: Some(namespaces(pod, users)),
         selinux_options: own
             .se_linux_options
             .as_ref()

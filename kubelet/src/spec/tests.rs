@@ -26,6 +26,7 @@ fn sandbox(pod: &Pod) -> v1::PodSandboxConfig {
         attempt: 2,
         log_directory: Path::new("/var/log/pods/x"),
         dns: v1::DnsConfig::default(),
+        users: &Default::default(),
         settings: &settings,
     };
     sandbox_config(pod, inputs).unwrap()
@@ -77,7 +78,9 @@ fn containers_are_limited_and_without_swap() {
 fn root_is_refused_where_forbidden() {
     let pod = pod(json!({ "containers": [{ "name": "a" }], "securityContext": { "runAsNonRoot": true } }));
     let container = &pod.spec.as_ref().unwrap().containers[0];
-    let check = |image: ImageUser| security::container(&pod, container, &image, Path::new("/x"), &settings());
+    let check = |image: ImageUser| {
+        security::container(&pod, container, &image, Path::new("/x"), &Default::default(), &settings())
+    };
     let named = check(ImageUser { uid: None, name: "www".into() }).unwrap_err();
     assert_eq!(
         named.0,

@@ -45,6 +45,9 @@ pub(super) fn set(input: &StatusInput<'_>, status: &mut PodStatus) {
     let ready = ready(input, &containers_ready);
     let mut wanted = vec![ready_to_start(input), initialized(input, status, &phase), ready, containers_ready];
     wanted.push(Wanted::yes("PodScheduled"));
+    if plan::may_restart_all(input.pod) {
+        wanted.push(restarting_all(input));
+    }
     if let Some((reason, message)) = input.verdict.and_then(|verdict| verdict.disruption.clone()) {
         wanted.push(Wanted { type_: "DisruptionTarget", status: true, reason: Some(reason), message });
     }
@@ -54,6 +57,9 @@ pub(super) fn set(input: &StatusInput<'_>, status: &mut PodStatus) {
         if !made.iter().any(|condition| condition.type_ == kept.type_) {
             made.push(kept.clone());
         }
+    }
+    if !pods::is_terminal_phase(&phase) {
+        made.extend(input.resize.iter().cloned());
     }
     status.conditions = Some(made);
 }
@@ -75,6 +81,15 @@ fn condition(input: &StatusInput<'_>, wanted: Wanted, previous: &[PodCondition])
 
 fn now(at: Timestamp) -> Time {
     Time(super::whole_second(at))
+}
+
+fn restarting_all(input: &StatusInput<'_>) -> Wanted {
+    const TYPE: &str = "AllContainersRestarting";
+    if !input.restarting_all {
+        return Wanted { status: false, ..Wanted::yes(TYPE) };
+    }
+    let message = "container exited with restart policy rule".to_owned();
+    Wanted { reason: Some("RestartAllContainersStarted"), message, ..Wanted::yes(TYPE) }
 }
 
 fn ready_to_start(input: &StatusInput<'_>) -> Wanted {

@@ -3,11 +3,11 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-    ContainerUser, LinuxContainerUser, ResourceRequirements, VolumeMountStatus,
+    ContainerUser, LinuxContainerUser, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::StatusInput;
+use super::{StatusInput, amounts};
 use crate::cri::{ContainerRecord, RecordState};
 use crate::pods::{self, Role};
 use crate::workers::plan;
@@ -16,6 +16,8 @@ const LOST_EXIT_CODE: i32 = 137;
 const LOST: &str = "The container could not be located when the pod was terminated";
 const LOST_RUNNING: &str =
     "The container could not be located when the pod was deleted.  The container used to be Running";
+const RESTARTING_ALL: &str = "RestartingAllContainers";
+const REMOVED: &str = "The container is removed because RestartAllContainers in place";
 const INIT_GONE: &str = "Unable to get init container status from container runtime and pod has been initialized, treat it as exited normally";
 
 /// Init containers in spec order.
@@ -52,12 +54,15 @@ fn one(input: &StatusInput<'_>, container: &Container, role: Role) -> ContainerS
         .filter(|record| record.state == RecordState::Exited)
         .map(|record| terminated(input, record))
         .or_else(|| status.last_state.take())
-        .or_else(|| previous.filter(|_| newest.is_none()).and_then(|old| old.last_state.clone()));
+        .or_else(|| {
+            let kept = previous.filter(|old| newest.is_none() || was_removed(old));
+            kept.and_then(|old| old.last_state.clone())
+        });
     apply_waiting(input, container, role, newest, &mut status);
     set_started_and_ready(input, container, role, newest, &mut status);
     status.volume_mounts = volume_mounts(container, newest, previous);
     if role != Role::Ephemeral {
-        status.resources = container.resources.clone().or_else(|| Some(ResourceRequirements::default()));
+        status.resources = Some(amounts::of_container(input, container, newest));
         status.allocated_resources = container.resources.as_ref().and_then(|resources| resources.requests.clone());
     }
     status
@@ -161,6 +166,11 @@ fn without_record(
     status.container_id.clone_from(&old.container_id);
     status.image_id.clone_from(&old.image_id);
     let old_state = old.state.as_ref();
+    if input.restarting_all && old_state.is_some_and(|state| state.waiting.is_none()) {
+        status.last_state = Some(ended(RESTARTING_ALL, LOST_EXIT_CODE, REMOVED));
+        status.restart_count += 1;
+        return status;
+    }
     if old_state.is_some_and(|state| state.terminated.is_some()) {
         // A record that was collected: its end stays known.
         status.state.clone_from(&old.state);
@@ -181,6 +191,12 @@ fn without_record(
         }
     }
     status
+}
+
+/// Whether the last instance was removed for all containers to start anew.
+pub(super) fn was_removed(old: &ContainerStatus) -> bool {
+    let ended = old.last_state.as_ref().and_then(|state| state.terminated.as_ref());
+    ended.is_some_and(|ended| ended.reason.as_deref() == Some(RESTARTING_ALL))
 }
 
 fn ended(reason: &str, exit_code: i32, message: &str) -> ContainerState {

@@ -1,5 +1,6 @@
 //! The status of a Pod, computed from its spec, the runtime's view and what went wrong on the way.
 
+mod amounts;
 mod conditions;
 mod containers;
 mod phase;
@@ -8,7 +9,7 @@ mod store;
 use std::collections::HashMap;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{HostIP, Pod, PodIP, PodStatus};
+use k8s_openapi::api::core::v1::{HostIP, Pod, PodCondition, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 pub use store::{Pending, StatusStore, merge};
@@ -22,6 +23,7 @@ use crate::cri::PodView;
 use crate::node::NodeFacts;
 use crate::pods;
 use crate::pods::resources;
+use crate::resize::Given;
 
 /// Why a container does not run, as its waiting state shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +81,12 @@ pub struct StatusInput<'a> {
     pub terminal: bool,
     /// What overrides.
     pub verdict: Option<&'a Verdict>,
+    /// What the runtime was told of the containers' resources.
+    pub actuated: &'a Given,
+    /// Every container is being removed, to start from the beginning.
+    pub restarting_all: bool,
+    /// How far a resize is.
+    pub resize: &'a [PodCondition],
 }
 
 /// Computes it.
@@ -98,6 +106,7 @@ pub fn compute(input: &StatusInput<'_>) -> PodStatus {
         .and_then(|previous| previous.start_time.clone())
         .or_else(|| Some(Time(whole_second(input.started))));
     status.observed_generation = pod.metadata.generation;
+    amounts::set(input, &mut status);
     conditions::set(input, &mut status);
     status
 }

@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
 
 use super::StatusInput;
+use super::containers::was_removed;
 use crate::pods;
 use crate::workers::plan;
 
@@ -99,6 +100,9 @@ fn count(status: &ContainerStatus, counts: &mut Counts) {
     } else if let Some(terminated) = state.and_then(|state| state.terminated.as_ref()) {
         counts.stopped += 1;
         counts.succeeded += usize::from(terminated.exit_code == 0);
+    } else if was_removed(status) {
+        // It starts from the beginning.
+        counts.waiting += 1;
     } else if status.last_state.as_ref().is_some_and(|state| state.terminated.is_some()) {
         // Between two runs: it counts as stopped, not as never started.
         counts.stopped += 1;

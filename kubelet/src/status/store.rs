@@ -131,7 +131,7 @@ impl StatusStore {
 
 /// A container that ended for good does not come back.
 fn may_follow(pod: &Pod, old: &PodStatus, new: &PodStatus) -> bool {
-    if pods::restart_policy(pod) == "Always" {
+    if pods::restart_policy(pod) == "Always" || crate::workers::plan::may_restart_all(pod) {
         return true;
     }
     let ended =

@@ -53,6 +53,17 @@ fn record(name: &str, state: RecordState, exit_code: i32) -> ContainerRecord {
 }
 
 fn status(pod: &Pod, records: Vec<ContainerRecord>, terminal: bool, waiting: &HashMap<String, Waiting>) -> PodStatus {
+    following(pod, records, terminal, waiting, (None, false))
+}
+
+/// With the status before, and whether all containers are being removed.
+fn following(
+    pod: &Pod,
+    records: Vec<ContainerRecord>,
+    terminal: bool,
+    waiting: &HashMap<String, Waiting>,
+    (previous, restarting_all): (Option<&PodStatus>, bool),
+) -> PodStatus {
     let sandbox = SandboxRecord {
         id: "s".into(),
         attempt: 0,
@@ -67,12 +78,15 @@ fn status(pod: &Pod, records: Vec<ContainerRecord>, terminal: bool, waiting: &Ha
     compute(&StatusInput {
         pod,
         view: &view,
-        previous: None,
+        previous,
         waiting,
         messages: &HashMap::new(),
         readiness: &AllReady,
         node: &node,
         runtime: "containerd",
+        actuated: &Given::default(),
+        restarting_all,
+        resize: &[],
         started: Timestamp::UNIX_EPOCH,
         now: Timestamp::UNIX_EPOCH,
         terminal,
@@ -165,4 +179,34 @@ fn merging_keeps_what_others_own() {
     assert!(sent.conditions.as_ref().unwrap().iter().any(|condition| condition.type_ == "example.com/gate"));
     let held = merge(&api, &own, true);
     assert_eq!(held.phase.as_deref(), Some("Running"), "not terminal while containers may run");
+}
+
+#[test]
+fn removed_containers_wait_and_count_as_restarted() {
+    let mut pod = pod("Never");
+    let rules = json!([{ "action": "RestartAllContainers", "exitCodes": { "operator": "In", "values": [42] } }]);
+    let container = &mut pod.spec.as_mut().unwrap().containers[0];
+    container.restart_policy = Some("Never".into());
+    container.restart_policy_rules = serde_json::from_value(rules).unwrap();
+    let none = HashMap::new();
+    let records = || vec![record("c", RecordState::Exited, 42), record("i", RecordState::Exited, 0)];
+    let before = following(&pod, records(), false, &none, (None, true));
+    assert_eq!(
+        condition(&before, "AllContainersRestarting"),
+        ("True", "RestartAllContainersStarted", "container exited with restart policy rule")
+    );
+    let removed = following(&pod, Vec::new(), false, &none, (Some(&before), true));
+    let again = following(&pod, Vec::new(), false, &none, (Some(&removed), true));
+    let after = following(&pod, Vec::new(), false, &none, (Some(&again), false));
+    for status in [&removed, &again, &after] {
+        assert_eq!(status.phase.as_deref(), Some("Pending"));
+        assert_eq!(condition(status, "Initialized").0, "True");
+        for found in status.container_statuses.iter().chain(&status.init_container_statuses).flatten() {
+            assert!(found.state.as_ref().unwrap().waiting.is_some());
+            let last = found.last_state.as_ref().unwrap().terminated.as_ref().unwrap();
+            assert_eq!((last.reason.as_deref(), last.exit_code), (Some("RestartingAllContainers"), 137));
+            assert_eq!(found.restart_count, 1);
+        }
+    }
+    assert_eq!(condition(&after, "AllContainersRestarting"), ("False", "", ""));
 }

@@ -11,6 +11,7 @@ use crate::cri::{ContainerRecord, CriError, PodView, RecordState, labels};
 use crate::events::EventType;
 use crate::metrics::METRICS;
 use crate::pods::{self, Role};
+use crate::resize::Changes;
 use crate::status::Waiting;
 use crate::volumes::Mounted;
 
@@ -18,6 +19,7 @@ impl Actor {
     pub(super) async fn act(
         &mut self,
         plan: &PodPlan,
+        changes: &Changes,
         view: &Arc<PodView>,
         mounted: &Mounted,
         secrets: &[Arc<Secret>],
@@ -65,7 +67,29 @@ impl Actor {
             secrets,
             ips: &ips,
         };
-        Box::pin(self.start_all(plan, &round)).await
+        let resized = self.resize(changes, &sandbox_id).await;
+        let started = Box::pin(self.start_all(plan, &round)).await;
+        services.resizes.flush().await;
+        resized.and(started)
+    }
+
+    /// Stops and removes records, without hooks and with their logs kept, so that everything starts from the beginning.
+    pub(super) async fn restart_all(&mut self, ids: &[String], view: &Arc<PodView>) -> Result<(), RoundError> {
+        let services = Arc::clone(&self.services);
+        self.restarting_all = true;
+        self.publish(view, false).await;
+        for id in ids {
+            let Some(record) = view.containers.iter().find(|record| record.id == *id) else { continue };
+            if record.state == RecordState::Running {
+                let text = format!("Stopping container {}", record.name);
+                services.kill_container(&self.pod, record, &text, 0).await?;
+            }
+            services.cri.remove_container(id).await?;
+        }
+        let fresh = Arc::new(PodView::read(&services.cri, self.uid()).await?);
+        self.publish(&fresh, false).await;
+        self.restarting_all = false;
+        Ok(())
     }
 
     /// What drivers have to do before there is a sandbox.

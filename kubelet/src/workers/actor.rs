@@ -20,6 +20,7 @@ use crate::events::EventType;
 use crate::metrics::METRICS;
 use crate::pods;
 use crate::probes::PodState;
+use crate::resize::Changes;
 use crate::services::Services;
 use crate::status::{Verdict, Waiting};
 
@@ -65,6 +66,8 @@ pub(super) struct Actor {
     pub(super) volume_delay: Duration,
     pub(super) verdict: Option<Verdict>,
     pub(super) reported_start: bool,
+    /// Every container is being removed, to start from the beginning.
+    pub(super) restarting_all: bool,
 }
 
 impl Actor {
@@ -81,6 +84,7 @@ impl Actor {
             volume_delay: VOLUME_RETRY.0,
             verdict: None,
             reported_start: false,
+            restarting_all: false,
         }
     }
 
@@ -119,12 +123,13 @@ impl Actor {
             return true;
         }
         let services = Arc::clone(&self.services);
-        let taken = self.pod.status.as_ref().is_some_and(|status| status.start_time.is_some());
+        let taken = super::reject::is_taken(&self.pod);
         let wanted = if taken { Ok(()) } else { self.is_wanted().await };
         let admitted = match wanted {
             Ok(()) => services.allot.admit(&self.pod).await,
             refused => refused,
         };
+        services.resizes.flush().await;
         let Err(refusal) = admitted else { return true };
         if taken {
             tracing::warn!(pod = pods::describe(&self.pod), ?refusal, "a pod that was taken before");
@@ -241,10 +246,17 @@ impl Actor {
         };
         self.publish(&view, false).await;
         let pod = Arc::clone(&self.pod);
-        let plan = {
+        let mut plan = {
             let probes = services.probes.of(&pod, &view);
             plan::plan(&pod, &view, &probes)
         };
+        let changes = Changes::find(&pod, &view, &services.resizes.actuated(self.uid()));
+        if !plan.restart_all.is_empty() {
+            self.restart_all(&plan.restart_all, &view).await?;
+            return Ok(Done::Acted);
+        }
+        changes.plan_restarts(&pod, &mut plan);
+        self.settle_resize(&changes, &view).await;
         if plan.ends() {
             return Ok(Done::Ended);
         }
@@ -253,8 +265,8 @@ impl Actor {
         let mounted = self.mount().await?;
         services.probes.register(&pod, &self.probe_state.subscribe());
         let secrets = self.pull_secrets().await;
-        let acted = !plan_is_empty(&plan);
-        let outcome = Box::pin(self.act(&plan, &view, &mounted, &secrets)).await;
+        let acted = !plan_is_empty(&plan) || !changes.is_empty();
+        let outcome = Box::pin(self.act(&plan, &changes, &view, &mounted, &secrets)).await;
         if outcome.is_err()
             && let Ok(fresh) = PodView::read(&services.cri, pods::uid(&pod)).await
         {
@@ -289,6 +301,7 @@ fn plan_is_empty(plan: &PodPlan) -> bool {
         && plan.start.is_empty()
         && plan.start_init.is_empty()
         && plan.start_ephemeral.is_empty()
+        && plan.restart_all.is_empty()
 }
 
 /// The verdict on a Pod that was active for too long.

@@ -77,6 +77,8 @@ impl Actor {
             delay = (delay * 2).min(RETRY);
         }
         services.allot.release(&uid);
+        services.resizes.wake();
+        services.user_namespaces.release(&uid);
         services.objects.unregister(&uid);
         services.images.forget(&uid);
         services.restarts.forget(|(owner, _, _)| *owner == uid);

@@ -19,11 +19,13 @@ mod prepare;
 mod registry;
 mod reject;
 mod report;
+mod resize;
 mod start;
 mod stop;
 
 pub use inbox::StopRequest;
 pub use registry::{PodSummary, Stage, Workers};
+pub use resize::resize_loop;
 pub use stop::LostPod;
 
 #[cfg(test)]

@@ -33,6 +33,8 @@ pub enum KillReason {
     Startup,
     /// Image changed.
     Changed,
+    /// It has to start anew to get other amounts.
+    Resize,
     /// The runtime lost track of it.
     Unknown,
     /// Anything else.
@@ -71,6 +73,8 @@ pub struct PodPlan {
     pub start: Vec<usize>,
     /// Ephemeral containers to start, by index.
     pub start_ephemeral: Vec<usize>,
+    /// Records to stop and to remove, in this order, before everything starts from the beginning.
+    pub restart_all: Vec<String>,
 }
 
 impl PodPlan {
@@ -95,20 +99,60 @@ pub fn should_restart(pod: &Pod, container: &Container, record: Option<&Containe
 
 /// The decision for an exit code, by rules, container policy, then Pod policy.
 pub fn restarts_after(pod: &Pod, container: &Container, exit_code: i32) -> bool {
-    if container.restart_policy.is_some() {
-        for rule in container.restart_policy_rules.iter().flatten() {
-            let Some(codes) = &rule.exit_codes else { continue };
-            let listed = codes.values.iter().flatten().any(|code| *code == exit_code);
-            if listed == (codes.operator == "In") && matches!(codes.operator.as_str(), "In" | "NotIn") {
-                return matches!(rule.action.as_str(), "Restart" | "RestartAllContainers");
-            }
-        }
+    if let Some(action) = rule_action(container, exit_code) {
+        return matches!(action, "Restart" | RESTART_ALL);
     }
     match effective_policy(pod, container) {
         "Never" => false,
         "OnFailure" => exit_code != 0,
         _ => true,
     }
+}
+
+/// The action of a rule that has the whole Pod start anew.
+const RESTART_ALL: &str = "RestartAllContainers";
+
+/// The action of the first rule that an exit code matches; rules count only with a policy beside them.
+fn rule_action(container: &Container, exit_code: i32) -> Option<&str> {
+    let rules = container.restart_policy_rules.iter().flatten().filter(|_| container.restart_policy.is_some());
+    let matched = rules.into_iter().find(|rule| {
+        let Some(codes) = &rule.exit_codes else { return false };
+        let listed = codes.values.iter().flatten().any(|code| *code == exit_code);
+        listed == (codes.operator == "In") && matches!(codes.operator.as_str(), "In" | "NotIn")
+    });
+    matched.map(|rule| rule.action.as_str())
+}
+
+/// Whether some container's end can have the whole Pod start anew.
+pub fn may_restart_all(pod: &Pod) -> bool {
+    let mut containers = pods::init_containers(pod).iter().chain(pods::containers(pod));
+    containers.any(|container| container.restart_policy_rules.iter().flatten().any(|rule| rule.action == RESTART_ALL))
+}
+
+/// Records that have to go because a container ended in a way that has the Pod start anew: those of regular containers
+/// first, those whose end it was last.
+fn restart_all(pod: &Pod, view: &PodView) -> Vec<String> {
+    let active = view.active_sandbox().map(|sandbox| sandbox.id.as_str());
+    if active.is_none() || pods::is_deleting(pod) || !may_restart_all(pod) {
+        return Vec::new();
+    }
+    let all = || pods::containers(pod).iter().chain(pods::init_containers(pod));
+    let triggers = |container: &Container, record: &ContainerRecord| {
+        record.state == RecordState::Exited && rule_action(container, record.exit_code) == Some(RESTART_ALL)
+    };
+    let is_trigger = |container: &&Container| {
+        view.newest(&container.name)
+            .is_some_and(|record| Some(record.sandbox_id.as_str()) == active && triggers(container, record))
+    };
+    let (last, first): (Vec<_>, Vec<_>) = all().partition(is_trigger);
+    if last.is_empty() {
+        return Vec::new();
+    }
+    let records = first.into_iter().chain(last).flat_map(|container| {
+        // Of each container the oldest go first, so that what the restart follows from is seen to the end.
+        view.records(&container.name).map(|record| record.id.clone()).collect::<Vec<_>>().into_iter().rev()
+    });
+    records.collect()
 }
 
 /// The policy that counts for one container.
@@ -139,6 +183,10 @@ pub fn plan(pod: &Pod, view: &PodView, verdicts: &dyn Verdicts) -> PodPlan {
     let mut plan = PodPlan { kill_pod: changed, create_sandbox: changed, attempt, sandbox, ..PodPlan::default() };
     if changed {
         plan_new_sandbox(pod, view, &mut plan);
+        return plan;
+    }
+    plan.restart_all = restart_all(pod, view);
+    if !plan.restart_all.is_empty() {
         return plan;
     }
     for (index, container) in pods::ephemeral_containers(pod).iter().enumerate() {

@@ -185,3 +185,26 @@ fn container_rules_come_first() {
     assert!(restarts_after(&pod, &container, 42));
     assert!(!restarts_after(&pod, &container, 1));
 }
+
+#[test]
+fn a_rule_has_everything_start_from_the_beginning() {
+    let mut pod = pod("Never", &[("i", false), ("s", true)], &["a", "b"]);
+    let rules = json!([{ "action": "RestartAllContainers", "exitCodes": { "operator": "In", "values": [42] } }]);
+    let b = &mut pod.spec.as_mut().unwrap().containers[1];
+    b.restart_policy = Some("Never".into());
+    b.restart_policy_rules = serde_json::from_value(rules).unwrap();
+    let records = |code: i32| {
+        vec![
+            record(&pod, "b", Exited, code),
+            record(&pod, "a", Running, 0),
+            record(&pod, "s", Running, 0),
+            record(&pod, "i", Exited, 0),
+        ]
+    };
+    assert_eq!(plan(&pod, &view(records(1)), &CALM).restart_all, [] as [String; 0]);
+    let all = plan(&pod, &view(records(42)), &CALM);
+    assert_eq!(all.restart_all, ["a-id", "i-id", "s-id", "b-id"]);
+    assert!(all.start.is_empty() && all.start_init.is_empty() && !all.ends());
+    let after = plan(&pod, &view(Vec::new()), &CALM);
+    assert_eq!((after.start_init, after.start), (vec![0], Vec::new()));
+}

@@ -8,30 +8,31 @@ use super::actor::{Actor, RoundError, VOLUME_RETRY};
 use crate::events::EventType;
 use crate::metrics::METRICS;
 use crate::pods;
-use crate::spec::{pod_cgroup, pod_limits};
+use crate::spec::pod_cgroup;
 use crate::volumes::{Mounted, VolumeError};
 
 impl Actor {
     /// Control group and directories.
     pub(super) async fn prepare_node(&self) -> Result<(), RoundError> {
         let services = Arc::clone(&self.services);
-        let (name, mut limits) = (pod_cgroup(&self.pod, &services.settings), pod_limits(&self.pod, &services.settings));
-        let mut containers = pods::containers(&self.pod).iter();
-        if containers.any(|one| services.allot.cpus.exclusive(self.uid(), &one.name).is_some()) {
-            limits.cpu_quota = Some(-1);
-        }
+        let (name, limits) = (pod_cgroup(&self.pod, &services.settings), self.group_limits(&self.pod));
         let pod_dir = services.paths.pod(self.uid());
         let per_pod = services.settings.cgroups_per_qos;
         let work = tokio::task::spawn_blocking(move || {
-            if per_pod && !services.platform.cgroup_exists(&name) {
+            let is_new = per_pod && !services.platform.cgroup_exists(&name);
+            if is_new {
                 let start = std::time::Instant::now();
                 services.platform.apply_cgroup(&name, &limits).map_err(|error| (true, error))?;
                 METRICS.cgroup_duration.with_label_values(&["create"]).observe(start.elapsed().as_secs_f64());
             }
-            make_pod_dirs(&pod_dir).map_err(|error| (false, error))
+            make_pod_dirs(&pod_dir).map_err(|error| (false, error))?;
+            Ok(is_new)
         });
         let result = work.await.map_err(|error| RoundError::Other(error.to_string()))?;
-        result.map_err(|(is_cgroup, error)| {
+        if let Ok(true) = result {
+            self.services.resizes.told_pod(self.uid(), pods::spec(&self.pod).resources.clone());
+        }
+        result.map(drop).map_err(|(is_cgroup, error): (bool, std::io::Error)| {
             let text = if is_cgroup {
                 format!("unable to ensure pod container exists: {error}")
             } else {

@@ -26,11 +26,14 @@ pub enum Stage {
     Finished,
 }
 
-struct Worker {
-    pod: Arc<Pod>,
-    inbox: Arc<Inbox>,
-    stage: watch::Receiver<Stage>,
-    removed: bool,
+pub(super) struct Worker {
+    /// With what it was given.
+    pub(super) pod: Arc<Pod>,
+    /// As its source has it.
+    pub(super) wanted: Arc<Pod>,
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) stage: watch::Receiver<Stage>,
+    pub(super) removed: bool,
     /// Wanted once more after it was dropped: starts anew when this task is over.
     again: Option<Arc<Pod>>,
 }
@@ -47,18 +50,26 @@ pub struct PodSummary {
 }
 
 #[derive(Default)]
-struct Inner {
-    workers: HashMap<String, Worker>,
+pub(super) struct Inner {
+    pub(super) workers: HashMap<String, Worker>,
     /// Static Pods that wait for an older version of the same name to end, oldest first.
     queued: Vec<Arc<Pod>>,
     /// Every source has said what it wants.
     complete: bool,
 }
 
+impl Inner {
+    /// Pods that take room, with what they were given.
+    pub(super) fn present(&self, counts: impl Fn(&str) -> bool) -> Vec<Arc<Pod>> {
+        let present = |(uid, worker): &(&String, &Worker)| counts(uid) && *worker.stage.borrow() < Stage::Finished;
+        self.workers.iter().filter(present).map(|(_, worker)| Arc::clone(&worker.pod)).collect()
+    }
+}
+
 /// The tasks by UID.
 pub struct Workers {
-    services: Arc<Services>,
-    inner: Mutex<Inner>,
+    pub(super) services: Arc<Services>,
+    pub(super) inner: Mutex<Inner>,
 }
 
 impl Workers {
@@ -76,9 +87,14 @@ impl Workers {
                 return;
             }
             self.services.statuses.seen(&pod);
-            let matters = changes_work(&worker.pod, &pod);
-            worker.pod = Arc::clone(&pod);
-            worker.inbox.update(Arc::clone(&pod), matters);
+            let given = self.services.resizes.allocated(&pod);
+            let matters = changes_work(&worker.pod, &given);
+            if worker.wanted.spec != pod.spec || pods::is_deleting(&pod) {
+                self.services.resizes.wake();
+            }
+            worker.wanted = Arc::clone(&pod);
+            worker.pod = Arc::clone(&given);
+            worker.inbox.update(given, matters);
             if *worker.stage.borrow() == Stage::Finished {
                 // Its deletion may have been asked for.
                 self.services.statuses.refresh(pods::uid(&pod));
@@ -95,11 +111,13 @@ impl Workers {
 
     /// Starts a Pod that sources want, if the node takes it.
     fn admit(&self, inner: &mut Inner, pod: Arc<Pod>) {
-        let present = inner.workers.values().filter(|worker| *worker.stage.borrow() < Stage::Finished);
-        let present: Vec<Arc<Pod>> = present.map(|worker| Arc::clone(&worker.pod)).collect();
-        match self.services.refuses(&pod, &present) {
+        let present = inner.present(|_| true);
+        let given = self.services.resizes.allocated(&pod);
+        match self.services.refuses(&given, &present) {
             Err(refusal) => self.start(inner, pod, Some(refusal), Vec::new()),
             Ok(victims) => {
+                self.services.resizes.take(&pod, super::reject::is_taken(&pod));
+                self.services.resizes.wake();
                 let mut after = Vec::new();
                 for victim in victims {
                     if let Some(worker) = inner.workers.get(pods::uid(&victim.pod)) {
@@ -116,6 +134,7 @@ impl Workers {
     fn start(&self, inner: &mut Inner, pod: Arc<Pod>, refusal: Option<Refusal>, after: Vec<watch::Receiver<Stage>>) {
         let inbox = Arc::new(Inbox::default());
         let (sender, stage) = watch::channel(Stage::Syncing);
+        let (wanted, pod) = (Arc::clone(&pod), self.services.resizes.allocated(&pod));
         match refusal {
             Some(refusal) => self.services.reject(&pod, &refusal, &sender),
             None => {
@@ -123,7 +142,8 @@ impl Workers {
                 tokio::spawn(actor.run(after));
             }
         }
-        inner.workers.insert(pods::uid(&pod).to_owned(), Worker { pod, inbox, stage, removed: false, again: None });
+        let worker = Worker { pod, wanted, inbox, stage, removed: false, again: None };
+        inner.workers.insert(pods::uid(&worker.pod).to_owned(), worker);
     }
 
     /// A Pod that only the runtime knows is stopped.
@@ -148,6 +168,7 @@ impl Workers {
             worker.removed = true;
             worker.again = None;
             worker.inbox.remove();
+            self.services.resizes.wake();
         }
     }
 

@@ -7,25 +7,36 @@ use tokio::sync::watch;
 
 use super::inbox::StopRequest;
 use super::registry::Stage;
-use crate::admission::{self, Refusal, Situation, Victim};
+use crate::admission::{self, Refusal, Situation, Support, Victim};
 use crate::events::EventType;
 use crate::metrics::METRICS;
+use crate::node::NodeFacts;
 use crate::pods;
 use crate::pods::resources::qos;
 use crate::services::Services;
 use crate::status::Verdict;
 
+/// Whether an earlier kubelet took the Pod.
+pub(super) fn is_taken(pod: &Pod) -> bool {
+    pod.status.as_ref().is_some_and(|status| status.start_time.is_some())
+}
+
 impl Services {
     /// Whether a Pod that is seen for the first time is refused. What is over or ending passes, and so does what an
     /// earlier kubelet took.
     pub(super) fn refuses(&self, pod: &Pod, others: &[Arc<Pod>]) -> Result<Vec<Victim>, Refusal> {
-        let taken = pod.status.as_ref().is_some_and(|status| status.start_time.is_some());
-        if taken || pods::is_deleting(pod) || pods::is_terminal_phase(pods::phase(pod)) {
+        if is_taken(pod) || pods::is_deleting(pod) || pods::is_terminal_phase(pods::phase(pod)) {
             return Ok(Vec::new());
         }
         let node = self.facts.get();
-        let pressure = self.pressure.get();
-        admission::admit(pod, &Situation { node: &node, pressure, sysctls: &self.sysctls, others })
+        admission::admit(pod, &self.situation(&node, others))
+    }
+
+    /// What decisions are made from.
+    pub(super) fn situation<'a>(&'a self, node: &'a NodeFacts, others: &'a [Arc<Pod>]) -> Situation<'a> {
+        let groups = self.health.features().1.is_some_and(|features| features.supplemental_groups_policy);
+        let support = Support { apparmor: self.settings.apparmor, strict_groups: groups };
+        Situation { node, pressure: self.pressure.get(), support, sysctls: &self.sysctls, others }
     }
 
     /// Ends a Pod for a critical one.

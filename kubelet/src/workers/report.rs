@@ -38,6 +38,9 @@ impl Actor {
             now: Timestamp::now(),
             terminal,
             verdict: self.verdict.as_ref(),
+            actuated: &services.resizes.actuated(self.uid()),
+            restarting_all: self.restarting_all,
+            resize: &services.resizes.conditions(self.uid()),
         });
         if !self.reported_start && status.phase.as_deref() == Some("Running") {
             self.reported_start = true;

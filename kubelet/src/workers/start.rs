@@ -59,7 +59,9 @@ impl Services {
             self.events.pod(pod, EventType::Warning, warning.reason, warning.message);
         }
         let log_directory = self.paths.logs_of(pod);
-        let inputs = SandboxInputs { attempt, log_directory: &log_directory, dns, settings: &self.settings };
+        let users = self.users(pod).await.map_err(SpecError::new)?;
+        let inputs =
+            SandboxInputs { attempt, log_directory: &log_directory, dns, users: &users, settings: &self.settings };
         sandbox_config(pod, inputs)
     }
 
@@ -67,15 +69,23 @@ impl Services {
     pub(super) async fn create_sandbox(&self, pod: &Pod, config: &v1::PodSandboxConfig) -> Result<String, String> {
         let logs = self.paths.logs_of(pod);
         make_dir(&logs).map_err(|error| error.to_string())?;
-        let handler = match pods::spec(pod).runtime_class_name.as_deref().filter(|class| !class.is_empty()) {
-            None => String::new(),
-            Some(class) => self
-                .objects
-                .runtime_handler(class)
-                .await
-                .map_err(|error| format!("Failed to create sandbox for pod {:?}: {error}", pods::describe(pod)))?,
-        };
+        let handler = self.handler(pod).await?;
         self.cri.run_pod_sandbox(config.clone(), &handler).await.map_err(|error| error.to_string())
+    }
+
+    /// How the runtime runs the Pod.
+    async fn handler(&self, pod: &Pod) -> Result<String, String> {
+        let class = pods::spec(pod).runtime_class_name.as_deref().filter(|class| !class.is_empty());
+        let Some(class) = class else { return Ok(String::new()) };
+        let found = self.objects.runtime_handler(class).await;
+        found.map_err(|error| format!("Failed to create sandbox for pod {:?}: {error}", pods::describe(pod)))
+    }
+
+    /// User ids of the Pod.
+    async fn users(&self, pod: &Pod) -> Result<v1::UserNamespace, String> {
+        let own = pods::spec(pod).host_users == Some(false);
+        let handler = if own { self.handler(pod).await? } else { String::new() };
+        self.user_namespaces.of(pod, &handler, &self.health.features().0)
     }
 
     fn restart_key(pod: &Pod, container: &Container) -> RestartKey {
@@ -145,6 +155,10 @@ impl Round<'_> {
         if let Err(error) = services.cri.start_container(&id).await {
             return Err(fail("RunContainerError", error.message().replace(&id, &container.name)));
         }
+        if role != Role::Ephemeral {
+            let resources = container.resources.clone().unwrap_or_default();
+            services.resizes.told(pods::uid(pod), &container.name, resources);
+        }
         services.events.container(pod, about, EventType::Normal, "Started", "Container started");
         self.link_log(container, &id, restart_count);
         self.post_start(container, role, &id).await
@@ -208,6 +222,9 @@ impl Round<'_> {
             handler.name.is_empty() && handler.features.is_some_and(|features| features.recursive_read_only_mounts)
         });
         let seccomp_dir = services.paths.seccomp();
+        let options = self.sandbox.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
+        let options = options.and_then(|context| context.namespace_options.as_ref());
+        let users = options.and_then(|options| options.userns_options.clone()).unwrap_or_default();
         let inputs = ContainerInputs {
             restart_count,
             image: (&image.reference, &image.user),
@@ -220,6 +237,7 @@ impl Round<'_> {
             target_id,
             extras,
             recursive_read_only: recursive,
+            users: &users,
             seccomp_dir: &seccomp_dir,
             node: &node,
             settings: &services.settings,
