@@ -1,6 +1,7 @@
 //! The server: requests, answers, warnings, watches, discovery.
 
 mod failure;
+mod memory;
 mod request;
 mod watch;
 
@@ -21,6 +22,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
+use memory::Memory;
 pub use request::Call;
 pub use watch::{Event, Watch};
 
@@ -47,6 +49,8 @@ pub struct Cluster {
     err: Output,
     warnings: Mutex<Vec<String>>,
     warned: AtomicUsize,
+    memory: Option<Memory>,
+    remembered: OnceCell<Option<Arc<Served>>>,
     served: OnceCell<Arc<Served>>,
 }
 
@@ -63,12 +67,14 @@ impl Cluster {
             client,
             namespace: selected.namespace,
             enforced: selected.enforced,
+            memory: Memory::of(&context.flags, &server),
             server,
             timeout,
             verbosity: context.flags.int("v"),
             err: context.streams.err.clone(),
             warnings: Mutex::new(Vec::new()),
             warned: AtomicUsize::new(0),
+            remembered: OnceCell::new(),
             served: OnceCell::new(),
         })
     }
@@ -215,8 +221,28 @@ impl Cluster {
         self.warned.load(Ordering::Relaxed)
     }
 
-    /// What the server serves; asked once.
+    /// What the server serves, as it was remembered or asked once.
     pub async fn served(&self) -> Result<Arc<Served>, CommandError> {
+        self.served_with(|_| true).await
+    }
+
+    /// The same; the server is asked if what was remembered is not as wanted.
+    pub async fn served_with(&self, wanted: impl Fn(&Served) -> bool) -> Result<Arc<Served>, CommandError> {
+        if let Some(served) = self.served.get() {
+            return Ok(Arc::clone(served));
+        }
+        let read = async || {
+            let memory = self.memory.clone()?;
+            tokio::task::spawn_blocking(move || memory.read().map(Arc::new)).await.ok().flatten()
+        };
+        match self.remembered.get_or_init(read).await {
+            Some(served) if wanted(served) => Ok(Arc::clone(served)),
+            _ => self.served_now().await,
+        }
+    }
+
+    /// What the server says that it serves; asked once.
+    pub async fn served_now(&self) -> Result<Arc<Served>, CommandError> {
         self.served.get_or_try_init(async || self.discover().await.map(Arc::new)).await.cloned()
     }
 
@@ -229,6 +255,8 @@ impl Cluster {
         if is_aggregated(&core) && is_aggregated(&groups) {
             served.add(&core);
             served.add(&groups);
+            let lists = [memory::lists(&core), memory::lists(&groups)].concat();
+            self.remember(&served, lists).await;
             return Ok(served);
         }
         self.discover_by_group(&core, &groups).await
@@ -249,17 +277,29 @@ impl Cluster {
             versions.sort_by_key(|v| *v != preferred);
             wanted.push((group["name"].as_str().unwrap_or("").to_owned(), versions));
         }
+        let mut lists = Vec::new();
         for (name, versions) in wanted {
             for version in &versions {
                 let path = if name.is_empty() { format!("/api/{version}") } else { format!("/apis/{name}/{version}") };
                 match self.json(&Call::get(&path).within(DISCOVERY_TIMEOUT)).await {
-                    Ok(document) => served.add_list(&name, version, &document),
+                    Ok(document) => {
+                        served.add_list(&name, version, &document);
+                        lists.push((name.clone(), version.clone(), document));
+                    }
                     Err(_) => served.failed.push(path),
                 }
             }
             served.groups.push(crate::discovery::Group { name, versions });
         }
+        self.remember(&served, lists).await;
         Ok(served)
+    }
+
+    /// Writes down what is served, for the next command.
+    async fn remember(&self, served: &Served, lists: Vec<(String, String, Value)>) {
+        let (Some(memory), groups) = (self.memory.clone(), served.groups.clone()) else { return };
+        // The next command asks again if this one could not write.
+        let _lost = tokio::task::spawn_blocking(move || memory.write(&groups, &lists)).await.is_err();
     }
 }
 

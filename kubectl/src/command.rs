@@ -111,7 +111,7 @@ impl Command {
         self
     }
 
-    fn is_called(&self, name: &str) -> bool {
+    pub(crate) fn is_called(&self, name: &str) -> bool {
         self.name == name || self.aliases.contains(&name)
     }
 }
@@ -146,7 +146,7 @@ pub fn find<'a>(commands: &'a [Command], arguments: &[String]) -> Found<'a> {
 }
 
 /// Index of the first argument that is neither a flag nor the value of one.
-fn first_word(arguments: &[String], own: &[Flag], globals: &[Flag]) -> Option<usize> {
+pub(crate) fn first_word(arguments: &[String], own: &[Flag], globals: &[Flag]) -> Option<usize> {
     let takes_value = |fits: &dyn Fn(&Flag) -> bool| {
         own.iter().chain(globals).find(|f| fits(f)).is_none_or(|flag| flag.bare.is_none())
     };

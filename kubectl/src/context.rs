@@ -10,6 +10,7 @@ use crate::{
     error::CommandError,
     flags::{Flags, Parsed},
     kubeconfig::{Kubeconfig, client::Selected},
+    kuberc::Preferences,
     streams::Streams,
 };
 
@@ -30,13 +31,22 @@ pub struct Context {
     /// Cancelled by the first SIGINT or SIGTERM.
     pub stop: CancellationToken,
     cluster: OnceCell<Arc<Cluster>>,
+    preferences: Preferences,
 }
 
 impl Context {
     /// A context without a connection yet.
     pub fn new(program: &str, path: String, parsed: Parsed, streams: Streams, stop: CancellationToken) -> Self {
         let Parsed { flags, args, dash } = parsed;
-        Self { program: program.to_owned(), path, args, dash, flags, streams, stop, cluster: OnceCell::new() }
+        let (program, preferences) = (program.to_owned(), Preferences::default());
+        Self { program, path, args, dash, flags, streams, stop, cluster: OnceCell::new(), preferences }
+    }
+
+    /// With the preferences of the user.
+    #[must_use]
+    pub fn preferring(mut self, preferences: Preferences) -> Self {
+        self.preferences = preferences;
+        self
     }
 
     /// The merged kubeconfig files.
@@ -46,7 +56,13 @@ impl Context {
 
     /// What the kubeconfig and the flags choose.
     pub fn selected(&self) -> Result<Selected, CommandError> {
-        Selected::choose(&self.kubeconfig()?, &self.flags)
+        let selected = Selected::choose(&self.kubeconfig()?, &self.flags)?;
+        match selected.credential_plugin() {
+            Some(plugin) if !self.preferences.permits(plugin) => Err(CommandError::plain(format!(
+                "getting credentials: the credential plugin {plugin:?} is not permitted by the policy of the kuberc file"
+            ))),
+            _ => Ok(selected),
+        }
     }
 
     /// The server. The connection is made when the first request needs it.

@@ -37,6 +37,7 @@ pub mod flags;
 mod follow;
 pub mod globals;
 pub mod kubeconfig;
+pub mod kuberc;
 pub mod kustomize;
 pub mod last_applied;
 mod pods;
@@ -79,9 +80,16 @@ async fn dispatch(
     streams: Streams,
     stop: CancellationToken,
 ) -> Result<(), CommandError> {
+    if let Some((name, words)) = arguments.split_first().filter(|(name, _)| name.starts_with("__complete"))
+        && matches!(name.as_str(), "__complete" | "__completeNoDesc")
+    {
+        return cmd::completion::live::run(program, words, name == "__complete", streams, stop).await;
+    }
     let commands = cmd::commands();
+    let preferences = kuberc::Preferences::load(&arguments, &mut streams.err.clone())?;
+    let arguments = preferences.expand(program, &commands, arguments)?;
     let found = command::find(&commands, &arguments);
-    let parsed = command::parse(found.command, &found.path, &found.arguments)?;
+    let mut parsed = command::parse(found.command, &found.path, &found.arguments)?;
     let mut out = streams.out.clone();
     let Some(command) = found.command else {
         if let (Some(name), false) = (parsed.args.first(), parsed.flags.bool("help")) {
@@ -95,6 +103,8 @@ async fn dispatch(
     if parsed.flags.bool("help") {
         return command::help(command, &found.path, &mut out);
     }
+    preferences.apply(&commands, &found.path, &mut parsed.flags, &mut streams.err.clone())?;
+    globals::check(command, &parsed.flags)?;
     for line in parsed.flags.deprecations() {
         writeln!(streams.err.clone(), "{line}")?;
     }
@@ -103,7 +113,7 @@ async fn dispatch(
         return group(command, &found.path, &parsed.args, &mut place);
     };
     command::check_required(&parsed)?;
-    let context = Context::new(program, found.path, parsed, streams, stop);
+    let context = Context::new(program, found.path, parsed, streams, stop).preferring(preferences);
     run(&context).await?;
     warnings(&context)
 }

@@ -49,7 +49,8 @@ async fn run(context: &Context) -> Result<(), CommandError> {
     if !matches!(sort, "" | "name" | "kind") {
         return Err(CommandError::plain("--sort-by accepts only name or kind"));
     }
-    let served = context.cluster().await?.served().await?;
+    let cluster = context.cluster().await?;
+    let served = if flags.bool("cached") { cluster.served().await? } else { cluster.served_now().await? };
     let mut chosen: Vec<&Resource> = served.preferred().into_iter().filter(|r| wanted(context, r)).collect();
     match sort {
         "name" => chosen.sort_by(|a, b| a.plural.cmp(&b.plural)),

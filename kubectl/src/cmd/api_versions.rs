@@ -16,7 +16,7 @@ async fn run(context: &Context) -> Result<(), CommandError> {
     if !context.args.is_empty() {
         return Err(context.usage(format!("unexpected arguments: [{}]", context.args.join(" "))));
     }
-    let served = context.cluster().await?.served().await?;
+    let served = context.cluster().await?.served_now().await?;
     let versions =
         served.groups.iter().flat_map(|g| g.versions.iter().map(|v| GroupVersion::new(&g.name, v).to_string()));
     let mut versions: Vec<String> = versions.collect();

@@ -9,7 +9,7 @@ mod auth;
 mod autoscale;
 mod certificate;
 mod cluster_info;
-mod completion;
+pub(crate) mod completion;
 mod config;
 mod cp;
 mod create;
@@ -25,6 +25,7 @@ mod explain;
 mod expose;
 pub(crate) mod get;
 pub(crate) mod help;
+mod kuberc;
 mod kustomize;
 mod label;
 mod logs;
@@ -181,6 +182,7 @@ fn unordered() -> Vec<Group> {
                 api_resources::command(),
                 api_versions::command(),
                 config::command(),
+                kuberc::command(),
                 plugin::command(),
                 help::command(),
                 options::command(),

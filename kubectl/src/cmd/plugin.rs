@@ -83,6 +83,21 @@ async fn list(context: &Context) -> Result<(), CommandError> {
     }
 }
 
+/// Commands that plugins add.
+pub(crate) fn names() -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for directory in directories() {
+        let entries = std::fs::read_dir(&directory).into_iter().flatten().filter_map(Result::ok);
+        names.extend(entries.filter(|entry| is_executable(&entry.path())).filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            name.strip_prefix(PREFIX)?.split('-').next().map(|first| first.replace('_', "-"))
+        }));
+    }
+    names.sort();
+    names.dedup();
+    names
+}
+
 /// Becomes the plugin that an unknown command names; returns if there is none.
 pub(crate) fn run(arguments: &[String]) -> Option<CommandError> {
     let words: Vec<String> =

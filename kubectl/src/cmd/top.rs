@@ -113,7 +113,7 @@ async fn name(context: &Context, cluster: &Cluster) -> Result<Option<String>, Co
     if name.is_some() && !context.flags.text("selector").is_empty() {
         return Err(CommandError::plain("only one of NAME or selector can be provided"));
     }
-    if !cluster.served().await?.groups.iter().any(|group| group.name == GROUP) {
+    if !cluster.served_now().await?.groups.iter().any(|group| group.name == GROUP) {
         return Err(CommandError::plain("Metrics API not available"));
     }
     Ok(name)

@@ -97,6 +97,11 @@ impl Selected {
         }
     }
 
+    /// The program that the user's credentials come from.
+    pub fn credential_plugin(&self) -> Option<&str> {
+        self.user.get("exec")?.get("command")?.as_str()
+    }
+
     /// Address of the server.
     pub fn server(&self) -> String {
         let text = self.cluster.get("server").and_then(Value::as_str).unwrap_or("").trim_end_matches('/');

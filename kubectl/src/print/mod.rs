@@ -37,6 +37,23 @@ const COMMON: [&str; 11] = [
     "yaml",
 ];
 
+/// The formats that every printing command has, in the order in which they are offered.
+pub fn formats() -> [&'static str; 11] {
+    [
+        "json",
+        "yaml",
+        "kyaml",
+        "name",
+        "go-template",
+        "go-template-file",
+        "template",
+        "templatefile",
+        "jsonpath",
+        "jsonpath-as-json",
+        "jsonpath-file",
+    ]
+}
+
 /// Flags of commands that print objects.
 pub fn flags() -> Vec<Flag> {
     vec![

@@ -103,7 +103,7 @@ fn pairs(arguments: &[String]) -> Result<Vec<(&str, &str)>, CommandError> {
 
 /// The resource of a word.
 pub async fn resource(cluster: &Cluster, word: &str) -> Result<Resource, CommandError> {
-    let served = cluster.served().await?;
+    let served = cluster.served_with(|served| served.find(word).is_some()).await?;
     known(cluster, &served, word).cloned()
 }
 
@@ -119,8 +119,9 @@ fn known<'a>(cluster: &Cluster, served: &'a Served, word: &str) -> Result<&'a Re
 
 /// The resource of an object's kind.
 pub async fn of_kind(cluster: &Cluster, object: &Value) -> Result<Resource, CommandError> {
-    let served = cluster.served().await?;
     let text = |key: &str| object[key].as_str().unwrap_or("");
+    let known = |served: &Served| served.of_kind(text("apiVersion"), text("kind")).is_some();
+    let served = cluster.served_with(known).await?;
     served.of_kind(text("apiVersion"), text("kind")).cloned().ok_or_else(|| {
         CommandError::plain(format!("no matches for kind {:?} in version {:?}", text("kind"), text("apiVersion")))
     })
@@ -128,7 +129,8 @@ pub async fn of_kind(cluster: &Cluster, object: &Value) -> Result<Resource, Comm
 
 /// The resources of a comma-separated list of words and categories, each once.
 async fn types(cluster: &Cluster, words: &str) -> Result<Vec<Resource>, CommandError> {
-    let served = cluster.served().await?;
+    let known = |served: &Served, word: &str| !expand(served, word).is_empty() || served.find(word).is_some();
+    let served = cluster.served_with(|served| words.split(',').all(|word| known(served, word))).await?;
     let mut resources: Vec<Resource> = Vec::new();
     let mut add = |resource: &Resource| {
         if !resources.contains(resource) {
@@ -143,7 +145,7 @@ async fn types(cluster: &Cluster, words: &str) -> Result<Vec<Resource>, CommandE
         }
         match expand(&served, word) {
             members if !members.is_empty() => members.into_iter().for_each(&mut add),
-            _ => add(known(cluster, &served, word)?),
+            _ => add(self::known(cluster, &served, word)?),
         }
     }
     Ok(resources)

@@ -346,9 +346,9 @@ pub fn guess(manifest: Manifest) -> Target {
 
 /// Finds the resource and namespace of a manifest; the namespace is written into the object.
 pub async fn locate(cluster: &Cluster, mut manifest: Manifest) -> Result<Target, CommandError> {
-    let served = cluster.served().await?;
     let text = |key: &str| manifest.object[key].as_str().unwrap_or("");
     let (version, kind) = (text("apiVersion"), text("kind"));
+    let served = cluster.served_with(|served| served.of_kind(version, kind).is_some()).await?;
     let resource: Resource = served.of_kind(version, kind).cloned().ok_or_else(|| {
         CommandError::plain(format!(
             "resource mapping not found for name: {:?} namespace: {:?} from {:?}: no matches for kind {kind:?} in version \

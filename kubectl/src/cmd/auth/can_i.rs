@@ -103,7 +103,11 @@ fn warn(context: &Context, text: &str) -> Result<(), CommandError> {
 async fn resource_spec(context: &Context, verb: &str, target: &str) -> Result<Value, CommandError> {
     let (word, name) = target.split_once('/').unwrap_or((target, ""));
     let cluster = context.cluster().await?;
-    let found: Option<Resource> = if word == "*" { None } else { cluster.served().await?.find(word).cloned() };
+    let found: Option<Resource> = if word == "*" {
+        None
+    } else {
+        cluster.served_with(|served| served.find(word).is_some()).await?.find(word).cloned()
+    };
     let all = context.flags.bool("all-namespaces");
     let (group, resource) = match &found {
         Some(found) => {

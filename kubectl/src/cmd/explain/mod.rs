@@ -82,7 +82,7 @@ async fn resolve<'a>(
     let mut parts = target.split('.');
     let word = parts.next().unwrap_or("");
     let fields: Vec<&str> = parts.filter(|p| !p.is_empty()).collect();
-    let served = cluster.served().await?;
+    let served = cluster.served_now().await?;
     let unknown = || CommandError::Verbatim(format!("the server doesn't have a resource type {word:?}"));
     let found = served.find(word).ok_or_else(unknown)?;
     let Some(version) = context.flags.non_empty("api-version") else {
