@@ -135,12 +135,15 @@ fn quoted(texts: &[String]) -> String {
 /// Flags of authorization.
 #[derive(Clone, Debug, Args)]
 pub struct AuthorizationOptions {
-    /// Authorizers in order: Node, RBAC, Webhook, AlwaysAllow, AlwaysDeny. Node,RBAC unless there is a file.
+    /// Authorizers in order: Node, RBAC, ABAC, Webhook, AlwaysAllow, AlwaysDeny. Node,RBAC unless there is a file.
     #[arg(long, value_delimiter = ',')]
     pub authorization_mode: Vec<String>,
     /// File with the authorizers.
     #[arg(long)]
     pub authorization_config: Option<PathBuf>,
+    /// File with the policies of mode ABAC, one a line.
+    #[arg(long)]
+    pub authorization_policy_file: Option<PathBuf>,
     /// kubeconfig of the webhook of mode Webhook.
     #[arg(long)]
     pub authorization_webhook_config_file: Option<PathBuf>,
@@ -174,7 +177,7 @@ impl AuthorizationOptions {
             if modes[..at].contains(mode) {
                 problems.push(format!("authorization-mode [{}] has mode specified more than once", quoted(modes)));
             }
-            if !matches!(mode.as_str(), "AlwaysAllow" | "AlwaysDeny" | "Node" | "RBAC" | "Webhook") {
+            if !matches!(mode.as_str(), "ABAC" | "AlwaysAllow" | "AlwaysDeny" | "Node" | "RBAC" | "Webhook") {
                 problems.push(format!("authorization-mode {mode:?} is not a valid mode"));
             }
         }
@@ -184,6 +187,13 @@ impl AuthorizationOptions {
         if !matches!(self.authorization_webhook_version.as_str(), "v1" | "v1beta1") {
             problems
                 .push(format!("unsupported version {:?} of SubjectAccessReviews", self.authorization_webhook_version));
+        }
+        match (modes.iter().any(|mode| mode == "ABAC"), &self.authorization_policy_file) {
+            (true, None) => problems.push("authorization-mode ABAC's authorization policy file not passed".into()),
+            (false, Some(_)) => {
+                problems.push("cannot specify --authorization-policy-file without mode ABAC".into());
+            }
+            _ => {}
         }
         let asks = modes.iter().any(|mode| mode == "Webhook");
         match (asks, &self.authorization_webhook_config_file) {

@@ -1,10 +1,11 @@
 //! The authorizers that flags or a file ask for.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use generic::{
     authz::{
         self, Authorizer, Chain, DecisionMetrics, Link,
+        abac::Abac,
         config::{AuthorizationConfiguration, AuthorizerConfig, KIND, VERSIONS, WebhookConfig},
         node::NodeAuthorizer,
         rbac::Rbac,
@@ -93,6 +94,13 @@ fn decode(text: &str) -> Result<AuthorizationConfiguration, String> {
     if errors.is_empty() { Ok(config) } else { Err(shown(&errors)) }
 }
 
+/// The policies of a file.
+fn attributes(file: Option<&Path>) -> Result<Abac, String> {
+    let file = file.ok_or("authorizer \"ABAC\" has no policy file")?;
+    let text = std::fs::read_to_string(file).map_err(|error| format!("open {}: {error}", file.display()))?;
+    Abac::parse(&text).map_err(|error| error.to_string())
+}
+
 impl Authorizers {
     pub(crate) fn new(
         resources: &Resources,
@@ -118,32 +126,36 @@ impl Authorizers {
     ) -> Result<Arc<Chain>, StartError> {
         let flags = |why: String| StartError::Flags(why);
         let Some(file) = &options.authorization_config else {
-            return Ok(Arc::new(Chain::new(self.links(&options.authorizers()).await.map_err(flags)?)));
+            let policies = options.authorization_policy_file.as_deref();
+            let links = self.links(&options.authorizers(), policies).await.map_err(flags)?;
+            return Ok(Arc::new(Chain::new(links)));
         };
         let text = config_file::read(file).map_err(|error| flags(error.to_string()))?;
         let wrong =
             |why: String| StartError::Flags(format!("failed to load AuthorizationConfiguration from file: {why}"));
         let config = decode(&text).map_err(wrong)?;
-        let chain = Arc::new(Chain::new(self.links(&config.authorizers).await.map_err(wrong)?));
+        let chain = Arc::new(Chain::new(self.links(&config.authorizers, None).await.map_err(wrong)?));
         let metrics = ReloadMetrics::new(registry, "authorization", Stability::Beta, id)?;
         let (this, shared) = (Arc::clone(self), Arc::clone(&chain));
         reload::follow(file, stop, metrics, move |text| {
             let (this, chain) = (Arc::clone(&this), Arc::clone(&shared));
             Box::pin(async move {
                 let config = decode(&text)?;
-                chain.replace(this.links(&config.authorizers).await?);
+                chain.replace(this.links(&config.authorizers, None).await?);
                 Ok(())
             })
         })?;
         Ok(chain)
     }
 
-    async fn links(&self, configs: &[AuthorizerConfig]) -> Result<Vec<Link>, String> {
+    /// The authorizers of a configuration; `policies` is the file of mode ABAC.
+    async fn links(&self, configs: &[AuthorizerConfig], policies: Option<&Path>) -> Result<Vec<Link>, String> {
         let mut links = Vec::new();
         for config in configs {
             let authorizer: Arc<dyn Authorizer> = match (config.kind.as_str(), &config.webhook) {
                 ("RBAC", _) => Arc::clone(&self.rbac) as Arc<dyn Authorizer>,
                 ("Node", _) => Arc::clone(&self.node),
+                ("ABAC", _) => Arc::new(attributes(policies)?),
                 ("AlwaysAllow", _) => Arc::new(AlwaysAllow),
                 ("AlwaysDeny", _) => Arc::new(AlwaysDeny),
                 (_, Some(webhook)) => Arc::new(self.webhook(&config.name, webhook).await?),

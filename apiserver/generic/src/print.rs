@@ -33,6 +33,9 @@ pub trait Printer: Send + Sync {
         Value::Array(columns.collect())
     }
 
+    /// Brings the objects of a list into the order of its rows, where that is not the order of their keys.
+    fn arrange(&self, _objects: &mut [Value]) {}
+
     /// The cells of one object, one per column. Usually one row; kinds may print several.
     fn cells(&self, object: &Value, now: OffsetDateTime) -> Vec<Value>;
 }

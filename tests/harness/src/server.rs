@@ -91,6 +91,11 @@ impl ApiServer {
         self.process.as_ref().map_or(0, Process::id)
     }
 
+    /// Its exit code, if it has ended.
+    pub fn ended(&mut self) -> Option<i32> {
+        self.process.as_mut().and_then(Process::ended)
+    }
+
     /// Base URL.
     pub fn url(&self) -> String {
         format!("https://127.0.0.1:{}", self.port)
@@ -122,9 +127,19 @@ impl ApiServer {
 
     /// A client for a token.
     pub async fn client(&self, token: &str) -> Client {
-        let options = KubeConfigOptions::default();
-        let config = Config::from_custom_kubeconfig(self.kubeconfig(token), &options).await.expect("configuration");
+        Client::try_from(self.config(token).await).expect("client")
+    }
+
+    /// A client that shows every answer: it tries nothing again by itself.
+    pub async fn plain_client(&self, token: &str) -> Client {
+        let mut config = self.config(token).await;
+        config.default_retry = false;
         Client::try_from(config).expect("client")
+    }
+
+    async fn config(&self, token: &str) -> Config {
+        let options = KubeConfigOptions::default();
+        Config::from_custom_kubeconfig(self.kubeconfig(token), &options).await.expect("configuration")
     }
 
     /// A client of the administrator.

@@ -2,6 +2,8 @@
 //!
 //! Processes, because restarts, TLS and the wire are what is tested; rules of single kinds are unit tests.
 
+#[path = "api/components.rs"]
+mod components;
 #[path = "api/others.rs"]
 mod others;
 #[path = "api/past.rs"]

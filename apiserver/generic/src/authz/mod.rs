@@ -1,5 +1,6 @@
 //! Authorization: the frame, and the Node and RBAC authorizers behind it.
 
+pub mod abac;
 pub mod config;
 pub mod node;
 pub mod rbac;

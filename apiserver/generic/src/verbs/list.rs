@@ -93,6 +93,8 @@ pub fn respond(call: &Call, objects: Vec<Value>, metadata: Map<String, Value>) -
         }),
         Form::Table => {
             let now = OffsetDateTime::now_utc();
+            let mut objects = objects;
+            writer.printer.arrange(&mut objects);
             let rows = objects.into_iter().map(|o| print::row(writer.printer, o, writer.include, version, now));
             print::table(writer.printer.definitions(), rows.collect(), metadata, version)
         }

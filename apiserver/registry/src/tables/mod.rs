@@ -11,7 +11,7 @@ mod pods;
 mod workloads;
 
 use generic::print::{Column, Printer};
-use machinery::GroupVersionKind;
+use machinery::{GroupVersionKind, meta};
 use serde_json::Value;
 use time::OffsetDateTime;
 
@@ -21,6 +21,7 @@ type Cells = fn(&Value, OffsetDateTime) -> Vec<Value>;
 struct Table {
     columns: Vec<Column>,
     cells: Cells,
+    arrange: fn(&mut [Value]),
 }
 
 impl Printer for Table {
@@ -28,9 +29,19 @@ impl Printer for Table {
         &self.columns
     }
 
+    fn arrange(&self, objects: &mut [Value]) {
+        (self.arrange)(objects);
+    }
+
     fn cells(&self, object: &Value, now: OffsetDateTime) -> Vec<Value> {
         (self.cells)(object, now)
     }
+}
+
+/// FlowSchemas stand in the order in which they are tried.
+fn by_precedence(objects: &mut [Value]) {
+    let precedence = |object: &Value| object.pointer("/spec/matchingPrecedence").and_then(Value::as_i64).unwrap_or(0);
+    objects.sort_by(|a, b| (precedence(a), meta::name(a)).cmp(&(precedence(b), meta::name(b))));
 }
 
 /// The printer of a kind, or `None` for those with the default columns.
@@ -39,7 +50,8 @@ pub fn printer(gvk: &GroupVersionKind) -> Option<Box<dyn Printer>> {
         .or_else(|| workloads::table(gvk))
         .or_else(|| batch::table(gvk))
         .or_else(|| other::table(gvk))?;
-    Some(Box::new(Table { columns: parse(columns), cells }))
+    let arrange = if gvk.kind == "FlowSchema" { by_precedence } else { |_: &mut [Value]| {} };
+    Some(Box::new(Table { columns: parse(columns), cells, arrange }))
 }
 
 fn parse(text: &'static str) -> Vec<Column> {
@@ -84,6 +96,16 @@ mod tests {
                 ("Selector", "string", "", 1),
             ]
         );
+    }
+
+    #[test]
+    fn flow_schemas_stand_in_the_order_in_which_they_are_tried() {
+        let schema = |name: &str, precedence: i64| json!({"metadata": {"name": name}, "spec": {"matchingPrecedence": precedence}});
+        let mut objects = vec![schema("a", 10_000), schema("c", 1), schema("b", 1), schema("d", 500)];
+        let kind = GroupVersionKind::new("flowcontrol.apiserver.k8s.io", "v1", "FlowSchema");
+        printer(&kind).expect("a printer").arrange(&mut objects);
+        let names: Vec<_> = objects.iter().map(meta::name).collect();
+        assert_eq!(names, ["b", "c", "d", "a"]);
     }
 
     #[test]
