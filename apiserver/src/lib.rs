@@ -21,6 +21,7 @@ pub mod options;
 mod reload;
 mod resources;
 mod routes;
+mod runtime_config;
 pub mod service_options;
 mod store;
 
@@ -64,6 +65,7 @@ use crate::{
     kubernetes_service::KubernetesService,
     options::Options,
     resources::{HandlerSettings, Resources},
+    runtime_config::RuntimeConfig,
 };
 
 /// Why the server does not start.
@@ -224,14 +226,15 @@ async fn serve(
     let longest = options.etcd_healthcheck_timeout.max(options.etcd_readycheck_timeout);
     let store_health = StoreHealth::follow(&store, longest, &finished);
     health::add_checks(&runtime.health, &resources, &store_health, &options, &stop);
-    let published = Arc::new(Published::with_built_in(options.external_address(advertise, port)));
+    let serves = RuntimeConfig::parse(&options.runtime_config).map_err(StartError::Flags)?.serves();
+    let published = Arc::new(Published::with_built_in(options.external_address(advertise, port), Arc::clone(&serves)));
     let delegate = aggregation::start(&options.aggregation, &resources, Arc::clone(&published), &registry, &finished)?;
     tokio::spawn(
         finished
             .clone()
             .run_until_cancelled_owned(aggregation::keep_authentication(Arc::clone(&resources), options.clone())),
     );
-    let endpoints = registry::endpoints::endpoints(&resources.0, &handlers, &hooks);
+    let endpoints = registry::endpoints::endpoints(&resources.0, &handlers, &hooks, &*serves);
     health::add_definitions(&runtime.health, endpoints.custom(), options.generic.livez_grace_period);
     let definitions = apiextensions::Definitions::new(apiextensions::Settings {
         definitions: resources.get("apiextensions.k8s.io", "customresourcedefinitions")?,

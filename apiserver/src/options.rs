@@ -20,6 +20,7 @@ use crate::{
     audit::AuditOptions,
     auth_options::{AuthenticationOptions, AuthorizationOptions},
     generic_options::GenericOptions,
+    runtime_config::RuntimeConfig,
     service_options::ServiceOptions,
 };
 
@@ -179,6 +180,10 @@ pub struct Options {
     /// Authorization.
     #[command(flatten)]
     pub authorization: AuthorizationOptions,
+    /// What of the built-in API is served: api/all, api/ga, api/beta, api/alpha, group/version or
+    /// group/version/resource, each =true or =false.
+    #[arg(long, value_delimiter = ',')]
+    pub runtime_config: Vec<String>,
     /// Admission plugins to add.
     #[arg(long, value_delimiter = ',')]
     pub enable_admission_plugins: Vec<String>,
@@ -235,6 +240,7 @@ impl Options {
         problems.extend(self.compatibility.apply());
         problems.extend(self.generic.validate());
         problems.extend(self.accounts.validate());
+        problems.extend(RuntimeConfig::parse(&self.runtime_config).err());
         if self.storage_backend != "etcd3" {
             problems.push(
                 "--storage-backend invalid, allowed values: etcd3. If not specified, it will default to 'etcd3'".into(),

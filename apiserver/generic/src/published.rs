@@ -24,7 +24,7 @@ use std::{
 
 use api::{
     Kind,
-    discovery::{Discovery, Group, Version},
+    discovery::{Discovery, Group, Serves, Version},
 };
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -97,6 +97,8 @@ struct Held {
 struct Snapshot {
     /// By publisher, then group and version.
     offers: BTreeMap<String, Vec<Arc<Held>>>,
+    /// Which built-in kinds are served; all, if that is not said.
+    serves: Option<Serves>,
     v3: BTreeMap<String, Arc<OnceLock<Document>>>,
     discovery: OnceLock<documents::Discovered>,
     v2: OnceLock<Document>,
@@ -123,7 +125,7 @@ impl Snapshot {
             false => next.insert(publisher.to_owned(), held),
         };
         touched.extend(gone.iter().flatten().map(|h| document_path(&h.offer.group, &h.offer.version)));
-        let mut snapshot = Self { offers: next, v3: self.v3.clone(), ..Self::default() };
+        let mut snapshot = Self { offers: next, serves: self.serves.clone(), v3: self.v3.clone(), ..Self::default() };
         for path in touched {
             let offered = snapshot.at(&path).any(|o| !matches!(o.openapi, OpenApi::Absent));
             match offered {
@@ -148,7 +150,11 @@ impl Snapshot {
             };
             Group { name: offer.group.clone(), priority: offer.group_priority, versions: vec![version] }
         });
-        if built_in { Discovery::new(groups.collect()) } else { Discovery::of(groups.collect()) }
+        match (built_in, &self.serves) {
+            (false, _) => Discovery::of(groups.collect()),
+            (true, None) => Discovery::new(groups.collect()),
+            (true, Some(serves)) => Discovery::serving(&**serves, groups.collect()),
+        }
     }
 }
 
@@ -182,20 +188,29 @@ impl Published {
         Self { changing: Mutex::new(()), current: ArcSwap::default(), address }
     }
 
-    /// A register with the built-in API.
-    pub fn with_built_in(address: String) -> Self {
+    /// A register with what is served of the built-in API.
+    pub fn with_built_in(address: String, serves: Serves) -> Self {
         let published = Self::new(address);
-        let offers = schema::group_versions().into_iter().map(|(_, group, version)| Offer {
-            group_priority: api::discovery::CUSTOM_GROUP_PRIORITY,
-            version_priority: api::discovery::VERSION_PRIORITY,
-            // Discovery knows the built-in kinds by itself.
-            resources: Vec::new(),
-            is_stale: false,
-            openapi: OpenApi::Described(Arc::new(BuiltIn { group: group.clone(), version: version.clone() })),
-            group,
-            version,
-        });
-        published.publish(BUILT_IN, offers.collect());
+        let is_served = |group: &str, version: &str| {
+            let kinds = api::api().kinds().iter().filter(|kind| kind.gvk.group == group && kind.gvk.version == version);
+            kinds.into_iter().any(|kind| serves(kind))
+        };
+        let all = schema::group_versions().into_iter();
+        let served = all.filter(|(_, group, version)| is_served(group, version));
+        let offers: Vec<Offer> = served
+            .map(|(_, group, version)| Offer {
+                group_priority: api::discovery::CUSTOM_GROUP_PRIORITY,
+                version_priority: api::discovery::VERSION_PRIORITY,
+                // Discovery knows the built-in kinds by itself.
+                resources: Vec::new(),
+                is_stale: false,
+                openapi: OpenApi::Described(Arc::new(BuiltIn { group: group.clone(), version: version.clone() })),
+                group,
+                version,
+            })
+            .collect();
+        published.current.store(Arc::new(Snapshot { serves: Some(serves), ..Snapshot::default() }));
+        published.publish(BUILT_IN, offers);
         published
     }
 

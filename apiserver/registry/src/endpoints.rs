@@ -76,9 +76,10 @@ pub fn endpoints(
     resources: &BTreeMap<(String, String), Arc<Resource>>,
     handlers: &Handlers,
     services: &Arc<ServiceHooks>,
+    serves: &dyn Fn(&Kind) -> bool,
 ) -> Endpoints {
     let mut endpoints = Endpoints::default();
-    for kind in api::api().kinds() {
+    for kind in api::api().kinds().iter().filter(|kind| serves(kind)) {
         if let Some(mut endpoint) = endpoint(kind, resources, handlers) {
             if kind.gvk.kind == "Service" {
                 endpoint.hooks = Some(Arc::clone(services) as Arc<dyn Hooks>);

@@ -4,7 +4,7 @@ mod order;
 #[cfg(test)]
 mod tests;
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, sync::Arc};
 
 use serde_json::{Map, Value, json};
 
@@ -20,6 +20,9 @@ pub const VERSION_PRIORITY: i32 = 100;
 
 /// Content type of the aggregated documents.
 pub const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+
+/// Tells whether a built-in kind is served.
+pub type Serves = Arc<dyn Fn(&Kind) -> bool + Send + Sync>;
 
 /// A served version of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,8 +63,13 @@ impl Discovery {
     /// The built-in groups with those of custom resources and other servers. Versions of a group that is there
     /// already are added to it.
     pub fn new(extra: Vec<Group>) -> Self {
+        Self::serving(&|_: &Kind| true, extra)
+    }
+
+    /// [`Discovery::new`] with only those of the built-in kinds that are served.
+    pub fn serving(serves: &dyn Fn(&Kind) -> bool, extra: Vec<Group>) -> Self {
         let mut groups: Vec<Group> = Vec::new();
-        for kind in api().kinds() {
+        for kind in api().kinds().iter().filter(|kind| serves(kind)) {
             let group = group_of(&mut groups, &kind.gvk.group, order::priority(&kind.gvk.group));
             version_of(group, &kind.gvk.version).resources.push(kind.clone());
         }

@@ -61,7 +61,7 @@ const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGrou
 
 #[tokio::test]
 async fn groups_come_and_go() {
-    let published = Arc::new(Published::with_built_in("127.0.0.1:6443".into()));
+    let published = Arc::new(Published::with_built_in("127.0.0.1:6443".into(), Arc::new(|_| true)));
     assert_eq!(ask(&published, "/apis/example.com/v1", "*/*").await.0, StatusCode::NOT_FOUND);
     let (_, before, _) = ask(&published, "/apis", AGGREGATED).await;
 
@@ -81,7 +81,7 @@ async fn groups_come_and_go() {
 
 #[tokio::test]
 async fn documents_of_other_groups_stay() {
-    let published = Arc::new(Published::with_built_in("127.0.0.1:6443".into()));
+    let published = Arc::new(Published::with_built_in("127.0.0.1:6443".into(), Arc::new(|_| true)));
     let (_, apps, _) = ask(&published, "/openapi/v3/apis/apps/v1", "*/*").await;
     published.publish("crd/widgets.example.com", vec![widgets()]);
     let kept = published.now();
@@ -102,7 +102,7 @@ async fn documents_of_other_groups_stay() {
 
 #[tokio::test]
 async fn a_document_of_another_server_is_passed_on_as_it_is() {
-    let published = Arc::new(Published::with_built_in("127.0.0.1:6443".into()));
+    let published = Arc::new(Published::with_built_in("127.0.0.1:6443".into(), Arc::new(|_| true)));
     let ready = OpenApi::Ready { v3: Some(Bytes::from_static(b"{\"openapi\":\"3.0.0\"}")), v2: None };
     let offer = Offer { is_stale: true, openapi: ready, ..widgets() };
     published.publish("apiservice/v1.example.com", vec![offer]);
@@ -111,4 +111,17 @@ async fn a_document_of_another_server_is_passed_on_as_it_is() {
     let (_, _, groups) = ask(&published, "/apis", AGGREGATED).await;
     let own = groups["items"].as_array().expect("items").iter().find(|g| g["metadata"]["name"] == "example.com");
     assert_eq!(own.expect("group")["versions"][0]["freshness"], "Stale");
+}
+
+#[test]
+fn what_is_not_served_is_not_told() {
+    let published = Published::with_built_in(
+        "127.0.0.1:6443".into(),
+        Arc::new(|kind| kind.gvk.group != "apps" && kind.plural != "jobs"),
+    );
+    assert!(!published.has_version("apps", "v1") && published.has_version("batch", "v1"));
+    let discovery = published.discovery();
+    assert!(discovery.group("apps").is_none());
+    let batch = discovery.resource_list("batch", "v1").expect("a list").to_string();
+    assert!(batch.contains("\"cronjobs\"") && !batch.contains("\"jobs\""), "{batch}");
 }
