@@ -8,6 +8,7 @@ use std::{
 use super::local::Local;
 use crate::{
     client::{Cluster, INTERVAL},
+    config::join_host_port,
     constants::{ADMIN_CONF, TMP_DIR},
     error::{Context, Error, Result, fail},
     host::{Host, Program},
@@ -31,8 +32,9 @@ pub struct Restore<'a> {
     /// Directory of the installed programs.
     pub programs: &'a Path,
     member: Local,
-    /// Port of the API server of this host.
+    /// Port of the API server of this host, and its URL.
     port: u16,
+    server: String,
     /// What was there before goes there.
     backup: PathBuf,
 }
@@ -45,8 +47,12 @@ impl<'a> Restore<'a> {
         }
         let server = Present::read(host, "kube-apiserver")?;
         let port = server.flag("--secure-port").and_then(|port| port.parse().ok()).unwrap_or(6443);
+        let Some(address) = server.flag("--advertise-address") else {
+            return fail!("the manifest of kube-apiserver has no flag --advertise-address");
+        };
+        let server = format!("https://{}", join_host_port(address, port));
         let backup = Path::new(TMP_DIR).join(format!("kubeadm-restore-{}", host.now().unix_timestamp()));
-        Ok(Self { host, snapshot, programs, member: Local::read(host)?, port, backup })
+        Ok(Self { host, snapshot, programs, member: Local::read(host)?, port, server, backup })
     }
 
     /// Does it. Until the new data is whole, nothing is changed; after that, what was there is kept.
@@ -87,9 +93,8 @@ impl<'a> Restore<'a> {
         until("etcd", async || etcd.check().await).await?;
         host.line("[restore] Starting the other components");
         manifests::COMPONENTS.iter().filter(|name| **name != "etcd").try_for_each(|name| self.put_back(name))?;
-        let local = format!("https://127.0.0.1:{}", self.port);
         until("the API server", async || {
-            let api = Cluster::load(host, Path::new(ADMIN_CONF), Some(&local), INTERVAL).await?;
+            let api = Cluster::load(host, Path::new(ADMIN_CONF), Some(&self.server), INTERVAL).await?;
             api.text_once("/readyz").await.map(drop).map_err(|error| Error::new(crate::client::error_text(&error)))
         })
         .await?;

@@ -42,8 +42,12 @@ impl Checked {
     }
 }
 
-/// Writes a snapshot of a member's data to a file, and answers its size in bytes. The file is there when it is whole.
+/// Writes a snapshot of a member's data to a file, in a directory that is made if need be, and answers its size in bytes. The file is there when it is whole.
 pub async fn save(host: &dyn Host, etcd: &Etcd, file: &Path) -> Result<u64> {
+    if let Some(directory) = file.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+        let made = host.create_directory(directory, 0o700);
+        made.with_context(|| format!("cannot make {}", directory.display()))?;
+    }
     let lines = etcd.snapshot().await.context("cannot begin a snapshot")?;
     let part = PathBuf::from(format!("{}.part", file.display()));
     let wrote = async {

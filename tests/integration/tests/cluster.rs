@@ -44,8 +44,8 @@ fn prometheus_sees_everything(host: &Host) {
     host.ok(
         &programs(),
         &format!(
-            "mkdir -p /opt/prometheus && cd /opt/prometheus && sed 's/15s/1s/' {}/prometheus.yml >prometheus.yml && \
-             {secret} | sed -n 's/^  token: //p' | base64 -d >token && \
+            "mkdir -p /opt/prometheus && cd /opt/prometheus && sed 's/15s/1s/' {0}/prometheus.yml >prometheus.yml && \
+             sed 's/for: .*/for: 2s/' {0}/rules.yml >rules.yml && {secret} | sed -n 's/^  token: //p' | base64 -d >token && \
              (setsid prometheus --config.file=prometheus.yml --storage.tsdb.path=data \
               --web.listen-address=127.0.0.1:9090 >/var/log/prometheus.log 2>&1 </dev/null & echo $! >pid)",
             deploy.display()
@@ -54,7 +54,30 @@ fn prometheus_sees_everything(host: &Host) {
     let up =
         "curl -sf 'http://127.0.0.1:9090/api/v1/query?query=up' | grep -o '\"[01]\"\\]' | sort | uniq -c | tr -s ' '";
     until(host, 60, up, |out| out.trim() == "7 \"1\"]");
+    alerts_tell_what_is_wrong(host, &deploy.join("rules.yml"));
     host.ok(&programs(), "kill $(cat /opt/prometheus/pid)");
+}
+
+/// Every recording rule has data, a healthy cluster has no alert, and a fault has the one that is for it.
+fn alerts_tell_what_is_wrong(host: &Host, rules: &Path) {
+    let text = std::fs::read_to_string(rules).expect("the rules");
+    let records: Vec<&str> = text.lines().filter_map(|line| line.trim().strip_prefix("- record: ")).collect();
+    assert!(records.len() > 5, "{records:?}");
+    let api = "curl -sf http://127.0.0.1:9090/api/v1";
+    for record in records {
+        until(host, 60, &format!("{api}/query?query={record}"), |out| out.contains("\"value\":["));
+    }
+    let rules = format!("{api}/rules");
+    until(host, 60, &rules, |out| !out.contains("\"health\":\"err\"") && !out.contains("\"health\":\"unknown\""));
+    let alerts = format!("{api}/alerts");
+    until(host, 120, &alerts, |out| out.contains("\"alerts\":[]"));
+    let manifest = "/etc/kubernetes/manifests/kube-scheduler.yaml";
+    host.ok(&programs(), &format!("mv {manifest} /opt/kube-scheduler.yaml"));
+    until(host, 120, &alerts, |out| {
+        out.matches("\"state\":\"firing\"").count() == 1 && out.contains("KubeSchedulerDown")
+    });
+    host.ok(&programs(), &format!("mv /opt/kube-scheduler.yaml {manifest}"));
+    until(host, 120, &alerts, |out| out.contains("\"alerts\":[]"));
 }
 
 /// run, exec, attach, logs, cp and port-forward.
