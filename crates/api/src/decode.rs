@@ -257,7 +257,7 @@ fn put(
     depth: usize,
 ) -> Outcome<()> {
     let known = schema.and_then(|s| s.field(&field.name));
-    let is_struct = schema.is_some_and(|s| matches!(s.shape(), Shape::Struct(_)));
+    let is_embedding = is_struct(schema);
     match (&field.wire, item) {
         (Wire::Map(value), Item::Bytes(bytes)) => {
             let entries = out.entry(field.name.clone()).or_insert_with(|| json!({}));
@@ -268,7 +268,7 @@ fn put(
             Ok(())
         }
         // Go embeds this struct: its fields stand in the outer object.
-        (Wire::Message(name), Item::Bytes(bytes)) if known.is_none() && is_struct && !field.repeated => {
+        (Wire::Message(name), Item::Bytes(bytes)) if known.is_none() && is_embedding && !field.repeated => {
             message(name).map_or(Ok(()), |inner| fields(bytes, inner, schema, out, depth + 1))
         }
         (wire, item) if field.repeated => packed(field, wire, item, known, out, depth),
@@ -365,6 +365,11 @@ fn base64(bytes: &[u8]) -> String {
     base64::engine::general_purpose::STANDARD.encode(bytes)
 }
 
+/// Whether JSON has an object with fields.
+fn is_struct(schema: Option<SchemaRef<'_>>) -> bool {
+    schema.is_some_and(|s| matches!(s.shape(), Shape::Struct(_)))
+}
+
 /// A message, in the form JSON gives its type.
 fn nested(name: &str, bytes: &[u8], schema: Option<SchemaRef<'_>>, depth: usize) -> Outcome<Value> {
     let Some(inner) = message(name) else { return Ok(Value::Null) };
@@ -377,7 +382,7 @@ fn nested(name: &str, bytes: &[u8], schema: Option<SchemaRef<'_>>, depth: usize)
             Ok(special(short, &map))
         }
         // Go slices with a message of their own.
-        _ if is_list_of_its_own(inner) => {
+        _ if is_list_of_its_own(inner) && !is_struct(schema) => {
             plain(&mut map)?;
             Ok(map.remove("items").unwrap_or_else(|| json!([])))
         }

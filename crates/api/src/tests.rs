@@ -225,6 +225,8 @@ fn zeros_that_say_something_stay_in_protobuf() {
         json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {}, "spec": {"holderIdentity": ""}}),
         json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {}, "spec": {
             "selector": {}, "template": {}, "updateStrategy": {"rollingUpdate": {"maxSurge": 0}}}}),
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {}, "spec": {"containers": [{"name": "c"}], "volumes": [
+            {"name": "v", "projected": {"sources": [{"downwardAPI": {"items": [{"path": "p"}]}}]}}]}}),
     ] {
         assert_eq!(both_ways(&object), object);
     }
