@@ -15,6 +15,7 @@ const KEEP: Duration = Duration::from_secs(10);
 
 /// Flags of aggregation.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "API aggregation flags")]
 pub struct AggregationOptions {
     /// Client certificate that proves this server to other API servers and to admission webhooks.
     #[arg(long)]

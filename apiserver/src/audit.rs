@@ -53,6 +53,7 @@ pub enum AuditError {
 
 /// Flags of the audit log.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Auditing flags")]
 pub struct AuditOptions {
     /// What is recorded in the audit log; nothing without it.
     #[arg(long)]

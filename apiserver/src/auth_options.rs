@@ -17,6 +17,7 @@ const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Flags of authentication by others.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Authentication flags")]
 pub struct AuthenticationOptions {
     /// File with the issuers of JSON web tokens and with where requests need no credentials.
     #[arg(long)]
@@ -134,6 +135,7 @@ fn quoted(texts: &[String]) -> String {
 
 /// Flags of authorization.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Authorization flags")]
 pub struct AuthorizationOptions {
     /// Authorizers in order: Node, RBAC, ABAC, Webhook, AlwaysAllow, AlwaysDeny. Node,RBAC unless there is a file.
     #[arg(long, value_delimiter = ',')]

@@ -53,22 +53,8 @@ const GATES: &[Gate] = &[
 
 /// All flags.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Misc flags")]
 pub struct Options {
-    /// Serving.
-    #[command(flatten)]
-    pub serving: SecureServingArgs,
-    /// Serving as such.
-    #[command(flatten)]
-    pub generic: GenericOptions,
-    /// Metrics.
-    #[command(flatten)]
-    pub metrics: MetricsArgs,
-    /// Versions.
-    #[command(flatten)]
-    pub compatibility: CompatibilityArgs,
-    /// Profiling.
-    #[command(flatten)]
-    pub profiling: ProfilingArgs,
     /// Address that other members of the cluster reach this server at.
     #[arg(long)]
     pub advertise_address: Option<IpAddr>,
@@ -108,9 +94,6 @@ pub struct Options {
     /// Key prefix of everything stored.
     #[arg(long, default_value = "/registry")]
     pub etcd_prefix: String,
-    /// The audit log.
-    #[command(flatten)]
-    pub audit: AuditOptions,
     /// Which resources are encrypted in the store, and with which keys.
     #[arg(long)]
     pub encryption_provider_config: Option<PathBuf>,
@@ -168,18 +151,9 @@ pub struct Options {
     /// Header prefixes of extra attributes.
     #[arg(long, value_delimiter = ',', default_value = "x-remote-extra-")]
     pub requestheader_extra_headers_prefix: Vec<String>,
-    /// ServiceAccount tokens.
-    #[command(flatten)]
-    pub accounts: AccountOptions,
     /// Audiences of the API; the issuers by default.
     #[arg(long, value_delimiter = ',')]
     pub api_audiences: Vec<String>,
-    /// Authentication by others.
-    #[command(flatten)]
-    pub authentication: AuthenticationOptions,
-    /// Authorization.
-    #[command(flatten)]
-    pub authorization: AuthorizationOptions,
     /// What of the built-in API is served: api/all, api/ga, api/beta, api/alpha, group/version or
     /// group/version/resource, each =true or =false.
     #[arg(long, value_delimiter = ',')]
@@ -193,15 +167,42 @@ pub struct Options {
     /// Range of cluster IPs.
     #[arg(long, default_value = "10.0.0.0/24")]
     pub service_cluster_ip_range: Ipv4Net,
-    /// Services.
-    #[command(flatten)]
-    pub service: ServiceOptions,
     /// Life of events.
     #[arg(long, default_value = "1h0m0s", value_parser = duration)]
     pub event_ttl: Duration,
     /// Whether requests are let through by priority and fairness; the limits below then are seats of all levels.
     #[arg(long, default_value_t = true)]
     pub enable_priority_and_fairness: bool,
+    /// Serving.
+    #[command(flatten)]
+    pub serving: SecureServingArgs,
+    /// Serving as such.
+    #[command(flatten)]
+    pub generic: GenericOptions,
+    /// Metrics.
+    #[command(flatten)]
+    pub metrics: MetricsArgs,
+    /// Versions.
+    #[command(flatten)]
+    pub compatibility: CompatibilityArgs,
+    /// Profiling.
+    #[command(flatten)]
+    pub profiling: ProfilingArgs,
+    /// The audit log.
+    #[command(flatten)]
+    pub audit: AuditOptions,
+    /// ServiceAccount tokens.
+    #[command(flatten)]
+    pub accounts: AccountOptions,
+    /// Authentication by others.
+    #[command(flatten)]
+    pub authentication: AuthenticationOptions,
+    /// Authorization.
+    #[command(flatten)]
+    pub authorization: AuthorizationOptions,
+    /// Services.
+    #[command(flatten)]
+    pub service: ServiceOptions,
     /// API aggregation.
     #[command(flatten)]
     pub aggregation: AggregationOptions,

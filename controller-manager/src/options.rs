@@ -17,7 +17,11 @@ use crate::{
 
 /// All flags.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Misc flags")]
 pub struct Options {
+    /// Time to wait for controllers to end before the process does.
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    pub controller_shutdown_timeout: Duration,
     /// API client.
     #[command(flatten)]
     pub client: ClientArgs,
@@ -72,9 +76,6 @@ pub struct Options {
     /// Horizontal scaling.
     #[command(flatten)]
     pub autoscaler: AutoscalerOptions,
-    /// Time to wait for controllers to end before the process does.
-    #[arg(long, default_value = "10s", value_parser = duration)]
-    pub controller_shutdown_timeout: Duration,
 }
 
 /// Which controllers run.
