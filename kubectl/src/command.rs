@@ -263,7 +263,7 @@ pub fn help(command: &Command, path: &str, out: &mut Output) -> Result<(), Comma
 /// Lists commands with what they do.
 pub fn list(commands: &[Command], out: &mut Output) -> Result<(), CommandError> {
     let shown = || commands.iter().filter(|c| !c.hidden);
-    let width = shown().map(|c| c.name.len()).max().unwrap_or(0);
+    let width = shown().map(|c| c.name.len()).max().unwrap_or(0).max(11);
     for command in shown() {
         writeln!(out, "  {:width$}   {}", command.name, command.short)?;
     }

@@ -163,7 +163,7 @@ impl Served {
             rest.is_empty()
                 || r.group == rest
                 || format!("{}.{}", r.version, r.group) == rest
-                || (r.group.is_empty() && (rest == r.version || rest == format!("{}.", r.version)))
+                || (r.group.is_empty() && rest == format!("{}.", r.version))
         };
         let by = |fits: &dyn Fn(&Resource) -> bool| self.resources.iter().find(|r| fits(r) && in_group(r));
         by(&|r| r.plural == lower || r.singular == lower)

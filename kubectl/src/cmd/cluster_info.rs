@@ -41,9 +41,6 @@ pub(crate) fn command() -> Command {
 }
 
 async fn run(context: &Context) -> Result<(), CommandError> {
-    if let Some(word) = context.args.first() {
-        return Err(CommandError::plain(format!("unknown command {word:?} for \"kubectl cluster-info\"")));
-    }
     let cluster = context.cluster().await?;
     let mut out = context.streams.out.clone();
     let namespace = if cluster.enforced { cluster.namespace.as_str() } else { "kube-system" };

@@ -76,7 +76,9 @@ impl Goal {
         let template = Template::parse_relaxed(path).map_err(|e| CommandError::plain(e.to_string()))?;
         let value = value.map(|value| value.trim_matches(['\'', '"']).to_owned());
         if value.as_ref().is_some_and(String::is_empty) {
-            return Err(CommandError::plain("jsonpath wait has to have a value after equal sign"));
+            return Err(CommandError::plain(
+                "jsonpath wait has to have a value after equal sign, like --for=jsonpath='{.status.readyReplicas}'=3",
+            ));
         }
         Ok(Self::Path { template: Box::new(template), value })
     }

@@ -28,7 +28,7 @@ pub fn schema(object: &Value) -> Option<SchemaRef<'static>> {
     api::api().schema(&GroupVersionKind::new(version.group, version.version, kind))
 }
 
-fn sorted<'a>(map: &'a Map<String, Value>, schema: Option<SchemaRef<'_>>) -> Vec<(&'a String, &'a Value)> {
+pub(super) fn sorted<'a>(map: &'a Map<String, Value>, schema: Option<SchemaRef<'_>>) -> Vec<(&'a String, &'a Value)> {
     let mut entries: Vec<(&String, &Value)> = map.iter().collect();
     let known = schema.is_some_and(|s| matches!(s.shape(), Shape::Struct(_)));
     if known {
@@ -36,7 +36,7 @@ fn sorted<'a>(map: &'a Map<String, Value>, schema: Option<SchemaRef<'_>>) -> Vec
             "kind" if map.contains_key("apiVersion") => (0, 0),
             "apiVersion" if map.contains_key("kind") => (0, 1),
             // Declared elsewhere than their numbers say.
-            "host" => (1, 5),
+            "host" | "ingressClassName" => (1, 5),
             "pathType" => (1, 15),
             "imagePullPolicy" => (1, 205),
             key => (

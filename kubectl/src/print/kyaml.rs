@@ -1,6 +1,7 @@
 //! KYAML: YAML in braces and brackets, with all texts quoted.
 
-use serde_json::Value;
+use machinery::schema::SchemaRef;
+use serde_json::{Map, Value};
 
 /// A value as a document that ends with a line break; the line before it is the caller's.
 pub fn encode(value: &Value) -> String {
@@ -9,10 +10,51 @@ pub fn encode(value: &Value) -> String {
 
 /// The same with keys in a given order; others follow in the order of their names.
 pub fn encode_ordered(value: &Value, order: &[&str]) -> String {
+    document(value, Order::Given(order))
+}
+
+/// The same with the fields of a built-in kind in the order of their declaration.
+pub fn encode_declared(value: &Value) -> String {
+    document(value, Order::Declared(super::declared::schema(value)))
+}
+
+fn document(value: &Value, order: Order<'_>) -> String {
     let mut out = String::new();
     write(value, order, 0, &mut out);
     out.push('\n');
     out
+}
+
+/// The order of the fields of an object.
+#[derive(Clone, Copy)]
+enum Order<'a> {
+    /// At all depths the same; others follow in the order of their names.
+    Given(&'a [&'a str]),
+    /// That of a type.
+    Declared(Option<SchemaRef<'static>>),
+}
+
+impl Order<'_> {
+    fn entries(self, map: &Map<String, Value>) -> Vec<(&String, &Value)> {
+        match self {
+            Self::Given(order) => super::json::in_order(map, order),
+            Self::Declared(schema) => super::declared::sorted(map, schema),
+        }
+    }
+
+    fn field(self, key: &str) -> Self {
+        match self {
+            Self::Declared(schema) => Self::Declared(schema.and_then(|s| s.field(key))),
+            given => given,
+        }
+    }
+
+    fn item(self) -> Self {
+        match self {
+            Self::Declared(schema) => Self::Declared(schema.and_then(SchemaRef::item)),
+            given => given,
+        }
+    }
 }
 
 fn line(depth: usize, out: &mut String) {
@@ -20,15 +62,15 @@ fn line(depth: usize, out: &mut String) {
     out.extend(std::iter::repeat_n(' ', depth * 2));
 }
 
-fn write(value: &Value, order: &[&str], depth: usize, out: &mut String) {
+fn write(value: &Value, order: Order<'_>, depth: usize, out: &mut String) {
     match value {
         Value::Object(map) if !map.is_empty() => {
             out.push('{');
-            for (key, value) in super::json::in_order(map, order) {
+            for (key, value) in order.entries(map) {
                 line(depth + 1, out);
                 out.push_str(&self::key(key));
                 out.push_str(": ");
-                write(value, order, depth + 1, out);
+                write(value, order.field(key), depth + 1, out);
                 out.push(',');
             }
             line(depth, out);
@@ -44,7 +86,7 @@ fn write(value: &Value, order: &[&str], depth: usize, out: &mut String) {
                     (true, _) => out.push(' '),
                     (false, _) => line(depth + 1, out),
                 }
-                write(value, order, if compact { depth } else { depth + 1 }, out);
+                write(value, order.item(), if compact { depth } else { depth + 1 }, out);
                 if !compact || at + 1 < list.len() {
                     out.push(',');
                 }

@@ -172,11 +172,15 @@ impl Printer {
 
     /// Prints an object that was made here: JSON has its fields in the order of their declaration.
     pub fn print_declared(&mut self, object: &Value, out: &mut Output) -> Result<(), CommandError> {
-        if !matches!(self.format, Format::Json) {
-            return self.print(object, out);
-        }
+        let shown = match self.format {
+            Format::Json | Format::KYaml => shown(object, self.show_managed_fields),
+            _ => return self.print(object, out),
+        };
         self.printed += 1;
-        write!(out, "{}", declared::indented(&shown(object, self.show_managed_fields)))?;
+        match self.format {
+            Format::KYaml => write!(out, "---\n{}", kyaml::encode_declared(&shown))?,
+            _ => write!(out, "{}", declared::indented(&shown))?,
+        }
         Ok(())
     }
 

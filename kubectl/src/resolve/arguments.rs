@@ -109,7 +109,7 @@ pub async fn resource(cluster: &Cluster, word: &str) -> Result<Resource, Command
 
 /// The resource of a word; other ones that it may mean are told.
 fn known<'a>(cluster: &Cluster, served: &'a Served, word: &str) -> Result<&'a Resource, CommandError> {
-    let found = served.find(word).ok_or_else(|| unknown_type(word))?;
+    let found = served.find(word).ok_or_else(|| unknown_type(word.split('.').next().unwrap_or(word)))?;
     for other in served.of_lower_priority(word, found) {
         cluster
             .warn_once(&format!("short name {word:?} could also match lower priority resource {}", other.title()))?;

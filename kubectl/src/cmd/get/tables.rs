@@ -219,7 +219,10 @@ pub(super) async fn run(
                 }
             };
             if let (Some(sort), Some(rows)) = (&options.sort, table["rows"].as_array_mut()) {
-                sort.sort(rows, |row| &row["object"])?;
+                // Rows that cannot be sorted are none, as other clients have it.
+                if sort.sort(rows, |row| &row["object"]).is_err() {
+                    rows.clear();
+                }
             }
             writer.add(&target.resource, &table, None, &mut out)?;
             token = table["metadata"]["continue"].as_str().unwrap_or("").to_owned();
