@@ -489,6 +489,8 @@ fn assemble(
             }
         })
     };
+    let probes = Probes::new(Runner::new(cri.clone(), events.clone()), wake, started)
+        .map_err(|error| KubeletError::Machine(format!("failed to start the thread of probes: {error}")))?;
     let services = Arc::new(Services {
         health: Arc::default(),
         images: Images::new(cri.clone(), events.clone(), &config, registry_files, providers, records),
@@ -504,7 +506,7 @@ fn assemble(
         claims,
         resizes,
         user_namespaces,
-        probes: Probes::new(Runner::new(cri.clone(), events.clone()), wake, started),
+        probes,
         hooks: Hooks::new(cri.clone(), events.clone()),
         statuses: Arc::new(StatusStore::default()),
         restarts: BackOff::new(RESTART_INITIAL, settings.max_restart_period),

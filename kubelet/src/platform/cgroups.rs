@@ -28,6 +28,8 @@ const V1_CONTROLLERS: [&str; 9] =
 pub(super) struct Cgroups {
     version: CgroupVersion,
     root: PathBuf,
+    /// Directories of the hierarchies of version 1, each once.
+    hierarchies: Vec<PathBuf>,
     /// With the driver of systemd.
     slices: Option<Slices>,
 }
@@ -37,7 +39,12 @@ impl Cgroups {
         let unified = statfs(ROOT).is_ok_and(|stat| stat.filesystem_type() == CGROUP2_SUPER_MAGIC);
         let version = if unified { CgroupVersion::V2 } else { CgroupVersion::V1 };
         let slices = (driver == CgroupDriver::Systemd).then(Slices::default);
-        Self { version, root: PathBuf::from(ROOT), slices }
+        let root = PathBuf::from(ROOT);
+        let mounted = V1_CONTROLLERS.iter().map(|name| root.join(name)).filter(|dir| dir.is_dir());
+        let mut hierarchies: Vec<PathBuf> = mounted.filter_map(|dir| dir.canonicalize().ok()).collect();
+        hierarchies.sort();
+        hierarchies.dedup();
+        Self { version, root, hierarchies, slices }
     }
 
     pub(super) fn version(&self) -> CgroupVersion {
@@ -49,13 +56,7 @@ impl Cgroups {
         let relative = path.trim_start_matches('/');
         match self.version {
             CgroupVersion::V2 => vec![self.root.join(relative)],
-            CgroupVersion::V1 => {
-                let mounted = V1_CONTROLLERS.iter().map(|name| self.root.join(name)).filter(|dir| dir.is_dir());
-                let mut real: Vec<PathBuf> = mounted.filter_map(|dir| dir.canonicalize().ok()).collect();
-                real.sort();
-                real.dedup();
-                real.into_iter().map(|dir| dir.join(relative)).collect()
-            }
+            CgroupVersion::V1 => self.hierarchies.iter().map(|dir| dir.join(relative)).collect(),
         }
     }
 

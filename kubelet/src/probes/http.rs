@@ -3,18 +3,17 @@
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{ACCEPT, HOST, HeaderName, LOCATION, USER_AGENT};
-use http::{HeaderMap, HeaderValue, Request, StatusCode};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper_util::rt::TokioIo;
+use http::header::{ACCEPT, HeaderName, USER_AGENT};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use k8s_openapi::api::core::v1::HTTPHeader;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::runner::{MAX_OUTPUT, Report};
+use super::exchange::exchange;
+use super::runner::Report;
 use super::tcp::plain;
 
 const MAX_REDIRECTS: usize = 10;
@@ -125,14 +124,15 @@ fn redirected(from: &Target, location: &str) -> Option<Target> {
 
 /// One request. The caller limits its time.
 pub async fn get(target: &Target, headers: &HeaderMap) -> Result<Answer, String> {
-    let stream = TcpStream::connect((target.host.as_str(), target.port))
+    let mut stream = TcpStream::connect((target.host.as_str(), target.port))
         .await
         .map_err(|error| format!("dial tcp {}: connect: {}", target.authority(), plain(&error)))?;
+    let authority = target.authority();
     if !target.tls {
-        return exchange(TokioIo::new(stream), target, headers).await;
+        return exchange(&mut stream, &target.path, &authority, headers).await;
     }
     let name = ServerName::try_from(target.host.clone()).map_err(|error| error.to_string())?;
-    let stream = TlsConnector::from(Arc::clone(&TLS)).connect(name, stream).await.map_err(|error| {
+    let mut stream = TlsConnector::from(Arc::clone(&TLS)).connect(name, stream).await.map_err(|error| {
         // A clear-text answer to a handshake is what a hook retries for.
         if error.to_string().contains("InvalidMessage") || error.to_string().contains("InvalidContentType") {
             HTTP_TO_HTTPS.to_owned()
@@ -140,51 +140,14 @@ pub async fn get(target: &Target, headers: &HeaderMap) -> Result<Answer, String>
             error.to_string()
         }
     })?;
-    exchange(TokioIo::new(stream), target, headers).await
+    let answer = exchange(&mut stream, &target.path, &authority, headers).await;
+    // Who listens is told that no more comes; who does not has answered already.
+    let _told = stream.shutdown().await.is_ok();
+    answer
 }
 
 /// The message for a clear-text answer to an HTTPS request.
 pub const HTTP_TO_HTTPS: &str = "http: server gave HTTP response to HTTPS client";
-
-async fn exchange<S>(io: TokioIo<S>, target: &Target, headers: &HeaderMap) -> Result<Answer, String>
-where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-{
-    let (sender, connection) = hyper::client::conn::http1::handshake(io).await.map_err(|error| error.to_string())?;
-    let path = if target.path.starts_with('/') { target.path.clone() } else { format!("/{}", target.path) };
-    let mut request = Request::get(path).body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
-    *request.headers_mut() = headers.clone();
-    if !request.headers().contains_key(HOST) {
-        let host = HeaderValue::from_str(&target.authority()).map_err(|error| error.to_string())?;
-        request.headers_mut().insert(HOST, host);
-    }
-    request.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
-    // One task for both: nothing has to be woken elsewhere.
-    let mut work = std::pin::pin!(answer(sender, request));
-    let mut connection = std::pin::pin!(connection);
-    tokio::select! {
-        answer = &mut work => answer,
-        // What has come is read to its end; what has not is an error there.
-        _ended = &mut connection => work.await,
-    }
-}
-
-/// Sends a request and reads what comes back.
-async fn answer(
-    mut sender: hyper::client::conn::http1::SendRequest<Empty<Bytes>>,
-    request: Request<Empty<Bytes>>,
-) -> Result<Answer, String> {
-    let response = sender.send_request(request).await.map_err(|error| match error.is_incomplete_message() {
-        true => "EOF".to_owned(),
-        false => error.to_string(),
-    })?;
-    let status = response.status();
-    let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    // A body over the limit is cut, not an error.
-    let body = Limited::new(response.into_body(), MAX_OUTPUT).collect().await;
-    let body = body.map(|collected| collected.to_bytes().to_vec()).unwrap_or_default();
-    Ok(Answer { status, location, body })
-}
 
 /// Probes ask whether a server answers, not who it is.
 static TLS: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| match runtime::tls::unverified_client_config(None) {

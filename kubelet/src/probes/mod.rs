@@ -2,14 +2,17 @@
 //!
 //! A task knows its Pod only through [`PodState`], which the Pod's worker publishes; a changed result wakes that worker.
 
+mod exchange;
 pub mod exec;
 pub mod grpc;
 pub mod http;
 mod runner;
 pub mod tcp;
+mod thread;
 mod worker;
 
 use std::collections::HashMap;
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -20,6 +23,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
 pub use runner::{Runner, resolve_port};
+use thread::ProbeThread;
 
 use crate::cri::PodView;
 use crate::pods::{self, Role};
@@ -100,14 +104,22 @@ pub struct Probes {
     runner: Arc<Runner>,
     wake: Wake,
     started: Timestamp,
+    thread: ProbeThread,
     slots: Mutex<HashMap<Key, Slot>>,
     results: Mutex<HashMap<(String, Kind), Verdict>>,
 }
 
 impl Probes {
     /// Probes run by `runner`; `started` is when the kubelet began.
-    pub fn new(runner: Runner, wake: Wake, started: Timestamp) -> Arc<Self> {
-        Arc::new(Self { runner: Arc::new(runner), wake, started, slots: Mutex::default(), results: Mutex::default() })
+    pub fn new(runner: Runner, wake: Wake, started: Timestamp) -> io::Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            runner: Arc::new(runner),
+            wake,
+            started,
+            thread: ProbeThread::start()?,
+            slots: Mutex::default(),
+            results: Mutex::default(),
+        }))
     }
 
     /// Starts the tasks of a Pod that are not yet there.
@@ -119,7 +131,7 @@ impl Probes {
                 self.slots.lock().entry(key).or_insert_with_key(|key| {
                     let trigger = Arc::new(Notify::new());
                     let worker = worker::Worker::new(self, key.clone(), Arc::clone(&trigger), state.clone());
-                    Slot { task: tokio::spawn(worker.run()).abort_handle(), trigger }
+                    Slot { task: self.thread.spawn(worker.run()), trigger }
                 });
             }
         }

@@ -17,6 +17,15 @@ use crate::workers::plan::Verdict;
 /// An extra probe for a Pod that waits for readiness may not come sooner than this after the last.
 const TRIGGER_SPACING: Duration = Duration::from_secs(1);
 
+/// Probes with the same period run together, in as many groups as such slots fit into a second.
+const SLOT: Duration = Duration::from_millis(250);
+
+/// How long ago a slot began.
+fn phase() -> Duration {
+    let now = Timestamp::now().as_millisecond().rem_euclid(SLOT.as_millis().try_into().unwrap_or(250));
+    Duration::from_millis(now.unsigned_abs())
+}
+
 pub(super) struct Worker {
     probes: std::sync::Weak<Probes>,
     key: Key,
@@ -55,10 +64,10 @@ impl Worker {
             let spread = rand::rng().random_range(0.0..1.0);
             tokio::time::sleep(period.mul_f64(spread)).await;
         }
-        let mut ticks = tokio::time::interval(period);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last_run = tokio::time::Instant::now() - TRIGGER_SPACING;
-        let mut asked = false;
+        let mut asked = true;
+        let mut ticks = tokio::time::interval_at(last_run + TRIGGER_SPACING + period.saturating_sub(phase()), period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
