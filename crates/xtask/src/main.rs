@@ -38,7 +38,7 @@ const LAYERS: [&[&str]; 7] = [
         "timonel-logs",
         "pause",
     ],
-    &["timonel-harness", "timonel-integration", "timonel-bench", "timonel-xtask"],
+    &["timonel-harness", "timonel-integration", "timonel-fuzz", "timonel-bench", "timonel-xtask"],
 ];
 /// Crates of the two lowest layers link none of these.
 const ASYNC: [&str; 5] = ["tokio", "hyper", "tonic", "axum", "kube"];
