@@ -313,7 +313,7 @@ impl Cluster {
         let metrics = "curl -sf http://127.0.0.1:10261/metrics";
         until(&self.master, 60, metrics, |out| {
             ["apiserver", "etcd-server", "scheduler.conf", "ca"].iter().all(|name| {
-                out.contains(&format!("kubeadm_certificate_expiration_timestamp_seconds{{name=\"{name}\"}} 1"))
+                out.contains(&format!("kubeadm_certificate_expiration_timestamp_seconds{{name=\"{name}\"}} "))
             })
         });
         let files = "cat /etc/kubernetes/pki/apiserver.crt; cat /etc/kubernetes/pki/etcd/server.crt; \
