@@ -2,6 +2,9 @@
 //!
 //! Real binaries against an apiserver alone, as the texts are the product of both; no node is needed.
 
+#[path = "kubectl_run/help.rs"]
+mod help;
+
 use harness::{ApiServer, Kubectl, kubectl::Output, process::binary, server::ADMIN_TOKEN};
 
 const OBJECTS: &str = include_str!("kubectl_run/objects.yaml");
@@ -221,6 +224,9 @@ top node
 top pod x -l a=b
 ";
 
+/// The same for what came later; completion is asked without more flags.
+const SHOWN: &str = include_str!("kubectl_run/shown.txt");
+
 /// Each kubectl does these to a server of its own.
 const WRITE: &str = "
 cordon n2
@@ -267,6 +273,16 @@ expose deploy one --port=80
 autoscale deploy one --max=3
 autoscale deploy one --max=3
 wait pod/rx --for=create
+debug full --image=busybox -c e1
+debug full --image=busybox -c e2 --profile=netadmin --target=web --env=A=b -- sh
+get pod full -o jsonpath={.spec.ephemeralContainers}
+debug full --copy-to=full2 --image=busybox -c dbg --profile=restricted -- sh -c x
+get pod full2 -o jsonpath={.spec.containers[*].name}{.spec.containers[*].securityContext}{.spec.containers[*].command}{.metadata.labels}{.spec.shareProcessNamespace}
+debug full --copy-to=full3 --set-image=*=busybox --same-node
+get pod full3 -o jsonpath={.spec.containers[*].image}{.spec.nodeName}
+debug full --copy-to=full4 --container=web --arguments-only --keep-labels --keep-liveness -- a b
+get pod full4 -o jsonpath={.spec.containers[*].args}{.spec.containers[*].securityContext}{.spec.containers[*].livenessProbe}{.metadata.labels}
+debug full --copy-to=full4 --image=busybox -c x
 ";
 
 /// How often what is shown may differ before it counts.
@@ -308,9 +324,10 @@ async fn server() -> (ApiServer, Kubectl, Kubectl) {
 async fn what_is_shown_is_what_the_stock_one_shows() {
     let (_server, ours, stock) = server().await;
     tokio::task::block_in_place(|| {
-        for invocation in READ.lines().filter(|line| !line.is_empty()) {
+        for invocation in READ.lines().chain(SHOWN.lines()).filter(|line| !line.is_empty()) {
             let invocation = invocation.replace("\\\"", "\"");
-            let line = format!("-n d {invocation}");
+            let flags = if invocation.starts_with("__") { "" } else { "-n d " };
+            let line = format!("{flags}{invocation}");
             // A second may pass between the two, and the stock one shows some maps in a random order.
             let alike = (0..ATTEMPTS).any(|_| {
                 let (a, b) = (ours.run(&line), stock.run(&line));
@@ -336,6 +353,32 @@ async fn what_is_done_is_what_the_stock_one_does() {
             same(invocation, &without_times(ours.run(&line)), &without_times(stock.run(&line)));
         }
     });
+}
+
+/// Flags that differ, with the reason.
+const OTHER_FLAGS: [(&str, &str); 1] = [
+    // The stock one prints the directory of whoever asks.
+    ("options", "--cache-dir"),
+];
+
+/// Names, letters, types as they show, and defaults of all flags; names, aliases and usage lines of all commands.
+#[test]
+fn commands_and_flags_are_those_of_the_stock_one() {
+    let (ours, stock) = (binary("kubectl"), Kubectl::stock().pop().expect("a stock kubectl"));
+    let mut left: Vec<Vec<String>> = vec![vec!["options".to_owned()], Vec::new()];
+    let mut seen = 0;
+    while let Some(command) = left.pop() {
+        let (mut mine, mut other) = (help::Help::of(&ours, &command), help::Help::of(&stock, &command));
+        let title = command.join(" ");
+        for (_, flag) in OTHER_FLAGS.iter().filter(|(of, _)| *of == title) {
+            mine.flags.remove(*flag);
+            other.flags.remove(*flag);
+        }
+        left.extend(other.commands.iter().map(|below| [command.clone(), vec![below.clone()]].concat()));
+        assert_eq!(mine, other, "kubectl {title}");
+        seen += 1;
+    }
+    assert!(seen > 100, "only {seen} commands have a help");
 }
 
 /// Kustomizations are built without a server.
