@@ -4,7 +4,7 @@ mod parse;
 #[cfg(test)]
 mod tests;
 
-use std::cmp::Ordering;
+use std::{cell::Cell, cmp::Ordering};
 
 use serde_json::Value;
 
@@ -86,21 +86,21 @@ impl Template {
     /// What the template prints for a value; with `lenient`, missing fields print nothing.
     pub fn print(&self, root: &Value, lenient: bool) -> Result<String, PathError> {
         let mut out = String::new();
-        print(&self.nodes, root, lenient, &mut out)?;
+        print(&self.nodes, root, lenient, &Work::on(root), &mut out)?;
         Ok(out)
     }
 
     /// The results of each action.
     pub fn results(&self, root: &Value, lenient: bool) -> Result<Vec<Vec<Value>>, PathError> {
         let mut all = Vec::new();
-        collect(&self.nodes, root, lenient, &mut all)?;
+        collect(&self.nodes, root, lenient, &Work::on(root), &mut all)?;
         Ok(all)
     }
 
     /// What the first path of the template selects.
     pub fn find<'a>(&self, root: &'a Value) -> Result<Vec<&'a Value>, PathError> {
         match self.nodes.first() {
-            Some(Node::Path(steps)) => select(steps, root),
+            Some(Node::Path(steps)) => select(steps, root, &Work::on(root)),
             _ => Ok(Vec::new()),
         }
     }
@@ -111,17 +111,46 @@ pub fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-fn print(nodes: &[Node], root: &Value, lenient: bool, out: &mut String) -> Result<(), PathError> {
+/// Values that an evaluation may select altogether, whatever the data; and for each value that there is.
+const SELECTED: usize = 1 << 20;
+const SELECTED_EACH: usize = 16;
+
+/// What an evaluation has done: steps that multiply each other would take all memory.
+struct Work<'a> {
+    root: &'a Value,
+    selected: Cell<usize>,
+    most: Cell<usize>,
+}
+
+impl<'a> Work<'a> {
+    fn on(root: &'a Value) -> Self {
+        Self { root, selected: Cell::new(0), most: Cell::new(SELECTED) }
+    }
+
+    fn add(&self, selected: usize) -> Result<(), PathError> {
+        let all = self.selected.get().saturating_add(selected);
+        self.selected.set(all);
+        if all > self.most.get() {
+            // Counted when it matters, which it seldom does.
+            let mut values = Vec::new();
+            descend(self.root, &mut values);
+            self.most.set(SELECTED.max(values.len().saturating_mul(SELECTED_EACH)));
+        }
+        if all > self.most.get() { Err(PathError("the path selects too much".into())) } else { Ok(()) }
+    }
+}
+
+fn print(nodes: &[Node], root: &Value, lenient: bool, work: &Work<'_>, out: &mut String) -> Result<(), PathError> {
     for node in nodes {
         match node {
             Node::Text(literal) => out.push_str(literal),
             Node::Path(steps) => {
-                let found: Vec<String> = resolve(steps, root, lenient)?.into_iter().map(text).collect();
+                let found: Vec<String> = resolve(steps, root, lenient, work)?.into_iter().map(text).collect();
                 out.push_str(&found.join(" "));
             }
             Node::Range(steps, body) => {
-                for value in resolve(steps, root, lenient)? {
-                    print(body, value, lenient, out)?;
+                for value in resolve(steps, root, lenient, work)? {
+                    print(body, value, lenient, work, out)?;
                 }
             }
         }
@@ -129,14 +158,20 @@ fn print(nodes: &[Node], root: &Value, lenient: bool, out: &mut String) -> Resul
     Ok(())
 }
 
-fn collect(nodes: &[Node], root: &Value, lenient: bool, all: &mut Vec<Vec<Value>>) -> Result<(), PathError> {
+fn collect(
+    nodes: &[Node],
+    root: &Value,
+    lenient: bool,
+    work: &Work<'_>,
+    all: &mut Vec<Vec<Value>>,
+) -> Result<(), PathError> {
     for node in nodes {
         match node {
             Node::Text(literal) => all.push(vec![Value::String(literal.clone())]),
-            Node::Path(steps) => all.push(resolve(steps, root, lenient)?.into_iter().cloned().collect()),
+            Node::Path(steps) => all.push(resolve(steps, root, lenient, work)?.into_iter().cloned().collect()),
             Node::Range(steps, body) => {
-                for value in resolve(steps, root, lenient)? {
-                    collect(body, value, lenient, all)?;
+                for value in resolve(steps, root, lenient, work)? {
+                    collect(body, value, lenient, work, all)?;
                 }
             }
         }
@@ -145,10 +180,10 @@ fn collect(nodes: &[Node], root: &Value, lenient: bool, all: &mut Vec<Vec<Value>
 }
 
 /// What a path selects; an error names the field that is missing unless that is allowed.
-fn resolve<'a>(steps: &[Step], root: &'a Value, lenient: bool) -> Result<Vec<&'a Value>, PathError> {
+fn resolve<'a>(steps: &[Step], root: &'a Value, lenient: bool, work: &Work<'_>) -> Result<Vec<&'a Value>, PathError> {
     let mut current = vec![root];
     for step in steps {
-        let next = advance(step, &current)?;
+        let next = advance(step, &current, work)?;
         if let (Step::Keys(keys), true, false) = (step, next.is_empty(), lenient) {
             let names: Vec<String> = keys.iter().map(|path| path.join(".")).collect();
             return Err(PathError(format!("{} is not found", names.join(" "))));
@@ -158,15 +193,15 @@ fn resolve<'a>(steps: &[Step], root: &'a Value, lenient: bool) -> Result<Vec<&'a
     Ok(current)
 }
 
-fn select<'a>(steps: &[Step], root: &'a Value) -> Result<Vec<&'a Value>, PathError> {
+fn select<'a>(steps: &[Step], root: &'a Value, work: &Work<'_>) -> Result<Vec<&'a Value>, PathError> {
     let mut current = vec![root];
     for step in steps {
-        current = advance(step, &current)?;
+        current = advance(step, &current, work)?;
     }
     Ok(current)
 }
 
-fn advance<'a>(step: &Step, current: &[&'a Value]) -> Result<Vec<&'a Value>, PathError> {
+fn advance<'a>(step: &Step, current: &[&'a Value], work: &Work<'_>) -> Result<Vec<&'a Value>, PathError> {
     let mut next = Vec::new();
     if let Step::Keys(keys) = step {
         // Of several keys, all results of one come before those of the next.
@@ -174,15 +209,18 @@ fn advance<'a>(step: &Step, current: &[&'a Value]) -> Result<Vec<&'a Value>, Pat
             let deep = |value: &&'a Value| path.iter().try_fold(*value, |v, key| v.as_object()?.get(key));
             next.extend(current.iter().filter_map(deep));
         }
+        work.add(next.len())?;
         return Ok(next);
     }
     for value in current {
-        apply(step, value, &mut next)?;
+        let before = next.len();
+        apply(step, value, work, &mut next)?;
+        work.add(next.len() - before)?;
     }
     Ok(next)
 }
 
-fn apply<'a>(step: &Step, value: &'a Value, next: &mut Vec<&'a Value>) -> Result<(), PathError> {
+fn apply<'a>(step: &Step, value: &'a Value, work: &Work<'_>, next: &mut Vec<&'a Value>) -> Result<(), PathError> {
     match step {
         // See `advance`.
         Step::Keys(_) => {}
@@ -200,7 +238,7 @@ fn apply<'a>(step: &Step, value: &'a Value, next: &mut Vec<&'a Value>) -> Result
                 return Err(PathError(format!("{value} is not array or slice and cannot be filtered")));
             };
             for item in list {
-                if filter.admits(item)? {
+                if filter.admits(item, work)? {
                     next.push(item);
                 }
             }
@@ -242,12 +280,12 @@ fn cut<'a>(slice: &Slice, list: &'a [Value], next: &mut Vec<&'a Value>) -> Resul
 }
 
 impl Filter {
-    fn admits(&self, item: &Value) -> Result<bool, PathError> {
-        let left = self.left.values(item)?;
+    fn admits(&self, item: &Value, work: &Work<'_>) -> Result<bool, PathError> {
+        let left = self.left.values(item, work)?;
         let Some((comparison, right)) = &self.comparison else {
             return Ok(!left.is_empty());
         };
-        let right = right.values(item)?;
+        let right = right.values(item, work)?;
         let (Some(left), Some(right)) = (left.first(), right.first()) else {
             return Ok(false);
         };
@@ -268,9 +306,9 @@ impl Filter {
 }
 
 impl Operand {
-    fn values<'a>(&'a self, item: &'a Value) -> Result<Vec<&'a Value>, PathError> {
+    fn values<'a>(&'a self, item: &'a Value, work: &Work<'_>) -> Result<Vec<&'a Value>, PathError> {
         match self {
-            Self::Path(steps) => select(steps, item),
+            Self::Path(steps) => select(steps, item, work),
             Self::Literal(value) => Ok(vec![value]),
         }
     }

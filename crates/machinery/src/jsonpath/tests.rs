@@ -59,3 +59,20 @@ fn relaxed_paths_need_no_braces() {
         assert_eq!(Template::parse_relaxed(path).and_then(|t| t.print(&value, true)).as_deref(), Ok("1"));
     }
 }
+
+#[test]
+fn paths_that_multiply_are_refused() {
+    let mut value = json!(1);
+    for _ in 0..20 {
+        value = json!({"a": value, "b": [1, 2, 3]});
+    }
+    let ranges = format!("{}{{.}}{}", "{range ..}".repeat(20), "{end}".repeat(20));
+    for path in [format!("{{{}}}", "..".repeat(20)), ranges] {
+        let template = Template::parse(&path).expect("a template");
+        let refused = template.print(&value, true).map(|text| text.len());
+        assert_eq!(refused.map_err(|error| error.to_string()), Err("the path selects too much".into()), "{path}");
+    }
+    let many: Vec<_> = (0..2_000_000).collect();
+    let template = Template::parse("{[*]}").expect("a template");
+    assert_eq!(template.find(&json!(many)).map(|found| found.len()).ok(), Some(2_000_000));
+}
