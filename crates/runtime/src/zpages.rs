@@ -179,7 +179,10 @@ async fn statusz(State(pages): State<Pages>, headers: HeaderMap) -> Response {
     let start = started.format(&Rfc3339).unwrap_or_default();
     lines.push_str(&format!("Started{d} {start}\n"));
     lines.push_str(&format!("Up{d} {} hr {:02} min {:02} sec\n", up / 3600, up / 60 % 60, up % 60));
-    lines.push_str(&format!("Go version{d} {go}\nBinary version{d} {version}\nEmulation version{d} {}\n", version::emulated()));
+    lines.push_str(&format!(
+        "Go version{d} {go}\nBinary version{d} {version}\nEmulation version{d} {}\n",
+        version::emulated()
+    ));
     lines.push_str(&format!("Paths{d} {}\n", pages.paths.join(" ")));
     plain(lines)
 }
