@@ -22,7 +22,7 @@ use crate::{
     context::{Context, Syncs},
     table::Started,
     views::{BY_NODE, ClaimView, NodeView, PodView},
-    volumes::VolumeView,
+    volumes::{VolumeView, is_bound},
 };
 
 const CONTROLLER: &str = "persistentvolume-attach-detach-controller";
@@ -119,10 +119,10 @@ fn watch(picture: &Picture, queue: &Queue<String>) {
     });
     let (to, all) = (queue.clone(), picture.clone());
     picture.claims.on_change(move |change| {
-        let bound = |claim: &ClaimView| claim.spec.as_ref().and_then(|s| s.volume_name.clone());
+        let volume = |claim: &ClaimView| claim.spec.as_ref()?.volume_name.clone().filter(|_| is_bound(claim));
         let is_news = match change {
-            Change::Updated { old, new } => bound(old) != bound(new),
-            Change::Added { new, .. } => bound(new).is_some(),
+            Change::Updated { old, new } => volume(old) != volume(new),
+            Change::Added { new, .. } => volume(new).is_some(),
             Change::Deleted { .. } => false,
         };
         if is_news {

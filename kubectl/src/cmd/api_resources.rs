@@ -57,7 +57,8 @@ async fn run(context: &Context) -> Result<(), CommandError> {
         "kind" => chosen.sort_by(|a, b| a.kind.cmp(&b.kind)),
         _ => chosen.sort_by(|a, b| (&a.group, &a.plural).cmp(&(&b.group, &b.plural))),
     }
-    match Printer::of(flags, &["wide"])?.filter(|_| !matches!(output, "wide" | "name")) {
+    let printer = if matches!(output, "" | "wide" | "name") { None } else { Printer::of(flags, &[])? };
+    match printer {
         Some(mut printer) => printer.print_ordered(&list(&chosen), &ORDER, &mut context.streams.out.clone())?,
         None => print(context, output, &chosen)?,
     }

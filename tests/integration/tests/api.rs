@@ -16,7 +16,7 @@ use std::process::Command;
 use futures::{StreamExt, TryStreamExt};
 use harness::{
     ApiServer,
-    process::{binary, free_port},
+    process::binary,
     server::{ADMIN_TOKEN, NOBODY_TOKEN, http_get},
     wait_until,
 };
@@ -285,20 +285,6 @@ async fn discovery_and_openapi_are_served() {
 async fn flags_and_pages_are_those_of_every_component() {
     let version = Command::new(binary("kube-apiserver")).arg("--version").output().expect("kube-apiserver");
     assert!(version.status.success() && version.stdout.starts_with(b"Kubernetes v1.36."), "{version:?}");
-    for (argument, text) in [
-        ("--insecure-port=8080", "Error: unknown flag: --insecure-port\n"),
-        ("--feature-gates=NoSuch=true", "unrecognized feature gate: NoSuch"),
-        ("--authorization-mode=RBAC,RBAC", "has mode specified more than once"),
-        ("--tls-min-version=VersionTLS99", "unknown tls version \\\"VersionTLS99\\\""),
-    ] {
-        let directory = tempfile::TempDir::new().expect("temporary directory");
-        let places = ["cert-dir", "embedded-store-dir"].map(|flag| format!("--{flag}={}", directory.path().display()));
-        let port = format!("--secure-port={}", free_port());
-        let output = Command::new(binary("kube-apiserver")).args(places).args([&port, argument]).output();
-        let output = output.expect("kube-apiserver");
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!((output.status.code(), told.contains(text)), (Some(1), true), "{argument}: {told}");
-    }
     let server = ApiServer::start_with(&["--request-timeout=30s", "-v=2"]).await;
     let admin = server.admin().await;
     let flags = admin.request_text(http_get("/flagz")).await.expect("flagz");

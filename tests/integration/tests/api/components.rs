@@ -36,6 +36,10 @@ async fn settings_that_cannot_be_are_told_before_anything_is_served() {
         ("--allow-metric-labels=nothing=x", "metricName,labelName"),
         ("--kubernetes-service-node-port=80", "doesn't contain 80"),
         ("--address=0.0.0.0", "Error: unknown flag: --address"),
+        ("--insecure-port=8080", "Error: unknown flag: --insecure-port\n"),
+        ("--feature-gates=NoSuch=true", "unrecognized feature gate: NoSuch"),
+        ("--authorization-mode=RBAC,RBAC", "has mode specified more than once"),
+        ("--tls-min-version=VersionTLS99", "unknown tls version \\\"VersionTLS99\\\""),
     ] {
         let directory = tempfile::TempDir::new().expect("temporary directory");
         let places = ["cert-dir", "embedded-store-dir"].map(|flag| format!("--{flag}={}", directory.path().display()));
