@@ -87,4 +87,10 @@ cargo build --workspace --bins --tests --locked
 say "lint"
 cargo clippy -q --workspace --all-targets --locked -- -D warnings
 say "test"
-cargo test --workspace --locked --no-fail-fast
+# What failed is said once more at the end, where it is found.
+log=$target/tests.log
+if ! RUST_BACKTRACE=0 cargo test --workspace --locked --no-fail-fast 2>&1 | tee "$log"; then
+    say "failures"
+    grep -A 15 -E '^---- .* stdout ----$' "$log" | cut -c 1-2000 || true
+    exit 1
+fi

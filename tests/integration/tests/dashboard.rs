@@ -163,7 +163,8 @@ async fn edits_and_watches_pass_and_foreign_requests_do_not() {
     let big = format!("head -c 4000000 /dev/zero >{0}/big", scene.server.path().display());
     tokio::process::Command::new("bash").args(["-c", &big]).status().await.expect("bash");
     let post = format!("{admin} -X POST --data-binary @{}/big", scene.server.path().display());
-    scene.says("/api/v1/namespaces/default/configmaps", &post, &["HTTP/2 413"]).await;
+    // curl may lose the answer when the stream ends while it still sends.
+    scene.sees("/api/v1/namespaces/default/configmaps", &post, "HTTP/2 413").await;
 
     // A WebSocket shows its token as a subprotocol.
     let token = data_encoding(ADMIN_TOKEN);
