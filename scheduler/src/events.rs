@@ -12,6 +12,8 @@ pub(crate) struct NodeChange {
     pub(crate) allocatable: bool,
     pub(crate) labels: bool,
     pub(crate) taints: bool,
+    /// What the node declares that it can do.
+    pub(crate) features: bool,
 }
 
 impl NodeChange {
@@ -21,11 +23,12 @@ impl NodeChange {
             allocatable: old.allocatable != new.allocatable || old.allowed_pods != new.allowed_pods,
             labels: old.labels != new.labels,
             taints: old.taints != new.taints || old.unschedulable != new.unschedulable,
+            features: old.features != new.features,
         }
     }
 
     pub(crate) fn any(self) -> bool {
-        self.allocatable || self.labels || self.taints
+        self.allocatable || self.labels || self.taints || self.features
     }
 }
 
@@ -66,7 +69,8 @@ impl ClusterEvent<'_> {
             Self::NodeAdded(_) => "NodeAdd",
             Self::NodeChanged { change, .. } if change.allocatable => "NodeUpdateNodeAllocatable",
             Self::NodeChanged { change, .. } if change.labels => "NodeUpdateNodeLabel",
-            Self::NodeChanged { .. } => "NodeUpdateNodeTaint",
+            Self::NodeChanged { change, .. } if change.taints => "NodeUpdateNodeTaint",
+            Self::NodeChanged { .. } => "NodeUpdateNodeDeclaredFeature",
             Self::NodeDeleted => "NodeDelete",
             Self::PodAssigned(_) => "AssignedPodAdd",
             Self::PodChanged { .. } => "AssignedPodUpdate",
@@ -76,6 +80,7 @@ impl ClusterEvent<'_> {
             Self::StorageChanged => "PersistentVolumeClaimUpdate",
             Self::DevicesChanged(DeviceChange::Claim { .. }) => "ResourceClaimUpdate",
             Self::DevicesChanged(DeviceChange::Offer) => "ResourceSliceUpdate",
+            Self::DevicesChanged(DeviceChange::Class) => "DeviceClassUpdate",
         }
     }
 
@@ -89,6 +94,9 @@ impl ClusterEvent<'_> {
             Self::PodAssigned(_) => matches!(plugin, PluginId::InterPodAffinity | PluginId::PodTopologySpread),
             Self::NamespaceChanged => plugin == PluginId::InterPodAffinity,
             Self::NodeDeleted => plugin == PluginId::PodTopologySpread,
+            Self::DevicesChanged(DeviceChange::Class) => {
+                matches!(plugin, PluginId::DynamicResources | PluginId::NodeResourcesFit)
+            }
             Self::DevicesChanged(_) => plugin == PluginId::DynamicResources,
             Self::StorageChanged => matches!(
                 plugin,

@@ -8,6 +8,7 @@ use parking_lot::MutexGuard;
 use crate::{
     devices::DeviceChange,
     events::{ClusterEvent, NodeChange},
+    memo::Memos,
     objects::{NamespaceView, NodeView, PodView, SharedPod},
     scheduler::{Shared, State},
 };
@@ -100,6 +101,10 @@ pub(crate) fn storage_changed(shared: &Shared) {
 
 /// A claim of devices changed, or what is offered.
 pub(crate) fn devices_changed(shared: &Shared, change: &DeviceChange) {
+    if *change == DeviceChange::Class {
+        // Whether a node has enough of an extended resource depends on whether devices stand for it.
+        shared.state.lock().memos = Memos::default();
+    }
     happened(shared, &ClusterEvent::DevicesChanged(change));
 }
 

@@ -39,6 +39,8 @@ pub(crate) struct Facts {
     pub(crate) unschedulable: bool,
     /// Sorted by name.
     pub(crate) images: Vec<(Symbol, i64)>,
+    /// What the node declares that it can do.
+    pub(crate) features: Vec<Box<str>>,
     pub(crate) pods: Vec<Arc<PodView>>,
     pub(crate) ports: Vec<HostPort>,
     pub(crate) scalars: Vec<Scalar>,
@@ -161,6 +163,7 @@ impl Nodes {
             }
         }
         facts.taints.clone_from(&view.taints);
+        facts.features.clone_from(&view.features);
         facts.unschedulable = view.unschedulable;
         self.repelling[at] = view.taints.iter().any(Taint::repels);
     }

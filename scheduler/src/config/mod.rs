@@ -28,6 +28,7 @@ use crate::{
         image_locality::ImageLocality,
         inter_pod_affinity::InterPodAffinity,
         node_affinity::NodeAffinity,
+        node_declared_features::NodeDeclaredFeatures,
         node_name::NodeName,
         node_ports::NodePorts,
         node_resources_fit::NodeResourcesFit,
@@ -240,11 +241,22 @@ impl Settings {
             Arc::make_mut(&mut args.fit).ignored.extend(ignored);
         }
         let mut made: Vec<SharedPlugin> = Vec::new();
+        // Who asks for a resource that devices stand for is left to the plugin that finds devices, if there is one.
+        let devices = points
+            .at(Point::Filter)
+            .iter()
+            .any(|e| e.plugin == PluginId::DynamicResources)
+            .then(|| Arc::clone(&sources.devices));
         let mut find = |id: PluginId| {
             if let Some(known) = made.iter().find(|p| p.id() == id) {
                 return Some(Arc::clone(known));
             }
-            let plugin = make(id, &args, sources)?;
+            let plugin = match id {
+                PluginId::NodeResourcesFit => {
+                    Arc::new(NodeResourcesFit { settings: Arc::clone(&args.fit), devices: devices.clone() })
+                }
+                id => make(id, &args, sources)?,
+            };
             made.push(Arc::clone(&plugin));
             Some(plugin)
         };
@@ -334,7 +346,8 @@ fn complete(file: &mut File, flags: &FromFlags<'_>, no_file: bool) {
     text(&mut election.resource_namespace, "leader-elect-resource-namespace", &said.leader_elect_resource_namespace);
 }
 
-/// A plugin with its settings; `None` for those that are not asked about nodes.
+/// A plugin with its settings; `None` for those that are not asked about nodes, and for NodeResourcesFit, which depends on
+/// the other plugins.
 fn make(id: PluginId, args: &Args, sources: &Sources) -> Option<SharedPlugin> {
     Some(match id {
         PluginId::SchedulingGates => Arc::new(SchedulingGates),
@@ -343,7 +356,7 @@ fn make(id: PluginId, args: &Args, sources: &Sources) -> Option<SharedPlugin> {
         PluginId::TaintToleration => Arc::new(TaintToleration),
         PluginId::NodeAffinity => Arc::new(NodeAffinity { added: Arc::clone(&args.added_affinity) }),
         PluginId::NodePorts => Arc::new(NodePorts),
-        PluginId::NodeResourcesFit => Arc::new(NodeResourcesFit { settings: Arc::clone(&args.fit) }),
+        PluginId::NodeDeclaredFeatures => Arc::new(NodeDeclaredFeatures),
         PluginId::PodTopologySpread => {
             Arc::new(TopologySpread { defaults: args.spread.clone(), selector: Arc::clone(&sources.selector) })
         }
@@ -362,9 +375,9 @@ fn make(id: PluginId, args: &Args, sources: &Sources) -> Option<SharedPlugin> {
         PluginId::VolumeZone => Arc::new(VolumeZone(Arc::clone(&sources.storage))),
         PluginId::PrioritySort
         | PluginId::DefaultPreemption
+        | PluginId::NodeResourcesFit
         | PluginId::DefaultBinder
-        | PluginId::Extender
-        | PluginId::NodeDeclaredFeatures => return None,
+        | PluginId::Extender => return None,
     })
 }
 

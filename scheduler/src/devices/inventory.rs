@@ -10,23 +10,26 @@ use machinery::quantity::Quantity;
 
 use crate::objects::{DeviceView, NodeSelector, Reach, SliceView};
 
-/// Labels of a node.
-pub(crate) trait NodeLabels {
+/// What is asked of a node.
+pub(crate) trait NodeTraits {
     /// The value of a label.
     fn label(&self, key: &str) -> Option<&str>;
+
+    /// Whether its kubelet offers an extended resource.
+    fn provides(&self, resource: &str) -> bool;
 }
 
 /// A node, as selectors see it.
 #[derive(Clone, Copy)]
 pub(crate) struct Place<'a> {
     pub(crate) name: &'a str,
-    pub(crate) labels: &'a dyn NodeLabels,
+    pub(crate) node: &'a dyn NodeTraits,
 }
 
 impl Place<'_> {
     /// Whether it is one of the nodes that a selector means.
     pub(crate) fn is_among(&self, nodes: &NodeSelector) -> bool {
-        let label = |key: &str| self.labels.label(key);
+        let label = |key: &str| self.node.label(key);
         nodes.node_selector_terms.iter().any(|term| term.matches(self.name, &label))
     }
 }
@@ -174,12 +177,16 @@ mod tests {
 
     fn names(inventory: &Inventory, node: &str) -> Vec<String> {
         struct East;
-        impl NodeLabels for East {
+        impl NodeTraits for East {
             fn label(&self, key: &str) -> Option<&str> {
                 (key == "zone").then_some("east")
             }
+
+            fn provides(&self, _resource: &str) -> bool {
+                false
+            }
         }
-        let place = Place { name: node, labels: &East };
+        let place = Place { name: node, node: &East };
         let pools = inventory.pools_of(node);
         pools.iter().flat_map(|p| p.devices(&place).map(|(_, d)| d.id.device.to_string())).collect()
     }

@@ -97,6 +97,11 @@ impl Ledger {
         self.pending.contains_key(uid)
     }
 
+    /// Whether the API says what is allocated for a claim.
+    pub(crate) fn knows(&self, uid: &str) -> bool {
+        self.known.contains_key(uid)
+    }
+
     /// The API says what is allocated for a claim.
     pub(crate) fn set(&mut self, uid: &str, allocation: Option<&AllocationResult>) {
         let before = self.counted(uid);

@@ -11,6 +11,7 @@
 mod allocate;
 mod capacity;
 mod claims;
+mod extended;
 mod inventory;
 mod ledger;
 mod result;
@@ -22,12 +23,13 @@ use std::sync::Arc;
 
 pub(crate) use claims::{Demand, ELSEWHERE, State};
 use controller::{Change, Informer, InformerSet, ObjectKey};
+use extended::Meanings;
 pub(crate) use inventory::Place;
-use inventory::{Inventory, NodeLabels};
-use k8s_openapi::api::resource::v1::AllocationResult;
+use inventory::{Inventory, NodeTraits};
 use ledger::Ledger;
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use write::PlannedExtended;
 pub(crate) use write::{DeviceError, DevicePlan, Release};
 
 use crate::{
@@ -51,8 +53,10 @@ pub(crate) enum DeviceChange {
         /// Whether others can have its devices now.
         freed: bool,
     },
-    /// What is offered changed, or a class.
+    /// What is offered changed.
     Offer,
+    /// A class changed.
+    Class,
 }
 
 /// See the module.
@@ -63,6 +67,8 @@ pub(crate) struct Devices {
     ledger: Mutex<Ledger>,
     /// `None` when slices changed since it was made.
     inventory: Mutex<Option<Arc<Inventory>>>,
+    /// `None` when classes changed since it was made.
+    meanings: Mutex<Option<Arc<Meanings>>>,
     selectors: selector::Selectors,
     /// Counts changes of claims, for those that wait for one.
     changes: watch::Sender<u64>,
@@ -77,7 +83,11 @@ impl Devices {
     /// A picture that tests paint.
     #[cfg(test)]
     pub(crate) fn empty() -> Arc<Self> {
-        Self::over(Informer::new(&[]), Informer::new(&[]), Informer::new(&[]))
+        Self::over(
+            Informer::new(<DeviceClaimView as controller::Viewed>::INDICES),
+            Informer::new(&[]),
+            Informer::new(&[]),
+        )
     }
 
     fn over(
@@ -91,6 +101,7 @@ impl Devices {
             classes,
             ledger: Mutex::default(),
             inventory: Mutex::default(),
+            meanings: Mutex::default(),
             selectors: selector::Selectors::default(),
             changes: watch::Sender::new(0),
         });
@@ -104,6 +115,12 @@ impl Devices {
         devices.slices.on_change(move |_| {
             if let Some(devices) = to.upgrade() {
                 *devices.inventory.lock() = None;
+            }
+        });
+        let to = Arc::downgrade(&devices);
+        devices.classes.on_change(move |_| {
+            if let Some(devices) = to.upgrade() {
+                *devices.meanings.lock() = None;
             }
         });
         devices
@@ -142,7 +159,7 @@ impl Devices {
         });
         let f = told.clone();
         self.slices.on_change(move |_| f(&DeviceChange::Offer));
-        self.classes.on_change(move |_| told(&DeviceChange::Offer));
+        self.classes.on_change(move |_| told(&DeviceChange::Class));
     }
 
     fn inventory(&self) -> Arc<Inventory> {
@@ -150,23 +167,46 @@ impl Devices {
         Arc::clone(known.get_or_insert_with(|| Arc::new(Inventory::new(self.slices.list()))))
     }
 
+    fn meanings(&self) -> Arc<Meanings> {
+        let mut known = self.meanings.lock();
+        Arc::clone(known.get_or_insert_with(|| Arc::new(Meanings::new(self.classes.list()))))
+    }
+
+    /// Whether devices stand for an extended resource.
+    pub(crate) fn stand_for(&self, resource: &str) -> bool {
+        self.meanings().class(resource).is_some()
+    }
+
+    /// Whether a Pod wants devices, through claims or extended resources.
+    pub(crate) fn concern(&self, pod: &PodView) -> bool {
+        let needs = || pod.template.extended.iter().flat_map(|container| &container.amounts);
+        !pod.template.device_claims.is_empty() || needs().any(|(resource, _)| self.stand_for(resource))
+    }
+
     /// Devices for a Pod on the node that was chosen, set aside; `None` if they are no longer to be had.
     pub(crate) fn reserve(self: &Arc<Self>, pod: &PodView, cluster: &Cluster, node: NodeIx) -> Option<DevicePlan> {
-        if !pod.template.wants_devices() {
+        if !pod.has_extended_claim && !self.concern(pod) {
             return Some(DevicePlan::default());
         }
         let demand = self.demand(pod).ok()?;
-        let found: Vec<(ObjectKey, Box<str>, AllocationResult)> =
-            with_place(cluster, node, |place| demand.allocations(self, place)).ok()?;
+        let plan = with_place(cluster, node, |place| {
+            let found = demand.allocations(self, place)?;
+            let extended = match (found.extended, demand.known_extended(place)) {
+                (Some((asked, allocation)), _) => Some(PlannedExtended::fresh(&pod.uid, asked, allocation)),
+                (None, Some((known, asked))) => Some(PlannedExtended::known(&known.key, &known.uid, asked)),
+                (None, None) => pod.has_extended_claim.then_some(PlannedExtended::Stale),
+            };
+            Some(DevicePlan::new(demand.reserved(), found.claims, extended))
+        })?;
         let mut ledger = self.ledger.lock();
-        found.iter().for_each(|(_, uid, allocation)| ledger.choose(uid, allocation));
+        plan.chosen().for_each(|(uid, allocation)| ledger.choose(uid, allocation));
         drop(ledger);
-        Some(DevicePlan::new(demand.reserved(), found))
+        Some(plan)
     }
 
     /// PostFilter: what is said of a Pod that fits nowhere, and the claim whose devices tie it to the wrong nodes.
     pub(crate) fn after_filters(&self, pod: &PodView, diagnosis: &Diagnosis) -> (&'static str, Option<Release>) {
-        if !pod.template.wants_devices() || diagnosis.whole.is_some() {
+        if diagnosis.whole.is_some() || !self.concern(pod) {
             return (NO_CLAIMS, None);
         }
         let is_tied = diagnosis.denials.iter().any(|(_, plugin, denial)| {
@@ -174,10 +214,8 @@ impl Devices {
         });
         let demand = if is_tied { self.demand(pod).ok() } else { None };
         match demand.as_ref().and_then(Demand::idle) {
-            Some((key, uid)) => {
-                let release = Release { key: key.clone(), uid: uid.into() };
-                ("deallocation of ResourceClaim completed", Some(release))
-            }
+            Some(release) if release.delete => ("deletion of ResourceClaim completed", Some(release)),
+            Some(release) => ("deallocation of ResourceClaim completed", Some(release)),
             None => ("still not schedulable", None),
         }
     }
@@ -185,25 +223,30 @@ impl Devices {
     /// Gives back what was set aside and not written.
     pub(crate) fn release(&self, plan: &DevicePlan) {
         let mut ledger = self.ledger.lock();
-        plan.chosen().for_each(|uid| ledger.drop_choice(uid));
+        plan.chosen().for_each(|(uid, _)| ledger.drop_choice(uid));
     }
 }
 
-struct LabelsOf<'a> {
+struct TraitsOf<'a> {
     cluster: &'a Cluster,
     node: NodeIx,
 }
 
-impl NodeLabels for LabelsOf<'_> {
+impl NodeTraits for TraitsOf<'_> {
     fn label(&self, key: &str) -> Option<&str> {
         let found = self.cluster.symbols.find(key).and_then(|key| self.cluster.nodes.label(self.node, key));
         found.map(|value| self.cluster.symbols.text(value))
+    }
+
+    fn provides(&self, resource: &str) -> bool {
+        let found = self.cluster.symbols.find(resource);
+        found.is_some_and(|name| self.cluster.nodes.scalar(self.node, name).0 > 0)
     }
 }
 
 /// Calls `then` with a node as selectors see it.
 pub(crate) fn with_place<T>(cluster: &Cluster, node: NodeIx, then: impl FnOnce(&Place<'_>) -> T) -> T {
-    then(&Place { name: cluster.nodes.name(node), labels: &LabelsOf { cluster, node } })
+    then(&Place { name: cluster.nodes.name(node), node: &TraitsOf { cluster, node } })
 }
 
 #[cfg(test)]

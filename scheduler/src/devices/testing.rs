@@ -25,6 +25,18 @@ pub(crate) fn slice(name: &str, pool: &str, spec: Value) -> Arc<Cached<SliceView
     })
 }
 
+/// A class.
+pub(crate) fn class(name: &str, spec: Value, created: &str) -> Arc<Cached<DeviceClassView>> {
+    let metadata = json!({"name": name, "creationTimestamp": created});
+    let class: DeviceClass = serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap();
+    Arc::new(Cached {
+        key: ObjectKey::cluster(name),
+        uid: name.into(),
+        resource_version: "1".into(),
+        view: DeviceClassView::project(class),
+    })
+}
+
 /// A device.
 pub(crate) fn device(device: Value) -> DeviceView {
     let slice = slice("s", "pool", json!({"allNodes": true, "devices": [device]}));
@@ -40,13 +52,7 @@ impl Devices {
 
     /// A class comes.
     pub(crate) fn class(&self, name: &str, spec: Value) {
-        let class: DeviceClass = serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec})).unwrap();
-        self.classes.apply(Cached {
-            key: ObjectKey::cluster(name),
-            uid: name.into(),
-            resource_version: "1".into(),
-            view: DeviceClassView::project(class),
-        });
+        self.classes.apply(Arc::into_inner(class(name, spec, "2026-01-01T00:00:00Z")).unwrap());
     }
 
     /// A claim comes or changes.
@@ -56,6 +62,22 @@ impl Devices {
             "spec": {"devices": devices}, "status": status,
         }))
         .unwrap();
+        self.put(name, claim);
+    }
+
+    /// A claim that was made for extended resources of a Pod.
+    pub(crate) fn extended_claim(&self, name: &str, pod: &str, devices: Value, status: Value) {
+        let owner = json!({"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": pod, "controller": true});
+        let claim: ResourceClaim = serde_json::from_value(json!({
+            "metadata": {"name": name, "namespace": "default", "uid": format!("uid-{name}"), "ownerReferences": [owner],
+                "annotations": {"resource.kubernetes.io/extended-resource-claim": "true"}},
+            "spec": {"devices": devices}, "status": status,
+        }))
+        .unwrap();
+        self.put(name, claim);
+    }
+
+    fn put(&self, name: &str, claim: ResourceClaim) {
         self.claims.apply(Cached {
             key: ObjectKey::new("default", name),
             uid: format!("uid-{name}"),

@@ -1,5 +1,6 @@
 use std::{sync::Arc, time::Duration};
 
+use k8s_openapi::api::resource::v1::AllocationResult;
 use serde_json::{Value, json};
 
 use super::*;
@@ -7,6 +8,7 @@ use crate::{
     framework::Plugin,
     plugins::{
         dynamic_resources::DynamicResources,
+        node_resources_fit::NodeResourcesFit,
         testing::{Fixture, pod_view},
     },
 };
@@ -44,9 +46,9 @@ impl Scene {
         self.devices.claim(name, claim, Value::Null);
         let node = self.fixture.cluster.nodes.find(node).unwrap();
         let demand = self.devices.demand(&user(name)).unwrap();
-        let found = with_place(&self.fixture.cluster, node, |place| demand.allocations(&self.devices, place)).ok()?;
+        let found = with_place(&self.fixture.cluster, node, |place| demand.allocations(&self.devices, place))?;
         self.devices.reserve(&user(name), &self.fixture.cluster, node)?;
-        found.into_iter().next().map(|(_, _, allocation)| allocation)
+        found.claims.into_iter().next().map(|(_, _, allocation)| allocation)
     }
 }
 
@@ -209,7 +211,7 @@ fn claims_tie_pods_to_where_their_devices_are() {
     assert_eq!(scene.fixture.passing(&scene.plugin, &user("c")), ["b"]);
     assert_eq!(scene.fixture.filter(&scene.plugin, &user("c"))[0].1, "!resourceclaim not available on the node");
     let demand = scene.devices.demand(&user("c")).unwrap();
-    assert_eq!(demand.idle().map(|(key, _)| key.name.as_str()), Some("c"));
+    assert_eq!(demand.idle().map(|release| release.key.name), Some("c".to_owned()));
     let others: Vec<Value> = (0..256).map(|n| json!({"resource": "pods", "name": "x", "uid": n.to_string()})).collect();
     scene.devices.claim("c", request(json!({})), json!({"allocation": allocation("west"), "reservedFor": others}));
     assert_eq!(scene.fixture.filter(&scene.plugin, &user("c"))[0].1, "resourceclaim in use");
@@ -232,4 +234,60 @@ fn pods_wait_for_their_claims() {
     assert!(gate.is_open(&user("c")));
     scene.devices.ledger.lock().choose("uid-c", &AllocationResult::default());
     assert!(scene.devices.demand(&user("c")).is_err_and(|text| text.contains("in the process")));
+}
+
+#[test]
+fn devices_stand_for_extended_resources() {
+    let mut scene = Scene::new();
+    scene.devices.class("big", json!({"extendedResourceName": "example.com/gpu"}));
+    scene.fixture.node("kubelet", |n| n.resource("example.com/gpu", "1"));
+    gpus(&scene, "a", json!([{"name": "0"}, {"name": "1"}]));
+    gpus(&scene, "b", json!([{"name": "0"}]));
+    let fit = NodeResourcesFit { devices: Some(Arc::clone(&scene.devices)), ..NodeResourcesFit::default() };
+    let wanting = |name: &str, resource: &str, amount: &str| {
+        let requests = json!({"requests": {resource: amount}, "limits": {resource: amount}});
+        pod_view(name, |p| p.with("/spec/containers/0/resources", requests))
+    };
+    let one = wanting("one", "example.com/gpu", "1");
+    assert_eq!(scene.fixture.passing(&fit, &one), ["a", "b", "kubelet"]);
+    assert_eq!(scene.fixture.passing(&scene.plugin, &one), ["a", "b", "kubelet"]);
+    let two = wanting("two", "example.com/gpu", "2");
+    assert_eq!(scene.fixture.passing(&fit, &two), ["a", "b"], "the kubelet has only one");
+    assert_eq!(scene.fixture.passing(&scene.plugin, &two), ["a", "kubelet"]);
+    let unknown = wanting("unknown", "example.com/nic", "1");
+    assert_eq!(scene.fixture.filter(&fit, &unknown)[0].1, "!Insufficient example.com/nic");
+    let by_class = wanting("by-class", "deviceclass.resource.kubernetes.io/gpu", "1");
+    assert_eq!(scene.fixture.passing(&fit, &by_class), ["a", "b", "kubelet"]);
+    assert_eq!(scene.fixture.passing(&scene.plugin, &by_class), ["a", "b"]);
+
+    // What was chosen counts at once, and is free again when it is dropped.
+    let node = scene.fixture.cluster.nodes.find("b").unwrap();
+    let plan = scene.devices.reserve(&one, &scene.fixture.cluster, node).unwrap();
+    assert!(!plan.is_empty());
+    assert_eq!(scene.fixture.passing(&scene.plugin, &by_class), ["a"]);
+    scene.devices.release(&plan);
+    assert_eq!(scene.fixture.passing(&scene.plugin, &by_class), ["a", "b"]);
+    let node = scene.fixture.cluster.nodes.find("kubelet").unwrap();
+    assert!(scene.devices.reserve(&one, &scene.fixture.cluster, node).unwrap().is_empty());
+}
+
+#[test]
+fn a_claim_of_an_earlier_attempt_is_used_or_goes() {
+    let mut scene = Scene::new();
+    gpus(&scene, "a", json!([{"name": "0"}]));
+    gpus(&scene, "b", json!([{"name": "0"}]));
+    scene.devices.class("big", json!({"extendedResourceName": "example.com/gpu"}));
+    let pod = pod_view("p", |p| p.with("/spec/containers/0/resources", json!({"requests": {"example.com/gpu": "1"}})));
+    let requests = json!({"requests": [{"name": "container-0-request-0", "exactly":
+        {"deviceClassName": "big", "allocationMode": "ExactCount", "count": 1}}]});
+    let only = json!({"nodeSelectorTerms": [{"matchFields": [
+        {"key": "metadata.name", "operator": "In", "values": ["b"]}]}]});
+    let results =
+        json!([{"request": "container-0-request-0", "driver": "gpu.example.com", "pool": "b", "device": "0"}]);
+    let status = json!({"allocation": {"devices": {"results": results}, "nodeSelector": only}});
+    scene.devices.extended_claim("left", &pod.uid, requests, status);
+    assert_eq!(scene.fixture.passing(&scene.plugin, &pod), ["b"]);
+    assert_eq!(scene.fixture.filter(&scene.plugin, &pod)[0].1, "!resourceclaim not available on the node");
+    let release = scene.devices.demand(&pod).unwrap().idle().unwrap();
+    assert!(release.delete && release.key.name == "left");
 }

@@ -23,7 +23,7 @@ pub(super) enum Mode {
 }
 
 /// A request, or one of its alternatives.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Want {
     /// Name of the request.
     pub(super) request: Box<str>,
@@ -39,7 +39,7 @@ pub(super) struct Want {
 }
 
 /// A claim without devices.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct WantedClaim {
     pub(super) key: ObjectKey,
     pub(super) uid: Box<str>,

@@ -1,20 +1,32 @@
 //! Reserve and PreBind of DynamicResources: claims are told their devices and for whom they are, before the Pod is bound.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::OnceLock,
+    time::{Duration, SystemTime},
+};
 
 use client::ApiErrorExt;
 use controller::ObjectKey;
 use k8s_openapi::{
-    api::resource::v1::{AllocationResult, ResourceClaim, ResourceClaimConsumerReference},
-    apimachinery::pkg::apis::meta::v1::Time,
+    api::{
+        core::v1::ContainerExtendedResourceRequest,
+        resource::v1::{
+            AllocationResult, DeviceClaim, ResourceClaim, ResourceClaimConsumerReference, ResourceClaimSpec,
+        },
+    },
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time},
     jiff::Timestamp,
 };
-use kube::api::PostParams;
+use kube::{
+    ResourceExt,
+    api::{DeleteParams, PostParams, Preconditions},
+};
+use serde_json::{Value, json};
 
-use super::Devices;
+use super::{Devices, extended::Asked};
 use crate::{
     api::{Api, CallError},
-    objects::{CLAIM_FINALIZER, PodView},
+    objects::{CLAIM_FINALIZER, EXTENDED_CLAIM, EXTENDED_OF, PodView},
 };
 
 /// How often a write is tried that others get in the way of.
@@ -42,17 +54,47 @@ impl DeviceError {
 
 /// A claim that is to be written.
 #[derive(Debug)]
-struct Planned {
+pub(super) struct Planned {
     key: ObjectKey,
     uid: Box<str>,
     /// Its devices, if it has none yet.
     allocation: Option<AllocationResult>,
 }
 
+/// The claim behind the extended resources of a Pod.
+#[derive(Debug)]
+pub(super) enum PlannedExtended {
+    /// There will be none, but the Pod's status tells of one.
+    Stale,
+    /// An earlier attempt has made it.
+    Known { planned: Planned, mappings: Vec<ContainerExtendedResourceRequest> },
+    /// It is to be made.
+    Fresh {
+        /// Stands for its UID until it has one.
+        uid: Box<str>,
+        asked: Asked,
+        allocation: AllocationResult,
+        made: OnceLock<(ObjectKey, Box<str>)>,
+    },
+}
+
+impl PlannedExtended {
+    pub(super) fn fresh(pod: &str, asked: Asked, allocation: AllocationResult) -> Self {
+        Self::Fresh { uid: pod.into(), asked, allocation, made: OnceLock::new() }
+    }
+
+    pub(super) fn known(key: &ObjectKey, uid: &str, asked: Asked) -> Self {
+        let planned = Planned { key: key.clone(), uid: uid.into(), allocation: None };
+        Self::Known { planned, mappings: asked.mappings }
+    }
+}
+
 /// What is to be done for the claims of one Pod.
 #[derive(Debug, Default)]
 pub(crate) struct DevicePlan {
     claims: Vec<Planned>,
+    /// Boxed, for few Pods have one.
+    extended: Option<Box<PlannedExtended>>,
 }
 
 /// A claim to take devices from, so that they can be had elsewhere.
@@ -60,32 +102,52 @@ pub(crate) struct DevicePlan {
 pub(crate) struct Release {
     pub(crate) key: ObjectKey,
     pub(crate) uid: Box<str>,
+    /// Whether the claim goes too: it was made for extended resources.
+    pub(crate) delete: bool,
 }
 
 impl DevicePlan {
     pub(super) fn new(
         reserved: Vec<(ObjectKey, Box<str>)>,
         chosen: Vec<(ObjectKey, Box<str>, AllocationResult)>,
+        extended: Option<PlannedExtended>,
     ) -> Self {
         let known = reserved.into_iter().map(|(key, uid)| Planned { key, uid, allocation: None });
         let new = chosen.into_iter().map(|(key, uid, a)| Planned { key, uid, allocation: Some(a) });
-        Self { claims: known.chain(new).collect() }
+        Self { claims: known.chain(new).collect(), extended: extended.map(Box::new) }
     }
 
     /// Whether there is nothing to do.
     pub(crate) fn is_empty(&self) -> bool {
-        self.claims.is_empty()
+        self.claims.is_empty() && self.extended.is_none()
     }
 
     /// Whether devices have to be made ready first.
     pub(crate) fn waits(&self) -> bool {
-        let allocations = self.claims.iter().filter_map(|claim| claim.allocation.as_ref()?.devices.as_ref());
-        allocations.flat_map(|d| d.results.iter().flatten()).any(|result| result.binding_conditions.is_some())
+        let devices = self.chosen().filter_map(|(_, allocation)| allocation.devices.as_ref());
+        devices.flat_map(|d| d.results.iter().flatten()).any(|result| result.binding_conditions.is_some())
     }
 
-    /// UIDs of the claims for which devices were chosen.
-    pub(super) fn chosen(&self) -> impl Iterator<Item = &str> {
-        self.claims.iter().filter(|claim| claim.allocation.is_some()).map(|claim| &*claim.uid)
+    /// What was chosen, by the UIDs of the claims.
+    pub(super) fn chosen(&self) -> impl Iterator<Item = (&str, &AllocationResult)> {
+        let extended = match self.extended.as_deref() {
+            Some(PlannedExtended::Fresh { uid, allocation, .. }) => Some((&**uid, allocation)),
+            _ => None,
+        };
+        let claims = self.claims.iter().filter_map(|claim| Some((&*claim.uid, claim.allocation.as_ref()?)));
+        claims.chain(extended)
+    }
+
+    /// Claims that were given devices, as far as they exist.
+    fn allocated(&self) -> impl Iterator<Item = (&ObjectKey, &str, &AllocationResult)> {
+        let extended = match self.extended.as_deref() {
+            Some(PlannedExtended::Fresh { made, allocation, .. }) => {
+                made.get().map(|(key, uid)| (key, &**uid, allocation))
+            }
+            _ => None,
+        };
+        let claims = self.claims.iter().filter_map(|c| Some((&c.key, &*c.uid, c.allocation.as_ref()?)));
+        claims.chain(extended)
     }
 }
 
@@ -101,6 +163,9 @@ impl Devices {
     ) -> Result<(), DeviceError> {
         for claim in &plan.claims {
             self.bind_claim(claim, pod, api, now).await?;
+        }
+        if let Some(extended) = &plan.extended {
+            self.bind_extended(extended, pod, api, now).await?;
         }
         let mut changes = self.changes.subscribe();
         let ready = async {
@@ -158,14 +223,55 @@ impl Devices {
         }
     }
 
+    /// Has the claim behind extended resources made, and the Pod told of it.
+    async fn bind_extended(
+        &self,
+        plan: &PlannedExtended,
+        pod: &PodView,
+        api: &Api,
+        now: SystemTime,
+    ) -> Result<(), DeviceError> {
+        let status = match plan {
+            PlannedExtended::Stale => Value::Null,
+            PlannedExtended::Known { planned, mappings } => {
+                self.bind_claim(planned, pod, api, now).await?;
+                json!({"resourceClaimName": planned.key.name, "requestMappings": mappings})
+            }
+            PlannedExtended::Fresh { uid: stand_in, asked, allocation, made } => {
+                // One that an earlier attempt has left without devices.
+                for left in self.claims.by_index(EXTENDED_OF, &pod.uid).iter().filter(|c| !c.terminating) {
+                    match delete(api, &left.key, &left.uid).await {
+                        Err(error) if !error.is_not_found() => return Err(error.into()),
+                        _ => {}
+                    }
+                }
+                let wanted = claim_for(pod, asked);
+                let created = api.within(api.claims(pod.namespace()).create(&PostParams::default(), &wanted)).await?;
+                let key = ObjectKey::new(pod.namespace(), created.name_any());
+                let uid: Box<str> = created.metadata.uid.unwrap_or_default().into();
+                let (key, uid) = made.get_or_init(|| (key, uid));
+                let planned = Planned { key: key.clone(), uid: uid.clone(), allocation: Some(allocation.clone()) };
+                self.bind_claim(&planned, pod, api, now).await?;
+                let mut ledger = self.ledger.lock();
+                ledger.drop_choice(stand_in);
+                if !ledger.knows(uid) {
+                    ledger.choose(uid, allocation);
+                }
+                drop(ledger);
+                json!({"resourceClaimName": key.name, "requestMappings": asked.mappings})
+            }
+        };
+        api.patch_status(pod, &json!({"extendedResourceClaimStatus": status})).await?;
+        Ok(())
+    }
+
     /// Whether all devices that have to be made ready are.
     fn are_ready(&self, plan: &DevicePlan) -> Result<bool, DeviceError> {
-        for planned in &plan.claims {
-            let Some(allocation) = &planned.allocation else { continue };
+        for (key, uid, allocation) in plan.allocated() {
             let needed = allocation.devices.iter().flat_map(|d| d.results.iter().flatten());
             for result in needed.filter(|result| result.binding_conditions.is_some()) {
-                let known = self.claims.get(&planned.key).filter(|claim| claim.uid == *planned.uid);
-                let claim = known.ok_or_else(|| DeviceError::Changed(planned.key.clone()))?;
+                // The cache may not have one that was just made.
+                let Some(claim) = self.claims.get(key).filter(|claim| claim.uid == *uid) else { return Ok(false) };
                 let told = claim
                     .devices
                     .iter()
@@ -175,7 +281,7 @@ impl Devices {
                     conditions.any(|c| c.type_ == *kind && c.status == "True")
                 };
                 if let Some(failed) = result.binding_failure_conditions.iter().flatten().find(|c| is_true(c)) {
-                    return Err(DeviceError::Failed(format!("claim {}: {failed}", planned.key)));
+                    return Err(DeviceError::Failed(format!("claim {key}: {failed}")));
                 }
                 if !result.binding_conditions.iter().flatten().all(is_true) {
                     return Ok(false);
@@ -189,6 +295,11 @@ impl Devices {
     /// `failed` says that they cannot be used.
     pub(crate) async fn unreserve(&self, plan: &DevicePlan, pod: &PodView, api: &Api, failed: bool) {
         self.release(plan);
+        if let Some(PlannedExtended::Fresh { made, .. }) = plan.extended.as_deref()
+            && let Some((key, uid)) = made.get()
+        {
+            self.deallocate(&Release { key: key.clone(), uid: uid.clone(), delete: true }, pod, api).await;
+        }
         for planned in &plan.claims {
             let (claims, name) = (api.claims(&planned.key.namespace), &planned.key.name);
             let change = |claim: &mut ResourceClaim| {
@@ -232,7 +343,44 @@ impl Devices {
         {
             tracing::error!(claim = %release.key, %error, "Cannot deallocate a ResourceClaim");
         }
+        if release.delete
+            && let Err(error) = delete(api, &release.key, &release.uid).await
+            && !error.is_not_found()
+        {
+            tracing::error!(claim = %release.key, %error, "Cannot delete a ResourceClaim");
+        }
     }
+}
+
+/// The claim for extended resources of a Pod.
+fn claim_for(pod: &PodView, asked: &Asked) -> ResourceClaim {
+    let devices = DeviceClaim { requests: Some(asked.requests.clone()), ..DeviceClaim::default() };
+    ResourceClaim {
+        metadata: ObjectMeta {
+            generate_name: Some(format!("{}-extended-resources-", pod.name)),
+            namespace: Some(pod.namespace().to_owned()),
+            annotations: Some([(EXTENDED_CLAIM.to_owned(), "true".to_owned())].into()),
+            finalizers: Some(vec![CLAIM_FINALIZER.to_owned()]),
+            owner_references: Some(vec![OwnerReference {
+                api_version: "v1".to_owned(),
+                kind: "Pod".to_owned(),
+                name: pod.name.to_string(),
+                uid: pod.uid.to_string(),
+                controller: Some(true),
+                block_owner_deletion: Some(true),
+            }]),
+            ..ObjectMeta::default()
+        },
+        spec: ResourceClaimSpec { devices: Some(devices) },
+        status: None,
+    }
+}
+
+/// Deletes a claim, if it still is the same one.
+async fn delete(api: &Api, key: &ObjectKey, uid: &str) -> Result<(), CallError> {
+    let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
+    let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+    api.within(api.claims(&key.namespace).delete(&key.name, &params)).await.map(drop)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::{
 };
 
 use cel::{Budget, Program, Type, Val};
-use controller::{Viewed, claim::controller_of};
+use controller::{Cached, Index, Viewed, claim::controller_of};
 use k8s_openapi::api::{
     core::v1::NodeSelector as ApiNodeSelector,
     resource::v1::{
@@ -15,12 +15,16 @@ use k8s_openapi::api::{
         ResourceClaim, ResourceSlice,
     },
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use machinery::quantity::Quantity;
 
 use super::NodeSelector;
 
 /// Keeps a claim while devices are allocated for it.
 pub(crate) const CLAIM_FINALIZER: &str = "resource.kubernetes.io/delete-protection";
+
+/// Annotation of claims that were made for extended resources.
+pub(crate) const EXTENDED_CLAIM: &str = "resource.kubernetes.io/extended-resource-claim";
 
 /// A claim of devices.
 #[derive(Clone, Debug, Default)]
@@ -36,10 +40,21 @@ pub(crate) struct DeviceClaimView {
     pub(crate) terminating: bool,
     /// UID of the Pod it was made for.
     pub(crate) owner: Option<Box<str>>,
+    /// Whether it was made for extended resources of that Pod.
+    pub(crate) extended: bool,
+}
+
+/// Index of the claims that were made for extended resources, by the UID of the Pod.
+pub(crate) const EXTENDED_OF: &str = "extended-of";
+
+fn extended_of(claim: &Cached<DeviceClaimView>) -> Vec<String> {
+    claim.owner.iter().filter(|_| claim.extended).map(|uid| uid.to_string()).collect()
 }
 
 impl Viewed for DeviceClaimView {
     type Object = ResourceClaim;
+
+    const INDICES: &'static [Index<Self>] = &[Index { name: EXTENDED_OF, keys: extended_of }];
 
     fn project(claim: ResourceClaim) -> Self {
         let status = claim.status.unwrap_or_default();
@@ -52,6 +67,7 @@ impl Viewed for DeviceClaimView {
             devices: status.devices.unwrap_or_default(),
             terminating: claim.metadata.deletion_timestamp.is_some(),
             owner: owner.map(|owner| owner.uid.as_str().into()),
+            extended: claim.metadata.annotations.iter().flatten().any(|(k, v)| k == EXTENDED_CLAIM && v == "true"),
         }
     }
 }
@@ -61,13 +77,22 @@ impl Viewed for DeviceClaimView {
 pub(crate) struct DeviceClassView {
     pub(crate) selectors: Vec<DeviceSelector>,
     pub(crate) config: Vec<DeviceClassConfiguration>,
+    /// The extended resource that its devices stand for.
+    pub(crate) resource: Option<Box<str>>,
+    pub(crate) created: Option<Time>,
 }
 
 impl Viewed for DeviceClassView {
     type Object = DeviceClass;
 
     fn project(class: DeviceClass) -> Self {
-        Self { selectors: class.spec.selectors.unwrap_or_default(), config: class.spec.config.unwrap_or_default() }
+        let spec = class.spec;
+        Self {
+            selectors: spec.selectors.unwrap_or_default(),
+            config: spec.config.unwrap_or_default(),
+            resource: spec.extended_resource_name.filter(|name| !name.is_empty()).map(Into::into),
+            created: class.metadata.creation_timestamp,
+        }
     }
 }
 

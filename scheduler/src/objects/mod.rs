@@ -10,14 +10,15 @@ mod spec;
 mod storage;
 
 pub(crate) use devices::{
-    CLAIM_FINALIZER, CapacityOf, DeviceClaimView, DeviceClassView, DeviceId, DeviceView, Reach, SliceView, amount,
+    CLAIM_FINALIZER, CapacityOf, DeviceClaimView, DeviceClassView, DeviceId, DeviceView, EXTENDED_CLAIM, EXTENDED_OF,
+    Reach, SliceView, amount,
 };
 pub(crate) use meta::{Labels, Owner, controller_of};
 pub(crate) use node::{NodeView, Taint, TaintEffect};
 pub(crate) use others::{
     DisruptionBudgetView, NamespaceView, ReplicaSetView, ReplicationControllerView, ServiceView, StatefulSetView,
 };
-pub(crate) use pod::{DeviceClaimSource, PodView, SharedPod, Template};
+pub(crate) use pod::{DeviceClaimSource, OF_CLASS, PodView, SharedPod, Template};
 pub(crate) use requests::{HostPort, Requests};
 pub(crate) use spec::{
     AffinityTerm, InclusionPolicy, NodeSelector, NodeSelectorTerm, SpreadConstraint, Toleration, Weighted,

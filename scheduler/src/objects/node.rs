@@ -61,6 +61,7 @@ struct Image {
 struct NodeStatus {
     allocatable: ResourceList,
     images: Vec<Image>,
+    declared_features: Vec<Box<str>>,
 }
 
 /// A node as it comes from the API.
@@ -87,6 +88,8 @@ pub(crate) struct NodeView {
     pub(crate) allowed_pods: i64,
     /// Images by name with their sizes.
     pub(crate) images: Vec<(Box<str>, i64)>,
+    /// What it declares that it can do.
+    pub(crate) features: Vec<Box<str>>,
 }
 
 impl Viewed for NodeView {
@@ -109,6 +112,7 @@ impl Viewed for NodeView {
             allocatable,
             allowed_pods,
             images: images.into_iter().collect(),
+            features: status.declared_features,
         }
     }
 }

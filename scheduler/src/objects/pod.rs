@@ -50,6 +50,13 @@ struct ContainerObject {
     resources: Resources,
     ports: Vec<ContainerPort>,
     restart_policy: Option<Box<str>>,
+    restart_policy_rules: Vec<RestartRule>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct RestartRule {
+    action: Box<str>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -144,6 +151,7 @@ struct StatusObject {
     container_statuses: Vec<ContainerStatus>,
     init_container_statuses: Vec<ContainerStatus>,
     resource_claim_statuses: Vec<MadeClaim>,
+    extended_resource_claim_status: Option<serde::de::IgnoredAny>,
 }
 
 /// A Pod as it comes from the API.
@@ -160,6 +168,9 @@ watched!(PodObject, "", "v1", "v1", "Pod", "pods", NamespaceResourceScope);
 
 /// Stands among the gates of a Pod whose rules cannot be read.
 const UNREADABLE: &str = "unreadable-scheduling-rules";
+
+/// What a node has to declare so that all containers of a Pod can be restarted together.
+const RESTARTS_ALL: &str = "RestartAllContainersOnContainerExits";
 
 /// What placing a Pod depends on. Replicas of a workload share one.
 #[derive(Debug, Default, PartialEq, Eq, Hash)]
@@ -194,6 +205,24 @@ pub(crate) struct Template {
     pub(crate) ephemeral_claims: Vec<Box<str>>,
     /// Claims of devices.
     pub(crate) device_claims: Vec<DeviceClaimRef>,
+    /// Containers that want extended resources.
+    pub(crate) extended: Vec<ExtendedNeed>,
+    /// What the node has to declare that it can do.
+    pub(crate) features: Vec<&'static str>,
+}
+
+/// What a container wants of extended resources.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ExtendedNeed {
+    pub(crate) container: Box<str>,
+    /// Place among all containers, the init containers first.
+    pub(crate) at: usize,
+    /// Whether it is an init container that ends.
+    pub(crate) passing: bool,
+    /// Whether it is an init container that stays.
+    pub(crate) sidecar: bool,
+    /// By name.
+    pub(crate) amounts: Vec<(Box<str>, i64)>,
 }
 
 /// Where a claim of devices comes from.
@@ -221,13 +250,6 @@ impl DeviceClaimRef {
     }
 }
 
-impl Template {
-    /// Whether it asks for devices through resource claims.
-    pub(crate) fn wants_devices(&self) -> bool {
-        !self.device_claims.is_empty()
-    }
-}
-
 /// A Pod as the scheduler knows it.
 #[derive(Clone, Debug)]
 pub(crate) struct PodView {
@@ -248,6 +270,8 @@ pub(crate) struct PodView {
     pub(crate) preempted: bool,
     /// Claims of devices that were made for it: its own name, and the claim's unless none is needed.
     pub(crate) made_claims: Box<[MadeClaim]>,
+    /// Its status tells of a claim for extended resources.
+    pub(crate) has_extended_claim: bool,
 }
 
 impl PodView {
@@ -349,6 +373,7 @@ pub(super) fn view(object: PodObject) -> PodView {
         scheduled,
         preempted,
         made_claims: status.resource_claim_statuses.clone().into(),
+        has_extended_claim: status.extended_resource_claim_status.is_some(),
         template: shared(template(metadata, spec, &status)),
     }
 }
@@ -395,6 +420,9 @@ fn template(mut metadata: ObjectMeta, spec: SpecObject, status: &StatusObject) -
     let containers = spec.containers.iter().chain(&spec.init_containers).map(|c| normalized(&c.image));
     let image_volumes = spec.volumes.iter().filter_map(|v| v.image.as_ref()).map(|i| normalized(&i.reference));
     let claims = spec.volumes.iter().filter_map(|v| v.persistent_volume_claim.as_ref());
+    let mut rules = spec.containers.iter().chain(&spec.init_containers).flat_map(|c| &c.restart_policy_rules);
+    let features =
+        if rules.any(|rule| &*rule.action == "RestartAllContainers") { vec![RESTARTS_ALL] } else { Vec::new() };
     Template {
         labels: Labels::new(metadata.labels.take()),
         scheduler_name: spec.scheduler_name,
@@ -415,12 +443,42 @@ fn template(mut metadata: ObjectMeta, spec: SpecObject, status: &StatusObject) -
         scored,
         host_ports,
         images: containers.chain(image_volumes).collect(),
+        extended: extended(&spec.init_containers, &spec.containers),
+        features,
         gates,
         claims: claims.map(|c| c.claim_name.clone()).collect(),
         ephemeral_claims: spec.volumes.iter().filter(|v| v.ephemeral.is_some()).map(|v| v.name.clone()).collect(),
         device_claims: spec.resource_claims.into_iter().map(device_claim).collect(),
         namespace,
     }
+}
+
+/// Before the name of a class of devices: the resource that each of them stands for.
+pub(crate) const OF_CLASS: &str = "deviceclass.resource.kubernetes.io/";
+
+/// Whether a resource is none of the API's own.
+fn is_extended(name: &str) -> bool {
+    let is_native = !name.contains('/') || name.contains("kubernetes.io/") && !name.starts_with(OF_CLASS);
+    !is_native && !name.starts_with("requests.")
+}
+
+fn extended(init: &[ContainerObject], others: &[ContainerObject]) -> Vec<ExtendedNeed> {
+    let mut needs = Vec::new();
+    for (at, container) in init.iter().chain(others).enumerate() {
+        let all = Requests::of(&container.resources.requests).scalars.into_iter();
+        let amounts: Vec<_> = all.filter(|(name, amount)| *amount > 0 && is_extended(name)).collect();
+        if !amounts.is_empty() {
+            let (is_init, stays) = (at < init.len(), is_sidecar(container));
+            needs.push(ExtendedNeed {
+                container: container.name.clone(),
+                at,
+                passing: is_init && !stays,
+                sidecar: is_init && stays,
+                amounts,
+            });
+        }
+    }
+    needs
 }
 
 fn device_claim(claim: DeviceClaimObject) -> DeviceClaimRef {

@@ -39,7 +39,7 @@ impl Plugin for DynamicResources {
             ClusterEvent::Own { old, new } => {
                 old.template.device_claims != new.template.device_claims || old.made_claims != new.made_claims
             }
-            ClusterEvent::DevicesChanged(DeviceChange::Offer) => true,
+            ClusterEvent::DevicesChanged(DeviceChange::Offer | DeviceChange::Class) => true,
             ClusterEvent::DevicesChanged(DeviceChange::Claim { key, owner, freed }) => {
                 let is_mine = || owner.as_deref() == Some(&*pod.uid);
                 let is_named = || {
@@ -48,14 +48,14 @@ impl Plugin for DynamicResources {
                 };
                 *freed || is_mine() || is_named()
             }
-            _ => event.node_changed(|change| change.labels),
+            _ => event.node_changed(|change| change.labels || change.allocatable),
         }
     }
 }
 
 impl Gate for DynamicResources {
     fn is_open(&self, pod: &PodView) -> bool {
-        !pod.template.wants_devices() || self.devices.claims_of(pod).is_ok()
+        pod.template.device_claims.is_empty() || self.devices.claims_of(pod).is_ok()
     }
 }
 
@@ -67,7 +67,7 @@ struct Check {
 
 impl Filter for DynamicResources {
     fn prepare(&self, pod: &PodView, _cluster: &mut Cluster) -> Prepared {
-        if !pod.template.wants_devices() {
+        if !self.devices.concern(pod) {
             return Prepared::Skip;
         }
         match self.devices.demand(pod) {
@@ -97,7 +97,7 @@ struct Scoring {
 
 impl Score for DynamicResources {
     fn prepare(&self, pod: &PodView, _feasible: &[NodeIx], _cluster: &mut Cluster) -> Option<Box<dyn NodeScore>> {
-        if !pod.template.wants_devices() {
+        if pod.template.device_claims.is_empty() {
             return None;
         }
         let demand = self.devices.demand(pod).ok().filter(Demand::has_alternatives)?;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     cluster::{Cluster, NodeIx, Symbol},
+    devices::Devices,
     events::ClusterEvent,
     framework::{Denial, Filter, MAX_SCORE, NodeCheck, NodeScore, Plugin, PluginId, Prepared, Reason, Reasons, Score},
     objects::{NodeView, PodView, Requests, Template},
@@ -58,12 +59,23 @@ impl FitSettings {
 #[derive(Default)]
 pub(crate) struct NodeResourcesFit {
     pub(crate) settings: Arc<FitSettings>,
+    /// Devices may stand for extended resources; what a node does not offer itself is then theirs to find.
+    pub(crate) devices: Option<Arc<Devices>>,
+}
+
+/// A resource besides the first three.
+struct Scalar {
+    /// Its number, if a node knows it.
+    symbol: Option<Symbol>,
+    name: Arc<str>,
+    amount: i64,
+    /// Whether devices stand for it.
+    backed: bool,
 }
 
 struct Check {
     template: Arc<Template>,
-    /// Resources besides the first three, by number where a node knows it.
-    scalars: Vec<(Option<Symbol>, Arc<str>, i64)>,
+    scalars: Vec<Scalar>,
 }
 
 impl Plugin for NodeResourcesFit {
@@ -81,23 +93,33 @@ impl Plugin for NodeResourcesFit {
 
     fn may_help(&self, pod: &PodView, event: &ClusterEvent<'_>) -> bool {
         match event {
-            ClusterEvent::NodeAdded(node) => could_hold(&pod.template.requests, node),
-            ClusterEvent::NodeChanged { new, change } => change.allocatable && could_hold(&pod.template.requests, new),
+            ClusterEvent::NodeAdded(node) => self.could_hold(&pod.template.requests, node),
+            ClusterEvent::NodeChanged { new, change } => {
+                change.allocatable && self.could_hold(&pod.template.requests, new)
+            }
             // Each Pod takes at least its place among the allowed ones.
             ClusterEvent::PodDeleted(_) => true,
             ClusterEvent::PodChanged { old, new } => less(&old.template.requests, &new.template.requests),
             ClusterEvent::Own { old, new } => less(&old.template.requests, &new.template.requests),
+            ClusterEvent::DevicesChanged(_) => !pod.template.extended.is_empty(),
             _ => false,
         }
     }
 }
 
-fn could_hold(wanted: &Requests, node: &NodeView) -> bool {
-    let has = &node.allocatable;
-    wanted.cpu <= has.cpu
-        && wanted.memory <= has.memory
-        && wanted.ephemeral <= has.ephemeral
-        && wanted.scalars.iter().all(|(name, amount)| *amount <= has.get(name))
+impl NodeResourcesFit {
+    fn is_backed(&self, resource: &str) -> bool {
+        self.devices.as_ref().is_some_and(|devices| devices.stand_for(resource))
+    }
+
+    fn could_hold(&self, wanted: &Requests, node: &NodeView) -> bool {
+        let has = &node.allocatable;
+        let scalar = |name: &str, amount: i64| amount <= has.get(name) || has.get(name) == 0 && self.is_backed(name);
+        wanted.cpu <= has.cpu
+            && wanted.memory <= has.memory
+            && wanted.ephemeral <= has.ephemeral
+            && wanted.scalars.iter().all(|(name, amount)| scalar(name, *amount))
+    }
 }
 
 fn less(old: &Requests, new: &Requests) -> bool {
@@ -116,7 +138,12 @@ impl Filter for NodeResourcesFit {
         let scalars = pod.template.requests.scalars.iter();
         let scalars = scalars
             .filter(|(name, amount)| *amount > 0 && !self.settings.ignores(name))
-            .map(|(name, amount)| (cluster.symbols.find(name), Arc::from(&**name), *amount))
+            .map(|(name, amount)| Scalar {
+                symbol: cluster.symbols.find(name),
+                name: Arc::from(&**name),
+                amount: *amount,
+                backed: self.is_backed(name),
+            })
             .collect();
         Prepared::Check(Box::new(Check { template: Arc::clone(&pod.template), scalars }))
     }
@@ -163,9 +190,12 @@ impl Check {
         look(wanted.cpu, of(&nodes.cpu), Reason::Text("Insufficient cpu"));
         look(wanted.memory, of(&nodes.memory), Reason::Text("Insufficient memory"));
         look(wanted.ephemeral, of(&nodes.ephemeral), Reason::Text("Insufficient ephemeral-storage"));
-        for (symbol, name, amount) in &self.scalars {
-            let has = symbol.map_or((0, 0), |s| nodes.scalar(node, s));
-            look(*amount, has, Reason::Insufficient(Arc::clone(name)));
+        for scalar in &self.scalars {
+            let has = scalar.symbol.map_or((0, 0), |s| nodes.scalar(node, s));
+            if scalar.backed && has.0 == 0 {
+                continue;
+            }
+            look(scalar.amount, has, Reason::Insufficient(Arc::clone(&scalar.name)));
         }
         if reasons.len() > 1 {
             return Err(Denial { resolvable, reasons: Reasons::Many(reasons) });

@@ -51,6 +51,11 @@ impl NodeDraft {
         self
     }
 
+    pub(crate) fn feature(mut self, name: &str) -> Self {
+        self.0["status"]["declaredFeatures"] = json!([name]);
+        self
+    }
+
     pub(crate) fn image(mut self, name: &str, size: i64) -> Self {
         self.0["status"]["images"] = json!([{"names": [name], "sizeBytes": size}]);
         self

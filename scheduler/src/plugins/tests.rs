@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::{
-    node_affinity::NodeAffinity, node_ports::NodePorts, node_unschedulable::NodeUnschedulable,
-    taint_toleration::TaintToleration,
+    node_affinity::NodeAffinity, node_declared_features::NodeDeclaredFeatures, node_ports::NodePorts,
+    node_unschedulable::NodeUnschedulable, taint_toleration::TaintToleration,
 };
 use crate::plugins::testing::{Fixture, pod_view};
 
@@ -17,6 +17,21 @@ fn cordoned_nodes() {
     assert_eq!(told[1].1, "!node(s) were unschedulable");
     let tolerant = pod_view("t", |p| p.toleration("node.kubernetes.io/unschedulable", "NoSchedule"));
     assert_eq!(fixture.passing(&NodeUnschedulable, &tolerant), ["a", "b"]);
+}
+
+#[test]
+fn features_that_are_declared() {
+    let mut fixture = Fixture::new();
+    fixture.node("a", |n| n.feature("RestartAllContainersOnContainerExits"));
+    fixture.node("b", |n| n.feature("Other"));
+    let rule = |action: &str| {
+        let rules = json!([{"action": action, "exitCodes": {"operator": "In", "values": [1]}}]);
+        pod_view("p", |p| p.with("/spec/containers/0/restartPolicyRules", rules))
+    };
+    let told = fixture.filter(&NodeDeclaredFeatures, &rule("RestartAllContainers"));
+    assert_eq!(told[0].1, "");
+    assert_eq!(told[1].1, "!node(s) didn't match Pod's required features");
+    assert_eq!(fixture.passing(&NodeDeclaredFeatures, &rule("Restart")), ["a", "b"]);
 }
 
 #[test]

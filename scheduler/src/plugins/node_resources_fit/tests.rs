@@ -29,7 +29,7 @@ fn ignored_resources_are_not_looked_at() {
     let mut fixture = Fixture::new();
     fixture.node("n", |n| n);
     let settings = FitSettings { ignored_groups: vec!["example.com".into()], ..FitSettings::default() };
-    let plugin = NodeResourcesFit { settings: Arc::new(settings) };
+    let plugin = NodeResourcesFit { settings: Arc::new(settings), devices: None };
     let gpu = pod_view("gpu", |p| p.request("example.com/gpu", "3"));
     assert_eq!(fixture.filter(&plugin, &gpu)[0].1, "");
 }
