@@ -10,8 +10,9 @@ use kube::{
 use runtime::flags::ClientArgs;
 
 use crate::{
+    connector,
     metrics::ClientMetrics,
-    transport::{RateLimit, TransportLayer},
+    transport::{RateLimit, ServerBackoff, TransportLayer},
     watches::WatchLayer,
 };
 
@@ -32,6 +33,9 @@ pub enum ClientError {
     /// `tls-server-name` of the kubeconfig is no name.
     #[error("tls-server-name is not a valid DNS name or IP address")]
     ServerName,
+    /// `proxy-url` of the kubeconfig is no URL.
+    #[error("proxy-url is not a valid URL")]
+    Proxy,
     /// TLS or credentials are unusable.
     #[error("cannot make a client: {0}")]
     Client(#[from] kube::Error),
@@ -104,13 +108,19 @@ pub fn connect_with(mut config: Config, connection: &Connection) -> Result<Clien
         config.headers.push((http::header::USER_AGENT, agent));
     }
     let host: Arc<str> = config.cluster_url.authority().map_or("", |a| a.as_str()).into();
+    let metrics = connection.metrics.as_ref();
+    let watches = WatchLayer::new(&config, metrics)?;
+    let requests = connector::requests(&config, metrics, &host)?;
+    if let Some(metrics) = metrics {
+        metrics.connected();
+    }
     let layer = TransportLayer {
         limit: RateLimit::new(connection.qps, connection.burst),
+        backoff: ServerBackoff::from_environment(),
         metrics: connection.metrics.clone(),
         host,
     };
-    let watches = WatchLayer::new(&config)?;
-    let builder = ClientBuilder::try_from(config)?;
+    let builder = ClientBuilder::new(requests, config.default_namespace);
     Ok(builder.with_layer(&watches).with_layer(&layer).build())
 }
 
@@ -121,20 +131,38 @@ async fn load(kubeconfig: Option<&Path>, master: Option<&str>) -> Result<Config,
     let mut config = match (kubeconfig, &master) {
         (Some(path), _) => {
             let file = Kubeconfig::read_from(path)?;
-            Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?
+            let proxy = named_proxy(&file)?;
+            let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
+            config.proxy_url = proxy;
+            config
         }
         (None, Some(url)) => Config::new(url.clone()),
         (None, None) => {
             tracing::warn!(
                 "Neither --kubeconfig nor --master was specified. Using the inClusterConfig. This might not work."
             );
-            Config::incluster()?
+            let mut config = Config::incluster()?;
+            if let Some(namespace) = runtime::env::non_empty("POD_NAMESPACE") {
+                config.default_namespace = namespace;
+            }
+            config
         }
     };
     if let Some(url) = master {
         config.cluster_url = url;
     }
     Ok(config)
+}
+
+/// `proxy-url` of the cluster in use; kube mixes it with what the environment says.
+fn named_proxy(file: &Kubeconfig) -> Result<Option<http::Uri>, ClientError> {
+    let in_use = file.current_context.as_ref();
+    let context =
+        file.contexts.iter().find(|named| Some(&named.name) == in_use).and_then(|named| named.context.as_ref());
+    let cluster = context.and_then(|context| file.clusters.iter().find(|named| named.name == context.cluster));
+    let proxy = cluster.and_then(|named| named.cluster.as_ref()).and_then(|cluster| cluster.proxy_url.as_ref());
+    let Some(proxy) = proxy.filter(|proxy| !proxy.is_empty()) else { return Ok(None) };
+    proxy.parse().map(Some).map_err(|_| ClientError::Proxy)
 }
 
 fn url(text: &str) -> Result<http::Uri, ClientError> {

@@ -5,6 +5,7 @@
 
 pub mod answers;
 mod connect;
+mod connector;
 pub mod delegated;
 mod discovery;
 mod dynamic;

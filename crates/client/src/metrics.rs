@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use prometheus::{HistogramVec, IntCounterVec, Registry};
+use prometheus::{HistogramVec, IntCounterVec, IntGauge, Registry};
 use runtime::metrics::{self, Stability};
 
 const SECONDS: &[f64] = &[0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0];
@@ -17,6 +17,10 @@ pub struct ClientMetrics {
     limiter: HistogramVec,
     request_size: HistogramVec,
     response_size: HistogramVec,
+    lookups: HistogramVec,
+    retries: IntCounterVec,
+    transports: IntGauge,
+    transports_made: IntCounterVec,
 }
 
 impl ClientMetrics {
@@ -24,6 +28,16 @@ impl ClientMetrics {
     pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let alpha = Stability::Alpha;
         let by_host = &["verb", "host"];
+        // No credential that a program gives has a certificate that ends: what client-go says of that case.
+        metrics::float_gauge(
+            registry,
+            alpha,
+            "rest_client_exec_plugin_ttl_seconds",
+            "Gauge of the shortest TTL (time-to-live) of the client certificate(s) managed by the auth exec plugin. The \
+             value is in seconds until certificate expiry (negative if already expired). If auth exec plugins are unused \
+             or manage no TLS certificates, the value will be +INF.",
+        )?
+        .set(f64::INFINITY);
         Ok(Self {
             requests: metrics::counter_vec(
                 registry,
@@ -64,11 +78,54 @@ impl ClientMetrics {
                 by_host,
                 BYTES,
             )?,
+            lookups: metrics::histogram_vec(
+                registry,
+                alpha,
+                "rest_client_dns_resolution_duration_seconds",
+                "DNS resolver latency in seconds. Broken down by host.",
+                &["host"],
+                SECONDS,
+            )?,
+            retries: metrics::counter_vec(
+                registry,
+                alpha,
+                "rest_client_request_retries_total",
+                "Number of request retries, partitioned by status code, verb, and host.",
+                &["code", "verb", "host"],
+            )?,
+            transports: metrics::gauge(
+                registry,
+                alpha,
+                "rest_client_transport_cache_entries",
+                "Number of transport entries in the internal cache.",
+            )?,
+            transports_made: metrics::counter_vec(
+                registry,
+                alpha,
+                "rest_client_transport_create_calls_total",
+                "Number of calls to get a new transport, partitioned by the result of the operation hit: obtained from \
+                 the cache, miss: created and added to the cache, uncacheable: created and not cached",
+                &["result"],
+            )?,
         })
     }
 
     pub(crate) fn waited(&self, verb: &str, host: &str, time: Duration) {
         self.limiter.with_label_values(&[verb, host]).observe(time.as_secs_f64());
+    }
+
+    /// A client has got connections of its own.
+    pub(crate) fn connected(&self) {
+        self.transports.inc();
+        self.transports_made.with_label_values(&["miss"]).inc();
+    }
+
+    pub(crate) fn resolved(&self, host: &str, time: Duration) {
+        self.lookups.with_label_values(&[host]).observe(time.as_secs_f64());
+    }
+
+    pub(crate) fn again(&self, code: u16, verb: &str, host: &str) {
+        self.retries.with_label_values(&[&code.to_string(), verb, host]).inc();
     }
 
     pub(crate) fn finished(&self, verb: &str, host: &str, code: &str, time: Duration) {

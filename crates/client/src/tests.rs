@@ -28,7 +28,8 @@ fn client(
     serve: impl Fn(&Request<Body>) -> Response<Body> + Clone + Send + Sync + 'static,
     metrics: ClientMetrics,
 ) -> Client {
-    let layer = TransportLayer { limit: RateLimit::new(0.0, 1), metrics: Some(metrics), host: "test:1".into() };
+    let layer =
+        TransportLayer { limit: RateLimit::new(0.0, 1), backoff: None, metrics: Some(metrics), host: "test:1".into() };
     let service = ServiceBuilder::new().layer(layer).service_fn(move |request: Request<Body>| {
         let response = serve(&request);
         async move { Ok::<_, tower::BoxError>(response) }

@@ -50,11 +50,53 @@ impl RateLimit {
     }
 }
 
+/// Waiting for a server that fails, as `KUBE_CLIENT_BACKOFF_BASE` and `KUBE_CLIENT_BACKOFF_DURATION` (seconds) want it;
+/// without them there is none.
+#[derive(Debug)]
+pub struct ServerBackoff {
+    base: Duration,
+    longest: Duration,
+    /// The wait, and when it was decided.
+    state: Mutex<(Duration, Instant)>,
+}
+
+impl ServerBackoff {
+    /// What the environment wants.
+    pub fn from_environment() -> Option<Arc<Self>> {
+        let seconds = |name: &str| runtime::env::non_empty(name).and_then(|text| text.parse::<u64>().ok());
+        let (base, longest) = (seconds("KUBE_CLIENT_BACKOFF_BASE")?, seconds("KUBE_CLIENT_BACKOFF_DURATION")?);
+        (base > 0).then(|| Self::new(Duration::from_secs(base), Duration::from_secs(longest)))
+    }
+
+    fn new(base: Duration, longest: Duration) -> Arc<Self> {
+        Arc::new(Self { base, longest, state: Mutex::new((Duration::ZERO, Instant::now())) })
+    }
+
+    fn wait(&self) -> Duration {
+        let state = self.state.lock();
+        if state.1.elapsed() > self.longest.saturating_mul(2) { Duration::ZERO } else { state.0 }
+    }
+
+    /// Takes note of an answer; `None` where there was none.
+    fn note(&self, code: Option<http::StatusCode>) {
+        let failed = code.is_some_and(|c| c.is_server_error() || c == http::StatusCode::TOO_MANY_REQUESTS);
+        let before = self.wait();
+        let next = match failed {
+            false => Duration::ZERO,
+            true if before.is_zero() => self.base,
+            true => before.saturating_mul(2).min(self.longest),
+        };
+        *self.state.lock() = (next, Instant::now());
+    }
+}
+
 /// Adds [`Transport`] to a client.
 #[derive(Clone)]
 pub struct TransportLayer {
     /// Limit shared by clones of the client.
     pub limit: Arc<RateLimit>,
+    /// Waiting for a server that fails.
+    pub backoff: Option<Arc<ServerBackoff>>,
     /// Where requests are counted.
     pub metrics: Option<ClientMetrics>,
     /// `host:port` of the server, for metrics.
@@ -113,11 +155,17 @@ where
             if wait >= SLOW_LIMITER {
                 tracing::info!(v = 3, verb, delay = ?wait, "Waited before sending request");
             }
+            if let Some(backoff) = &layer.backoff {
+                tokio::time::sleep(backoff.wait()).await;
+            }
             let start = Instant::now();
             let outcome = match tokio::time::timeout(DEADLINE, answer).await {
                 Ok(outcome) => outcome,
                 Err(_) => Err(DeadlineExceeded.into()),
             };
+            if let Some(backoff) = &layer.backoff {
+                backoff.note(outcome.as_ref().ok().map(Response::status));
+            }
             if let Some(metrics) = &layer.metrics {
                 let code = outcome.as_ref().map_or("<error>".to_owned(), |r| r.status().as_u16().to_string());
                 metrics.finished(&verb, &layer.host, &code, start.elapsed());
@@ -165,4 +213,22 @@ pub(crate) fn is_watch(request: &Request<Body>) -> bool {
 
 fn parameters(request: &Request<Body>) -> impl Iterator<Item = &str> {
     request.uri().query().unwrap_or_default().split('&')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn failing_servers_are_waited_for() {
+        let backoff = ServerBackoff::new(Duration::from_secs(1), Duration::from_secs(3));
+        let mut waits = Vec::new();
+        for code in [500, 429, 503, 200, 404, 500] {
+            backoff.note(http::StatusCode::from_u16(code).ok());
+            waits.push(backoff.wait().as_secs());
+        }
+        assert_eq!(waits, [1, 2, 3, 0, 0, 1]);
+        tokio::time::advance(Duration::from_secs(7)).await;
+        assert_eq!(backoff.wait(), Duration::ZERO);
+    }
 }

@@ -18,9 +18,8 @@ use futures::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
-use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
+    client::legacy::Client,
     rt::{TokioExecutor, TokioTimer},
 };
 use kube::{
@@ -30,20 +29,22 @@ use kube::{
 use parking_lot::Mutex;
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, util::BoxCloneService};
 
-use crate::ClientError;
+use crate::{
+    ClientError, ClientMetrics,
+    connector::{self, Connector},
+};
 
 /// Watches of one connection.
 const PER_CONNECTION: usize = 80;
 /// What one watch may have on its way; a busy one takes nothing from the others.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = PER_CONNECTION as u32 * STREAM_WINDOW;
-/// A silent server is asked whether it lives, and given this long to answer (client-go's ReadIdleTimeout and
-/// PingTimeout).
+/// A silent server is asked whether it lives, and given this long to answer, unless the environment says otherwise.
 const IDLE: Duration = Duration::from_secs(30);
 const PING: Duration = Duration::from_secs(15);
 
-type Answer = Response<UnsyncBoxBody<Bytes, BoxError>>;
-type Http = Client<HttpsConnector<HttpConnector>, Body>;
+pub(crate) type Answer = Response<UnsyncBoxBody<Bytes, BoxError>>;
+type Http = Client<Connector, Body>;
 
 /// One connection and the watches on it.
 #[derive(Clone)]
@@ -81,7 +82,7 @@ impl Drop for Place {
 /// The connections that watches share.
 #[derive(Clone)]
 struct Connections {
-    connector: HttpsConnector<HttpConnector>,
+    connector: Connector,
     shared: Arc<Mutex<Vec<Shared>>>,
 }
 
@@ -107,8 +108,8 @@ impl Connections {
             .pool_timer(TokioTimer::new())
             .http2_initial_stream_window_size(STREAM_WINDOW)
             .http2_initial_connection_window_size(CONNECTION_WINDOW)
-            .http2_keep_alive_interval(IDLE)
-            .http2_keep_alive_timeout(PING)
+            .http2_keep_alive_interval(seconds("HTTP2_READ_IDLE_TIMEOUT_SECONDS", IDLE))
+            .http2_keep_alive_timeout(seconds("HTTP2_PING_TIMEOUT_SECONDS", PING).unwrap_or(PING))
             .build(self.connector.clone())
     }
 }
@@ -141,22 +142,20 @@ impl Service<Request<Body>> for Connections {
     }
 }
 
+/// A time that a variable gives in seconds; zero is none.
+fn seconds(variable: &str, default: Duration) -> Option<Duration> {
+    let given = runtime::env::non_empty(variable).and_then(|text| text.parse::<u64>().ok()).map(Duration::from_secs);
+    Some(given.unwrap_or(default)).filter(|time| !time.is_zero())
+}
+
 /// Sends watches over shared connections and everything else to the inner service.
 pub(crate) struct WatchLayer {
     watches: BoxCloneService<Request<Body>, Answer, BoxError>,
 }
 
 impl WatchLayer {
-    pub(crate) fn new(config: &Config) -> Result<Self, ClientError> {
-        let mut http = HttpConnector::new();
-        http.enforce_http(false);
-        http.set_connect_timeout(config.connect_timeout);
-        let mut tls = HttpsConnectorBuilder::new().with_tls_config(config.rustls_client_config()?).https_or_http();
-        if let Some(name) = config.tls_server_name.clone() {
-            let name = name.try_into().map_err(|_| ClientError::ServerName)?;
-            tls = tls.with_server_name_resolver(FixedServerNameResolver::new(name));
-        }
-        let connector = tls.enable_all_versions().wrap_connector(http);
+    pub(crate) fn new(config: &Config, metrics: Option<&ClientMetrics>) -> Result<Self, ClientError> {
+        let connector = connector::connector(config, metrics, true)?;
         let watches = ServiceBuilder::new()
             .layer(config.base_uri_layer())
             .option_layer(config.auth_layer()?)

@@ -1,8 +1,12 @@
 //! Feature gates: which exist, what is on, and what an operator may change.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 
 use crate::{
+    env,
     flags::{BoolMap, boolean},
     version,
 };
@@ -80,6 +84,54 @@ impl Gate {
     }
 }
 
+/// Gates of what every component does with its logs.
+const LOGGING: &[Gate] = &[
+    Gate::beta("ContextualLogging", true),
+    Gate::alpha("LoggingAlphaOptions"),
+    Gate::beta("LoggingBetaOptions", true),
+];
+
+/// Gates of what every client of the API does. Their defaults may be changed by `KUBE_FEATURE_<name>`.
+const CLIENT: &[Gate] = &[
+    Gate::beta("AtomicFIFO", true),
+    Gate::beta("ClientsAllowCARotation", true),
+    Gate::alpha("ClientsAllowCBOR"),
+    Gate::locked("InOrderInformers"),
+    Gate::beta("WatchListClient", true),
+];
+
+/// The client gates of the process, once they are known.
+static OF_CLIENT: OnceLock<FeatureGates> = OnceLock::new();
+
+/// Whether a gate of the API client is on in this process: as the command line says, else as the environment says.
+pub fn client_gate(name: &str) -> bool {
+    match OF_CLIENT.get() {
+        Some(gates) => gates.enabled(name),
+        None => CLIENT.iter().find(|gate| gate.name == name).is_some_and(|gate| from_environment(*gate).default),
+    }
+}
+
+/// The default of a client gate, unless the environment says otherwise.
+fn from_environment(mut gate: Gate) -> Gate {
+    let variable = format!("KUBE_FEATURE_{}", gate.name);
+    match env::var(&variable).map(|value| (boolean(&value), value)) {
+        None => {}
+        Some((Ok(on), _)) if gate.locked && on != gate.default => {
+            tracing::error!(variable, "cannot set feature gate, feature is locked");
+        }
+        Some((Ok(on), _)) => gate.default = on,
+        Some((Err(error), value)) => tracing::error!(variable, value, err = error, "cannot read a feature gate"),
+    }
+    gate
+}
+
+/// Whether `--feature-gates` of this value turns `LoggingAlphaOptions` on.
+pub(crate) fn logging_alpha(value: &str) -> bool {
+    let settings = FeatureGates::parse(&[value.to_owned()], true).unwrap_or_default();
+    let last = |name: &str| settings.iter().rev().find(|(n, _)| n == name).and_then(|(_, v)| boolean(v).ok());
+    last("LoggingAlphaOptions").or_else(|| last("AllAlpha")).unwrap_or(false)
+}
+
 /// The state of all gates of a process. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct FeatureGates(Arc<BTreeMap<&'static str, (Gate, bool)>>);
@@ -87,10 +139,19 @@ pub struct FeatureGates(Arc<BTreeMap<&'static str, (Gate, bool)>>);
 impl FeatureGates {
     /// Applies settings (name, text of a boolean) to the known gates of the emulated version; all errors at once.
     pub fn new(known: &'static [Gate], settings: &[(String, String)]) -> Result<Self, Vec<String>> {
-        Self::of_version(known, settings, version::emulated().minor)
+        let known: Vec<Gate> =
+            known.iter().chain(LOGGING).copied().chain(CLIENT.iter().copied().map(from_environment)).collect();
+        Self::of_version(&known, settings, version::emulated().minor)
     }
 
-    fn of_version(known: &'static [Gate], settings: &[(String, String)], minor: u16) -> Result<Self, Vec<String>> {
+    /// Makes the gates of the API client among these those of the process. The first call counts.
+    pub fn govern_clients(&self) {
+        if OF_CLIENT.set(self.clone()).is_err() {
+            tracing::debug!("the client gates were decided before");
+        }
+    }
+
+    fn of_version(known: &[Gate], settings: &[(String, String)], minor: u16) -> Result<Self, Vec<String>> {
         let mut problems = Vec::new();
         let mut wanted: BTreeMap<String, bool> = BTreeMap::new();
         for (name, value) in settings {
@@ -226,7 +287,14 @@ mod tests {
     #[test]
     fn groups_yield_to_names() {
         let set = gates("AllAlpha=true,A=true,AllBeta=false").expect("legal");
+        assert!(set.enabled("LoggingAlphaOptions") && !set.enabled("LoggingBetaOptions"));
         assert!(set.enabled("A") && set.enabled("NeedsA") && !set.enabled("B") && set.enabled("G"));
+    }
+
+    #[test]
+    fn the_gate_of_log_options_is_known_before_the_others() {
+        assert!(logging_alpha("LoggingAlphaOptions=true,X=true") && logging_alpha("kube:AllAlpha=true"));
+        assert!(!logging_alpha("AllAlpha=true,LoggingAlphaOptions=false") && !logging_alpha(""));
     }
 
     #[test]

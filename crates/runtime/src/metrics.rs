@@ -1,6 +1,8 @@
 //! The metric registry of a process and its exposition.
 
 mod exposition;
+mod memory;
+mod reset;
 mod selection;
 
 use std::{io::Write, sync::LazyLock};
@@ -20,8 +22,8 @@ use prometheus::{
     proto::MetricFamily,
 };
 
-use self::exposition::Form;
 pub use self::selection::{Allowed, AllowedLabels, Selection};
+use self::{exposition::Form, reset::Baseline};
 use crate::{features::FeatureGates, health::HealthChecks, version};
 
 /// Kernel clock ticks per second, as every supported architecture reports them to programs.
@@ -186,13 +188,14 @@ pub fn registry() -> Result<Registry, prometheus::Error> {
     )?;
     go.with_label_values(&[text("goVersion")]).set(1);
     registry.register(Box::new(Process::new()?))?;
+    registry.register(Box::new(memory::Memory::new()?))?;
     registry.register(Box::new(REGISTERED.clone()))?;
     registry.register(Box::new(DISABLED.clone()))?;
     counter(&registry, Stability::Beta, "hidden_metrics_total", "The count of hidden metrics.")?;
     Ok(registry)
 }
 
-/// Registers `kubernetes_feature_enabled` with the state of each gate.
+/// Registers `kubernetes_feature_enabled` with the state of each gate, which are those of the process from now on.
 pub fn feature_gates(registry: &Registry, gates: &FeatureGates) -> Result<(), prometheus::Error> {
     let enabled = gauge_vec(
         registry,
@@ -204,6 +207,7 @@ pub fn feature_gates(registry: &Registry, gates: &FeatureGates) -> Result<(), pr
     for (name, stage, on) in gates.iter() {
         enabled.with_label_values(&[name, stage.label()]).set(i64::from(on));
     }
+    gates.govern_clients();
     Ok(())
 }
 
@@ -341,8 +345,12 @@ pub fn expose(registry: &Registry) -> String {
 
 /// A response with the exposition of a registry in the form that the client likes best, compressed if it takes that.
 pub fn response(registry: &Registry, headers: &HeaderMap) -> Response {
+    encoded(&shown(registry), headers)
+}
+
+fn encoded(families: &[MetricFamily], headers: &HeaderMap) -> Response {
     let form = Form::wanted(headers);
-    let body = form.encode(&shown(registry));
+    let body = form.encode(families);
     let accepts = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|v| v.to_str().ok());
     let gzip = accepts.flat_map(|v| v.split(',')).any(|e| e.split(';').next().is_some_and(|n| n.trim() == "gzip"));
     let kind = (header::CONTENT_TYPE, form.content_type());
@@ -380,6 +388,30 @@ pub fn resettable_router(registry: Registry, health: &HealthChecks) -> Router {
         async { ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], "metrics reset\n") }
     };
     Router::new().route("/metrics", get(all)).route("/metrics/slis", get(slis).delete(reset)).with_state(registry)
+}
+
+/// [`resettable_router`], whose `/metrics` may be reset too: series of counters and histograms count from there on.
+pub fn all_resettable_router(registry: Registry, health: &HealthChecks) -> Router {
+    let baseline = Baseline::default();
+    let (from, known) = (baseline.clone(), registry.clone());
+    let show = move |headers: HeaderMap| {
+        let families = from.since(shown(&known));
+        async move { encoded(&families, &headers) }
+    };
+    let known = registry.clone();
+    let reset = move || {
+        baseline.set(shown(&known));
+        async { ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], "metrics reset\n") }
+    };
+    let health = health.clone();
+    let reset_checks = move || {
+        health.reset_metrics();
+        async { ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], "metrics reset\n") }
+    };
+    Router::new()
+        .route("/metrics", get(show).delete(reset))
+        .route("/metrics/slis", get(slis).delete(reset_checks))
+        .with_state(registry)
 }
 
 /// Remaining lives of the certificates that clients present, one observation a request.

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::{Clock, RealClock},
+    env, features,
     flags::{CommandLine, FlagError, FlagValue, Parsed},
     health::HealthChecks,
     logging, metrics,
@@ -118,16 +119,18 @@ where
             return ExitCode::FAILURE;
         }
     }
-    let problems = logging::validate(&parsed.args.logging);
-    if !problems.is_empty() {
-        eprintln!("Error: [{}]", problems.join(", "));
+    let alpha =
+        parsed.flags.iter().find(|f| f.name == "feature-gates").is_some_and(|f| features::logging_alpha(&f.value));
+    if set_up_logs(&parsed.args.logging, alpha).is_err() {
         return ExitCode::FAILURE;
     }
-    logging::install(&parsed.args.logging);
-    install_panic_hook();
     for flag in &parsed.flags {
-        tracing::info!(v = 1, "FLAG: --{}={:?}", flag.name, flag.value);
+        tracing::info!(v = 1, plain = true, "FLAG: --{}={:?}", flag.name, flag.value);
     }
+    tracing::info!(version = version::git_version(), component = info.name, "Version");
+    let [gc, processors, traceback] =
+        ["GOGC", "GOMAXPROCS", "GOTRACEBACK"].map(|name| env::var(name).unwrap_or_default());
+    tracing::info!(GOGC = gc, GOMAXPROCS = processors, GOTRACEBACK = traceback, "Golang settings");
     let component = parsed.args.component;
     let flags = parsed.flags;
     block_on(async move {
@@ -142,6 +145,21 @@ where
     })
 }
 
+/// Installs logs and the panic hook; settings that are wrong are told in the default format.
+fn set_up_logs(args: &LoggingArgs, alpha: bool) -> Result<(), Failure> {
+    let problems = logging::validate(args, alpha);
+    logging::install(if problems.is_empty() { args } else { &*DEFAULT_LOGS });
+    install_panic_hook();
+    match problems.as_slice() {
+        [] => Ok(()),
+        [one] => Err(Failure::from_text(one)),
+        all => Err(Failure::from_text(&format!("[{}]", all.join(", ")))),
+    }
+}
+
+/// How logs are written before the settings are known to be good.
+static DEFAULT_LOGS: std::sync::LazyLock<LoggingArgs> = std::sync::LazyLock::new(LoggingArgs::default);
+
 /// Runs a daemon that parsed its own command line: `work` gets a token that SIGTERM or SIGINT cancels; a second signal
 /// ends the process at once.
 pub fn run<F, E>(logging: &LoggingArgs, work: impl FnOnce(CancellationToken) -> F) -> ExitCode
@@ -149,13 +167,9 @@ where
     F: Future<Output = Result<(), E>>,
     E: std::error::Error + 'static,
 {
-    let problems = logging::validate(logging);
-    if !problems.is_empty() {
-        eprintln!("Error: [{}]", problems.join(", "));
+    if set_up_logs(logging, false).is_err() {
         return ExitCode::FAILURE;
     }
-    logging::install(logging);
-    install_panic_hook();
     block_on(async move {
         let stop = CancellationToken::new();
         tokio::spawn(signals(stop.clone()));
@@ -194,6 +208,11 @@ impl Failure {
         tracing::error!(err = &error as &dyn std::error::Error, "command failed");
         Self
     }
+
+    fn from_text(text: &str) -> Self {
+        tracing::error!(err = text, "command failed");
+        Self
+    }
 }
 
 fn block_on(work: impl Future<Output = Result<(), Failure>>) -> ExitCode {
@@ -206,6 +225,7 @@ fn block_on(work: impl Future<Output = Result<(), Failure>>) -> ExitCode {
     };
     let outcome = runtime.block_on(work);
     runtime.shutdown_background();
+    logging::flush();
     if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -261,6 +281,7 @@ async fn signals(stop: CancellationToken) {
             tracing::info!(signal = name, "Received a signal, shutting down");
             stop.cancel();
         } else {
+            logging::flush();
             std::process::exit(1);
         }
     }

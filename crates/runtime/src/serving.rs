@@ -1,5 +1,6 @@
 //! Serving HTTP/1.1 and HTTP/2 over TLS, with deadlines, limits and a graceful end.
 
+mod activity;
 mod secure;
 mod stall;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use hyper_util::{
 use parking_lot::Mutex;
 use rustls::{ServerConfig, pki_types::CertificateDer};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
 };
@@ -31,12 +33,17 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
-use self::stall::Stalling;
+use self::{
+    activity::{Activity, Answer, Heads},
+    stall::Stalling,
+};
 pub use secure::{SecureServing, ServingError, bind};
 
 /// Time a client has for the TLS handshake, and for its request headers.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(32);
+/// Time for which a connection may have no request.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// Time for which a client may take nothing of what is sent to it.
 const STALL_TIMEOUT: Duration = Duration::from_secs(300);
 /// Connections at once.
@@ -153,8 +160,11 @@ pub async fn serve_with<H, F>(
         connections.spawn(async move {
             if let Some((about, io)) = stop.run_until_cancelled(open(stream, peer, acceptor, shaking)).await.flatten() {
                 match io {
-                    Io::Plain(io) => http(io, about, handler, stop, limits).await,
-                    Io::Tls(io) => http(*io, about, handler, stop, limits).await,
+                    Io::Plain(io) => http(io, true, about, handler, stop, limits).await,
+                    Io::Tls(io) => {
+                        let http1 = io.get_ref().1.alpn_protocol() != Some(b"h2");
+                        http(*io, http1, about, handler, stop, limits).await;
+                    }
                 }
             }
             drop(slot);
@@ -171,8 +181,8 @@ pub async fn serve_with<H, F>(
 }
 
 enum Io {
-    Plain(TokioIo<Stalling<TcpStream>>),
-    Tls(Box<TokioIo<tokio_rustls::server::TlsStream<Stalling<TcpStream>>>>),
+    Plain(Stalling<TcpStream>),
+    Tls(Box<tokio_rustls::server::TlsStream<Stalling<TcpStream>>>),
 }
 
 /// Handshakes under way by address.
@@ -219,7 +229,7 @@ async fn open(
     let _slower = stream.set_nodelay(true).is_err();
     let stream = Stalling::new(stream, STALL_TIMEOUT);
     let Some(acceptor) = acceptor else {
-        return Some((Connection { peer, certificates: Arc::from(Vec::new()) }, Io::Plain(TokioIo::new(stream))));
+        return Some((Connection { peer, certificates: Arc::from(Vec::new()) }, Io::Plain(stream)));
     };
     let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
     drop(shaking);
@@ -227,7 +237,7 @@ async fn open(
         Ok(Ok(stream)) => {
             let presented = stream.get_ref().1.peer_certificates().unwrap_or_default();
             let certificates = presented.iter().map(|c| c.clone().into_owned()).collect();
-            Some((Connection { peer, certificates }, Io::Tls(Box::new(TokioIo::new(stream)))))
+            Some((Connection { peer, certificates }, Io::Tls(Box::new(stream))))
         }
         Ok(Err(error)) => {
             tracing::debug!(%peer, %error, "TLS handshake error");
@@ -249,21 +259,25 @@ fn asks_to_close(response: &mut Response<Body>) -> bool {
     closes
 }
 
-/// Serves a connection until it ends, until `stop`, or until an answer asks to close it: then what runs on it ends, and
+/// Serves a connection until it ends, until `stop`, until it has been idle, or until an answer asks to close it: then what runs on it ends, and
 /// nothing new begins (HTTP/2: GOAWAY).
-async fn http<I, H, F>(io: I, about: Connection, handler: H, stop: CancellationToken, limits: Limits)
+async fn http<I, H, F>(io: I, http1: bool, about: Connection, handler: H, stop: CancellationToken, limits: Limits)
 where
-    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Fn(Request<Body>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let peer = about.peer;
     let closing = CancellationToken::new();
     let close = closing.clone();
+    let activity = Activity::new(http1);
+    let io = TokioIo::new(Heads::new(io, activity.clone(), HEADER_TIMEOUT, http1));
+    let seen = activity.clone();
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(about.clone());
         let close = (request.version() == http::Version::HTTP_2).then(|| close.clone());
+        let running = seen.begin();
         let answer = handler(request);
         async move {
             let mut response = answer.await;
@@ -272,12 +286,12 @@ where
             {
                 close.cancel();
             }
-            Ok::<_, Infallible>(response)
+            Ok::<_, Infallible>(response.map(|body| Answer { body, running }))
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     let header_bytes = usize::try_from(limits.max_header_bytes).unwrap_or(usize::MAX);
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(header_bytes);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(header_bytes);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -291,6 +305,7 @@ where
         ended = connection.as_mut() => Some(ended),
         () = stop.cancelled() => None,
         () = closing.cancelled() => None,
+        () = activity.idle_for(IDLE_TIMEOUT) => None,
     };
     let ended = match ended {
         Some(ended) => ended,

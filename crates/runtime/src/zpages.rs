@@ -45,7 +45,7 @@ pub fn router(runtime: &Runtime, paths: &[&str]) -> Router {
     Router::new()
         .route("/statusz", get(statusz))
         .route("/flagz", get(flagz))
-        .route("/debug/flags/v", put(set_verbosity))
+        .route("/debug/flags/v", put(set_verbosity).fallback(no_such_method))
         .route("/version", get(version_document))
         .route("/version/", get(version_document))
         .with_state(pages)
@@ -215,6 +215,10 @@ async fn set_verbosity(body: Bytes) -> Response {
             (StatusCode::BAD_REQUEST, reason).into_response()
         }
     }
+}
+
+async fn no_such_method() -> Response {
+    (StatusCode::NOT_ACCEPTABLE, "unsupported http method").into_response()
 }
 
 async fn version_document() -> Response {

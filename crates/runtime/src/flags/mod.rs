@@ -77,7 +77,9 @@ impl CommandLine {
         about: &'static str,
         deprecated: &'static [(&'static str, &'static str)],
     ) -> Self {
-        let command = A::augment_args(Command::new(name).about(about).no_binary_name(true))
+        let command = A::augment_args(Command::new(name).no_binary_name(true))
+            .about(about)
+            .long_about(None)
             .args_override_self(true)
             .disable_version_flag(true)
             .mut_args(adapt);

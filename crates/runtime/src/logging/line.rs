@@ -5,7 +5,8 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use serde_json::{Map, Value};
+use machinery::field::go_quote;
+use serde_json::Value;
 use time::OffsetDateTime;
 use tracing::{
     Level, Metadata,
@@ -25,6 +26,8 @@ pub(super) struct Fields {
     pub(super) message: String,
     pub(super) error: Option<String>,
     pub(super) v: Option<i32>,
+    /// The message is a sentence as it stands, without values of its own: text lines do not quote it.
+    pub(super) plain: bool,
     pub(super) rest: Vec<(&'static str, Logged)>,
 }
 
@@ -62,6 +65,10 @@ impl Visit for Fields {
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
+        if field.name() == "plain" {
+            self.plain = value;
+            return;
+        }
         self.plain(field, value.into());
     }
 
@@ -101,7 +108,7 @@ pub(super) fn text(metadata: &Metadata<'_>, fields: &Fields, now: SystemTime) ->
         at.microsecond(),
         std::process::id(),
         location(metadata),
-        quote(&fields.message),
+        if fields.plain { fields.message.clone() } else { go_quote(&fields.message) },
     );
     if let Some(error) = &fields.error {
         pair(&mut line, "err", error);
@@ -139,41 +146,40 @@ fn pair(line: &mut String, name: &str, value: &str) {
     if own_notation {
         line.push_str(value);
     } else {
-        line.push_str(&quote(value));
+        line.push_str(&go_quote(value));
     }
 }
 
-fn quote(text: &str) -> String {
-    Value::String(text.to_owned()).to_string()
-}
-
-/// `{"ts":…,"caller":"server.rs:42","msg":"…","v":0,…}`.
+/// `{"ts":…,"caller":"server.rs:42","msg":"…","v":0,…}`, in this order.
 pub(super) fn json(metadata: &Metadata<'_>, fields: &Fields, now: SystemTime) -> String {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let mut object = Map::new();
     let whole = i64::try_from(since.as_secs()).unwrap_or(i64::MAX).saturating_mul(1000);
-    object.insert("ts".into(), Value::from(whole as f64 + f64::from(since.subsec_micros()) / 1000.0));
-    object.insert("caller".into(), Value::String(location(metadata)));
-    object.insert("msg".into(), Value::String(fields.message.clone()));
-    let v = fields.v.unwrap_or(match *metadata.level() {
-        Level::DEBUG => super::DEBUG_FROM,
-        Level::TRACE => super::TRACE_FROM,
-        Level::ERROR | Level::WARN | Level::INFO => 0,
-    });
+    let ts = Value::from(whole as f64 + f64::from(since.subsec_micros()) / 1000.0);
+    let mut line = format!("{{\"ts\":{ts}");
+    member(&mut line, "caller", &Value::String(location(metadata)));
+    member(&mut line, "msg", &Value::String(fields.message.clone()));
     if *metadata.level() != Level::ERROR {
-        object.insert("v".into(), Value::from(v));
+        let v = fields.v.unwrap_or(match *metadata.level() {
+            Level::DEBUG => super::DEBUG_FROM,
+            Level::TRACE => super::TRACE_FROM,
+            Level::ERROR | Level::WARN | Level::INFO => 0,
+        });
+        member(&mut line, "v", &Value::from(v));
     }
     if let Some(error) = &fields.error {
-        object.insert("err".into(), Value::String(error.clone()));
+        member(&mut line, "err", &Value::String(error.clone()));
     }
     for (name, value) in &fields.rest {
-        let value = match value {
-            Logged::Text(text) => Value::String(text.clone()),
-            Logged::Plain(plain) => plain.clone(),
-        };
-        object.insert((*name).to_owned(), value);
+        match value {
+            Logged::Text(text) => member(&mut line, name, &Value::String(text.clone())),
+            Logged::Plain(plain) => member(&mut line, name, plain),
+        }
     }
-    let mut line = Value::Object(object).to_string();
-    line.push('\n');
+    line.push_str("}\n");
     line
+}
+
+fn member(line: &mut String, name: &str, value: &Value) {
+    // Writing to a string does not fail.
+    let _written = write!(line, ",{}:{value}", Value::from(name)).is_ok();
 }

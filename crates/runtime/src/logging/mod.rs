@@ -1,12 +1,13 @@
-//! Logs in the two formats that cluster tooling reads: klog text and JSON lines, on standard error.
+//! Logs in the two formats that cluster tooling reads: klog text and JSON lines, on standard error; with the gate
+//! `LoggingAlphaOptions`, what is no error may go to standard output, through a buffer.
 //!
 //! Verbosity `-v` maps to tracing levels: errors, warnings and `info!` are always written, `debug!` from 4, `trace!`
 //! from 6. An event with a field `v` is written from that verbosity on (`info!(v = 2, "…")`).
 
 mod line;
+mod sink;
 
 use std::{
-    io::Write,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicI32, Ordering},
@@ -17,6 +18,7 @@ use std::{
 use tracing::{Event, Level, Metadata, Subscriber, level_filters::LevelFilter, subscriber::Interest};
 use tracing_subscriber::{Layer, layer::Context, layer::SubscriberExt, util::SubscriberInitExt};
 
+use self::sink::{Sink, Streams};
 use crate::flags::LoggingArgs;
 
 /// Verbosity from which `debug!` and `trace!` are written.
@@ -32,6 +34,7 @@ const LIBRARIES: [&str; 10] =
 /// The verbosity in force; `PUT /debug/flags/v` changes it.
 static VERBOSITY: AtomicI32 = AtomicI32::new(0);
 static INSTALLED: OnceLock<()> = OnceLock::new();
+static SINK: OnceLock<Arc<dyn Sink>> = OnceLock::new();
 
 /// Form of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +56,8 @@ pub fn verbosity() -> i32 {
     VERBOSITY.load(Ordering::Relaxed)
 }
 
-/// All that is wrong with the settings.
-pub fn validate(args: &LoggingArgs) -> Vec<String> {
+/// All that is wrong with the settings. `alpha` is the gate `LoggingAlphaOptions`.
+pub fn validate(args: &LoggingArgs, alpha: bool) -> Vec<String> {
     let mut problems = Vec::new();
     if !matches!(args.logging_format.as_str(), "text" | "json") {
         problems.push(format!("format: Invalid value: {:?}: Unsupported log format", args.logging_format));
@@ -65,13 +68,26 @@ pub fn validate(args: &LoggingArgs) -> Vec<String> {
     if let Err(problem) = vmodule(&args.vmodule) {
         problems.push(problem);
     }
-    if args.log_text_split_stream || args.log_json_split_stream {
+    if (args.log_text_split_stream || args.log_json_split_stream) && !alpha {
         problems.push("options.splitStream: Forbidden: Feature LoggingAlphaOptions is disabled".into());
     }
-    if args.log_text_info_buffer_size != "0" || args.log_json_info_buffer_size != "0" {
-        problems.push("options.infoBufferSize: Forbidden: Feature LoggingAlphaOptions is disabled".into());
+    for (form, size) in [("text", &args.log_text_info_buffer_size), ("json", &args.log_json_info_buffer_size)] {
+        match buffer_size(size) {
+            None => problems.push(format!("invalid argument {size:?} for \"--log-{form}-info-buffer-size\" flag")),
+            Some(0) => {}
+            Some(_) if alpha => {}
+            Some(_) => {
+                problems.push("options.infoBufferSize: Forbidden: Feature LoggingAlphaOptions is disabled".into());
+            }
+        }
     }
     problems
+}
+
+/// Bytes of a quantity.
+fn buffer_size(text: &str) -> Option<usize> {
+    let quantity = machinery::quantity::Quantity::parse(text).ok()?;
+    usize::try_from(quantity.value()).ok()
 }
 
 /// Installs the process's log output. The first call counts.
@@ -80,11 +96,28 @@ pub fn install(args: &LoggingArgs) {
         return;
     }
     VERBOSITY.store(args.verbosity, Ordering::Relaxed);
-    let format = if args.logging_format == "json" { Format::Json } else { Format::Text };
+    let (format, split, size) = if args.logging_format == "json" {
+        (Format::Json, args.log_json_split_stream, &args.log_json_info_buffer_size)
+    } else {
+        (Format::Text, args.log_text_split_stream, &args.log_text_info_buffer_size)
+    };
     let modules = vmodule(&args.vmodule).unwrap_or_default();
-    let output = Output { format, modules: modules.into(), sink: Arc::new(StandardError) };
+    let sink: Arc<dyn Sink> = if split {
+        Arc::new(Streams::split(buffer_size(size).unwrap_or(0), args.log_flush_frequency))
+    } else {
+        Arc::new(Streams::one())
+    };
+    let _second = SINK.set(Arc::clone(&sink)).is_err();
+    let output = Output { format, modules: modules.into(), sink };
     if tracing_subscriber::registry().with(output).try_init().is_err() {
         tracing::debug!("logs are set up already");
+    }
+}
+
+/// Writes what is buffered; at the end of the process.
+pub fn flush() {
+    if let Some(sink) = SINK.get() {
+        sink.flush();
     }
 }
 
@@ -97,20 +130,6 @@ fn vmodule(text: &str) -> Result<Vec<(String, i32)>, String> {
         .filter(|p| !p.is_empty())
         .map(|pair| parse(pair).ok_or_else(|| format!("{pair:?} does not have the pattern=N format")))
         .collect()
-}
-
-/// Where lines go.
-trait Sink: Send + Sync {
-    fn write(&self, line: &[u8]);
-}
-
-struct StandardError;
-
-impl Sink for StandardError {
-    fn write(&self, line: &[u8]) {
-        // There is nowhere to report that the log cannot be written.
-        let _lost = std::io::stderr().lock().write_all(line).is_err();
-    }
 }
 
 struct Output {
@@ -167,7 +186,7 @@ impl<S: Subscriber> Layer<S> for Output {
             Format::Text => line::text(event.metadata(), &fields, SystemTime::now()),
             Format::Json => line::json(event.metadata(), &fields, SystemTime::now()),
         };
-        self.sink.write(text.as_bytes());
+        self.sink.write(*event.metadata().level(), text.as_bytes());
     }
 }
 

@@ -6,7 +6,7 @@ use super::*;
 struct Lines(Mutex<String>);
 
 impl Sink for Lines {
-    fn write(&self, line: &[u8]) {
+    fn write(&self, _: Level, line: &[u8]) {
         self.0.lock().push_str(&String::from_utf8_lossy(line));
     }
 }
@@ -52,6 +52,27 @@ fn json_lines_have_the_keys() {
     );
     assert!(lines[0]["ts"].as_f64().unwrap() > 1e12);
     assert!(lines[1].get("v").is_none() && lines[1]["err"] == "bad");
+}
+
+#[test]
+fn sentences_are_not_quoted() {
+    let text = logged(Format::Text, || tracing::info!(plain = true, "FLAG: --v={:?}", "2"));
+    assert!(text.ends_with("] FLAG: --v=\"2\"\n"), "{text}");
+    let keys = logged(Format::Json, || tracing::warn!(b = true, a = 1, "w\u{7f}"));
+    assert!(keys.contains(",\"msg\":\"w\u{7f}\",\"v\":0,\"b\":true,\"a\":1}"), "{keys}");
+}
+
+#[test]
+fn split_streams_need_the_gate() {
+    let args = LoggingArgs {
+        log_json_split_stream: true,
+        log_text_info_buffer_size: "64Ki".into(),
+        logging_format: "json".into(),
+        ..LoggingArgs::default()
+    };
+    assert_eq!((validate(&args, false).len(), validate(&args, true).len()), (2, 0));
+    let bad = LoggingArgs { log_text_info_buffer_size: "x".into(), ..LoggingArgs::default() };
+    assert_eq!(validate(&bad, true).len(), 1);
 }
 
 #[test]
