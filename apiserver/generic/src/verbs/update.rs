@@ -116,6 +116,7 @@ impl Loop<'_> {
                     self.fresh = true;
                 }
                 Ok(Attempt::Lost(None)) => return Err(self.not_found()),
+                Ok(Attempt::Unanswered(error)) => return Err(error),
                 Err(error) if self.fresh => return Err(error),
                 Err(error) => {
                     let info = &self.call.info;
@@ -231,8 +232,8 @@ impl Loop<'_> {
             if self.options.dry_run {
                 return Ok(Attempt::Done(new, false));
             }
-            return Ok(match resource.remove(namespace, name, self.starting.revision).await? {
-                Ok(revision) => {
+            return Ok(match resource.remove(namespace, name, self.starting.revision).await {
+                Ok(Ok(revision)) => {
                     meta::set_text(&mut new, "resourceVersion", &revision.to_string());
                     reservation.commit();
                     if let Some(hooks) = &call.endpoint.hooks {
@@ -240,7 +241,8 @@ impl Loop<'_> {
                     }
                     Attempt::Done(new, true)
                 }
-                Err(current) => Attempt::Lost(current),
+                Ok(Err(current)) => Attempt::Lost(current),
+                Err(error) => Attempt::Unanswered(error),
             });
         }
         // An object that is stored in another version is written anew in that of storage.
@@ -259,12 +261,13 @@ impl Loop<'_> {
         if self.options.dry_run {
             return Ok(Attempt::Done(new, false));
         }
-        match resource.replace(&call.unload(&new).await?, self.starting.revision).await? {
-            Swap::Done(stored) => {
+        match resource.replace(&call.unload(&new).await?, self.starting.revision).await {
+            Ok(Swap::Done(stored)) => {
                 reservation.commit();
                 Ok(Attempt::Done(call.written(new, &stored)?, true))
             }
-            Swap::Lost(current) => Ok(Attempt::Lost(current)),
+            Ok(Swap::Lost(current)) => Ok(Attempt::Lost(current)),
+            Err(error) => Ok(Attempt::Unanswered(error)),
         }
     }
 }
@@ -272,6 +275,8 @@ impl Loop<'_> {
 enum Attempt {
     Done(Value, bool),
     Lost(Option<Stored>),
+    /// The store has not said whether it wrote: another attempt could take its own write for somebody else's.
+    Unanswered(ApiError),
 }
 
 /// Whether an update leaves an object that only waited for its finalizers.
