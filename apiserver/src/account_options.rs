@@ -8,20 +8,25 @@ use runtime::flags::duration;
 /// The shortest and the longest `--service-account-max-token-expiration`.
 const LIVES: std::ops::RangeInclusive<Duration> = Duration::from_secs(3600)..=Duration::from_secs(1 << 32);
 
+/// Issuer of a server on its embedded store.
+const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+
 /// Flags of ServiceAccount tokens.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Authentication flags")]
 pub struct AccountOptions {
-    /// Issuers of ServiceAccount tokens; the first signs.
-    #[arg(long, default_value = "https://kubernetes.default.svc.cluster.local")]
+    /// Issuers of ServiceAccount tokens; the first signs. Required with etcd; a server on its embedded store has
+    /// https://kubernetes.default.svc.cluster.local by default.
+    #[arg(long)]
     pub service_account_issuer: Vec<String>,
     /// Address of the keys in the discovery document; by default that of this server.
     #[arg(long, default_value = "")]
     pub service_account_jwks_uri: String,
-    /// Keys that ServiceAccount tokens may be signed with, PEM.
+    /// Keys that ServiceAccount tokens may be signed with, PEM; by default the key of --tls-private-key-file.
     #[arg(long)]
     pub service_account_key_file: Vec<PathBuf>,
-    /// Key that signs ServiceAccount tokens, PEM. Without it one is made and kept in --cert-dir.
+    /// Key that signs ServiceAccount tokens, PEM. Required with etcd; a server on its embedded store makes one and keeps
+    /// it in --cert-dir by default.
     #[arg(long)]
     pub service_account_signing_key_file: Option<PathBuf>,
     /// Whether the objects that tokens were made for must still be there.
@@ -36,9 +41,19 @@ pub struct AccountOptions {
 }
 
 impl AccountOptions {
+    /// Fills in what a server can find itself whose store is its own: where others share it, they have to agree.
+    pub(crate) fn complete(&mut self, shared: bool) {
+        if self.service_account_issuer.is_empty() && !shared {
+            self.service_account_issuer.push(ISSUER.to_owned());
+        }
+    }
+
     /// All that is wrong.
-    pub(crate) fn validate(&self) -> Vec<String> {
+    pub(crate) fn validate(&self, shared: bool) -> Vec<String> {
         let mut problems = Vec::new();
+        if shared && self.service_account_signing_key_file.is_none() {
+            problems.push("--service-account-signing-key-file and --service-account-issuer are required flags".into());
+        }
         let longest = self.service_account_max_token_expiration;
         if !longest.is_zero() && !LIVES.contains(&longest) {
             problems
@@ -79,9 +94,26 @@ mod tests {
             ("--service-account-jwks-uri=http://keys", "requires https scheme"),
             ("--service-account-jwks-uri=https://keys", ""),
         ] {
-            let problems = <Flags as clap::Parser>::parse_from(["x", flag]).accounts.validate();
+            let mut accounts = <Flags as clap::Parser>::parse_from(["x", flag]).accounts;
+            accounts.complete(false);
+            let problems = accounts.validate(false);
             assert_eq!(problems.is_empty(), problem.is_empty(), "{flag}: {problems:?}");
             assert!(problems.join(" ").contains(problem), "{flag}: {problems:?}");
         }
+    }
+
+    #[test]
+    fn servers_on_one_store_have_to_agree() {
+        let mut accounts = <Flags as clap::Parser>::parse_from(["x"]).accounts;
+        accounts.complete(true);
+        assert_eq!(
+            accounts.validate(true),
+            [
+                "--service-account-signing-key-file and --service-account-issuer are required flags",
+                "service-account-issuer is a required flag",
+            ]
+        );
+        accounts.complete(false);
+        assert_eq!(accounts.service_account_issuer, [ISSUER]);
     }
 }

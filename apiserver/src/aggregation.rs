@@ -2,9 +2,9 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use aggregator::{ProxyIdentity, Routing, Settings};
+use aggregator::{Aggregation, ProxyIdentity, Routing, Settings};
 use clap::Args;
-use generic::{delegate::Delegate, published::Published};
+use generic::published::Published;
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +26,9 @@ pub struct AggregationOptions {
     /// Requests to other API servers go to endpoints of their Services rather than to cluster IPs.
     #[arg(long, default_value_t = false)]
     pub enable_aggregator_routing: bool,
+    /// Whether answers of other API servers that send clients elsewhere are refused.
+    #[arg(long, default_value_t = true)]
+    pub aggregator_reject_forwarding_redirect: bool,
 }
 
 impl AggregationOptions {
@@ -53,7 +56,7 @@ pub(crate) fn start(
     published: Arc<Published>,
     metrics: &Registry,
     stop: &CancellationToken,
-) -> Result<Arc<dyn Delegate>, StartError> {
+) -> Result<Aggregation, StartError> {
     let settings = Settings {
         api_services: resources.get("apiregistration.k8s.io", "apiservices")?,
         definitions: resources.get("apiextensions.k8s.io", "customresourcedefinitions")?,
@@ -62,6 +65,7 @@ pub(crate) fn start(
         published,
         identity: options.identity()?,
         routing: if options.enable_aggregator_routing { Routing::Endpoints } else { Routing::ClusterIp },
+        rejects_redirects: options.aggregator_reject_forwarding_redirect,
         metrics: metrics.clone(),
     };
     Ok(aggregator::start(settings, stop)?)

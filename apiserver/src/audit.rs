@@ -148,6 +148,9 @@ pub struct AuditOptions {
     /// Pause before a post that failed is tried again.
     #[arg(long, default_value = "10s", value_parser = duration)]
     pub audit_webhook_initial_backoff: Duration,
+    /// The old name of --audit-webhook-initial-backoff, which counts if both are given. Deprecated.
+    #[arg(long, value_parser = duration)]
+    pub audit_webhook_batch_initial_backoff: Option<Duration>,
 }
 
 /// How events of one backend are delivered, by the flags of that backend.
@@ -183,7 +186,10 @@ pub(crate) async fn auditor(options: &AuditOptions, registry: &Registry) -> Resu
     }
     if let Some(file) = &options.audit_webhook_config_file {
         let remote = Remote::of_kubeconfig(file).await?;
-        let webhook = AuditWebhook { remote, backoff: options.audit_webhook_initial_backoff };
+        let webhook = AuditWebhook {
+            remote,
+            backoff: options.audit_webhook_batch_initial_backoff.unwrap_or(options.audit_webhook_initial_backoff),
+        };
         sinks.push(options.webhook_delivery().sink(Backend::Webhook(Arc::new(webhook)), &errors));
     }
     Ok(Some(Arc::new(Auditor::new(policy, sinks, registry)?)))

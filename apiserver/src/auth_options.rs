@@ -15,6 +15,9 @@ use runtime::flags::duration;
 /// Time that a webhook has by the flags.
 const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The mode that asks nobody.
+const ALLOW: &str = "AlwaysAllow";
+
 /// Flags of authentication by others.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Authentication flags")]
@@ -137,7 +140,8 @@ fn quoted(texts: &[String]) -> String {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Authorization flags")]
 pub struct AuthorizationOptions {
-    /// Authorizers in order: Node, RBAC, ABAC, Webhook, AlwaysAllow, AlwaysDeny. Node,RBAC unless there is a file.
+    /// Authorizers in order: Node, RBAC, ABAC, Webhook, AlwaysAllow, AlwaysDeny. AlwaysAllow unless
+    /// there is a file.
     #[arg(long, value_delimiter = ',')]
     pub authorization_mode: Vec<String>,
     /// File with the authorizers.
@@ -210,9 +214,15 @@ impl AuthorizationOptions {
         problems
     }
 
+    /// Whether everybody may do everything.
+    pub(crate) fn allows_everything(&self) -> bool {
+        self.authorization_config.is_none()
+            && (self.authorization_mode.is_empty() || self.authorization_mode.iter().any(|mode| mode == ALLOW))
+    }
+
     /// The authorizers that the flags stand for.
     pub(crate) fn authorizers(&self) -> Vec<AuthorizerConfig> {
-        let default = ["Node".to_owned(), "RBAC".to_owned()];
+        let default = [ALLOW.to_owned()];
         let modes = if self.authorization_mode.is_empty() { &default[..] } else { &self.authorization_mode };
         let webhook = || WebhookConfig {
             authorized_ttl: self.authorization_webhook_cache_authorized_ttl,

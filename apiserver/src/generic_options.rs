@@ -5,9 +5,9 @@ use std::time::Duration;
 use clap::Args;
 use generic::front::{Front, FrontSettings};
 use regex::Regex;
-use runtime::flags::duration;
+use runtime::{flags::duration, version};
 
-use crate::StartError;
+use crate::{StartError, runtime_config::Forward};
 
 /// The largest `--goaway-chance`.
 const MAX_GOAWAY_CHANCE: f64 = 0.02;
@@ -52,6 +52,12 @@ pub struct GenericOptions {
     /// Time that the store has to answer when the server starts.
     #[arg(long, default_value = "1m0s", value_parser = duration)]
     pub storage_initialization_timeout: Duration,
+    /// Whether what the emulated version did not have is served all the same.
+    #[arg(long, default_value_t = false)]
+    pub emulation_forward_compatible: bool,
+    /// The same of the versions that --runtime-config turns on.
+    #[arg(long, default_value_t = false)]
+    pub runtime_config_emulation_forward_compatible: bool,
     /// Directives of the header Strict-Transport-Security: max-age=expireTime, includeSubDomains, preload.
     #[arg(long, value_delimiter = ',')]
     pub strict_transport_security_directives: Vec<String>,
@@ -84,6 +90,15 @@ impl GenericOptions {
             );
         }
         problems
+    }
+
+    /// What is served that the emulated version did not have.
+    pub(crate) fn forward(&self) -> Forward {
+        Forward {
+            emulated: version::emulated().minor,
+            all: self.emulation_forward_compatible,
+            named: self.runtime_config_emulation_forward_compatible,
+        }
     }
 
     /// The front of the server.

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aggregator::Aggregation;
 use generic::server::CustomEndpoints;
 use parking_lot::Mutex;
 use runtime::health::{HealthChecks, Scope};
@@ -53,6 +54,40 @@ impl StoreHealth {
     }
 }
 
+/// Adds the checks of the stores of single resources.
+pub(crate) fn add_overrides(
+    health: &HealthChecks,
+    stores: &[Arc<dyn Store>],
+    options: &Options,
+    stop: &CancellationToken,
+) {
+    let (alive, ready) = (options.storage.etcd_healthcheck_timeout, options.storage.etcd_readycheck_timeout);
+    for (n, store) in stores.iter().enumerate() {
+        let followed = StoreHealth::follow(store, alive.max(ready), stop);
+        health.add_grouped(Scope::ALL, "etcd", &format!("etcd-override-{n}"), followed.check(alive));
+        let name = format!("etcd-override-readiness-{n}");
+        health.add_grouped(Scope::READY, "etcd-readiness", &name, followed.check(ready));
+    }
+}
+
+/// Adds the checks of aggregation.
+pub(crate) fn add_aggregation(health: &HealthChecks, aggregation: &Aggregation, grace: Duration) {
+    let registered = aggregation.registered();
+    health.add_to(Scope::ALL, "autoregister-completion", move || match registered() {
+        true => Ok(()),
+        false => Err("missing APIService".into()),
+    });
+    health.add_hook("kube-apiserver-autoregistration", grace, aggregation.registered());
+    health.add_hook("apiservice-status-local-available-controller", grace, aggregation.registered());
+    for hook in [
+        "apiservice-registration-controller",
+        "apiservice-wait-for-first-sync",
+        "apiservice-status-remote-available-controller",
+    ] {
+        health.add_hook(hook, grace, aggregation.followed());
+    }
+}
+
 /// Adds the check of custom resources: those defined at the start are served. That they are not yet is no sign of a
 /// dead server before `grace`.
 pub(crate) fn add_definitions(health: &HealthChecks, endpoints: &Arc<CustomEndpoints>, grace: Duration) {
@@ -61,7 +96,7 @@ pub(crate) fn add_definitions(health: &HealthChecks, endpoints: &Arc<CustomEndpo
 }
 
 /// What has been done, or runs, before anything is served, by the names that upstream has for it.
-const DONE_BEFORE: [&str; 18] = [
+const DONE_BEFORE: [&str; 22] = [
     "start-apiserver-admission-initializer",
     "generic-apiserver-start-informers",
     "start-apiextensions-informers",
@@ -70,6 +105,7 @@ const DONE_BEFORE: [&str; 18] = [
     "start-cluster-authentication-info-controller",
     "start-kube-apiserver-identity-lease-controller",
     "start-kube-apiserver-identity-lease-garbage-collector",
+    "start-legacy-token-tracking-controller",
     "start-service-ip-repair-controllers",
     "rbac/bootstrap-roles",
     "scheduling/bootstrap-system-priority-classes",
@@ -77,9 +113,12 @@ const DONE_BEFORE: [&str; 18] = [
     "bootstrap-controller",
     "start-kubernetes-service-cidr-controller",
     "start-kube-aggregator-informers",
-    "apiservice-registration-controller",
     "apiservice-discovery-controller",
-    "kube-apiserver-autoregistration",
+    "aggregator-reload-proxy-client-cert",
+    "apiservice-openapi-controller",
+    "apiservice-openapiv3-controller",
+    "storage-object-count-tracker-hook",
+    "peer-endpoint-reconciler-controller",
 ];
 
 /// Adds the checks of `/healthz`, `/livez` and `/readyz`, in upstream's order.
@@ -91,13 +130,15 @@ pub(crate) fn add_checks(
     stop: &CancellationToken,
 ) {
     health.add_to(Scope::ALL, "log", || Ok(()));
-    health.add_to(Scope::ALL, "etcd", store.check(options.etcd_healthcheck_timeout));
-    health.add_to(Scope::READY, "etcd-readiness", store.check(options.etcd_readycheck_timeout));
+    health.add_to(Scope::ALL, "etcd", store.check(options.storage.etcd_healthcheck_timeout));
+    health.add_to(Scope::READY, "etcd-readiness", store.check(options.storage.etcd_readycheck_timeout));
     let caches = Arc::clone(resources);
     health.add_to(Scope::READY, "informer-sync", move || match caches.ready() {
         true => Ok(()),
         false => Err("watch caches are not filled".into()),
     });
+    let stored = Arc::clone(resources);
+    health.add_hook("storage-readiness", Duration::ZERO, move || stored.ready());
     for hook in DONE_BEFORE {
         health.add_hook(hook, Duration::ZERO, || true);
     }

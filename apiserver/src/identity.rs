@@ -70,7 +70,9 @@ pub(crate) fn load(options: &Options) -> Result<Identity, StartError> {
     };
     let signing_pem = tls::read(&signing_file)?;
     let mut keys_pem = vec![signing_pem.clone()];
-    for file in &options.accounts.service_account_key_file {
+    let files = &options.accounts.service_account_key_file;
+    let by_default = options.serving.tls_private_key_file.iter().filter(|_| files.is_empty());
+    for file in files.iter().chain(by_default) {
         keys_pem.push(tls::read(file)?);
     }
     let client_ca = options.client_ca_file.as_deref().map(tls::read).transpose()?;
@@ -179,7 +181,14 @@ type Issuers = (Option<Arc<JwtAuthenticators>>, Vec<String>);
 fn issuers(options: &Options, audiences: &[String], context: &Context<'_>) -> Result<Issuers, StartError> {
     let flags = |why: String| StartError::Flags(why);
     let (own, clock) = (options.accounts.service_account_issuer.clone(), RealClock::shared());
-    let default: &[&str] = if options.anonymous_auth { &ANONYMOUS_PATHS } else { &[] };
+    let anonymous = options.anonymous_auth && !options.authorization.allows_everything();
+    if anonymous != options.anonymous_auth {
+        tracing::warn!(
+            "AnonymousAuth is not allowed with the AlwaysAllow authorizer. Resetting AnonymousAuth to false. You should \
+             use a different authorizer"
+        );
+    }
+    let default: &[&str] = if anonymous { &ANONYMOUS_PATHS } else { &[] };
     let default: Vec<String> = default.iter().map(|path| (*path).to_owned()).collect();
     let Some(file) = &options.authentication.authentication_config else {
         let authorities =

@@ -3,14 +3,15 @@
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use generic::resource::Resource;
+use generic::resource::{Resource, Swap};
 use machinery::{ApiError, ApiResult};
 use registry::services::Addresses;
+use runtime::health::HealthChecks;
 use serde_json::{Value, json};
 use storage::contract::{Expect, Range, Store, StoreError, Written};
 use tokio_util::sync::CancellationToken;
 
-use crate::bootstrap::{ensure, keep};
+use crate::bootstrap::ensure;
 
 /// Pause before a failed round is tried again.
 const RETRY: Duration = Duration::from_millis(500);
@@ -19,8 +20,12 @@ const ROUND: Duration = Duration::from_secs(10);
 /// Time after which a server that does not say that it is there is taken for gone.
 const LEASE: Duration = Duration::from_secs(15);
 /// Time that a stopping server takes to leave.
-const LEAVING: Duration = Duration::from_secs(5);
+const LEAVING: Duration = Duration::from_secs(20);
+/// How often it is looked whether the server is ready.
+const READY_POLL: Duration = Duration::from_millis(100);
 const SERVICE: &str = "kubernetes";
+const SKIP_LABEL: &str = "endpointslice.kubernetes.io/skip-mirror";
+const SLICE_LABEL: &str = "kubernetes.io/service-name";
 
 /// How it is known which servers there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +61,19 @@ fn failed(error: StoreError) -> ApiError {
 
 impl KubernetesService {
     /// Keeps the Service and its endpoints right until `stop`, and takes this server out then.
-    pub(crate) async fn run(self, stop: CancellationToken) {
+    ///
+    /// What an earlier process with this address has left goes first: clients shall not be sent here before the server
+    /// is ready.
+    pub(crate) async fn run(self, health: HealthChecks, stop: CancellationToken) {
+        if let Err(error) = self.leave(Leaving::Stale).await {
+            tracing::warn!(%error, "cannot remove what an earlier server left of the kubernetes Service");
+        }
+        if let Err(error) = self.keep_service().await {
+            tracing::info!(%error, "the kubernetes Service is not there yet");
+        }
+        while !stop.is_cancelled() && !health.is_ready() {
+            stop.run_until_cancelled(tokio::time::sleep(READY_POLL)).await;
+        }
         while !stop.is_cancelled() {
             let pause = match self.reconcile().await {
                 Ok(()) => ROUND,
@@ -70,7 +87,7 @@ impl KubernetesService {
                 () = tokio::time::sleep(pause) => {}
             }
         }
-        match tokio::time::timeout(LEAVING, self.leave()).await {
+        match tokio::time::timeout(LEAVING, self.leave(Leaving::Stopping)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "cannot remove this server from the kubernetes Service"),
             Err(_) => tracing::warn!("no time to remove this server from the kubernetes Service"),
@@ -78,14 +95,7 @@ impl KubernetesService {
     }
 
     async fn reconcile(&self) -> ApiResult<()> {
-        let range = self.addresses.range.to_string();
-        let cidr = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
-            "metadata": {"name": SERVICE}, "spec": {"cidrs": [range]}});
-        ensure(&self.cidrs, cidr).await?;
-        let service = self.service();
-        if ensure(&self.services, service.clone()).await?.is_none() {
-            self.addresses.claim_first(&service).await?;
-        }
+        self.keep_service().await?;
         let servers = match self.reconciler {
             Reconciler::None => return Ok(()),
             Reconciler::Lease => {
@@ -95,6 +105,19 @@ impl KubernetesService {
             Reconciler::Count(count) => counted(self.present().await?, self.advertise, count),
         };
         self.publish(&servers).await
+    }
+
+    /// Makes the Service if it is not there; one that is there is left alone.
+    async fn keep_service(&self) -> ApiResult<()> {
+        let range = self.addresses.range.to_string();
+        let cidr = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
+            "metadata": {"name": SERVICE}, "spec": {"cidrs": [range]}});
+        ensure(&self.cidrs, cidr).await?;
+        let service = self.service();
+        if ensure(&self.services, service.clone()).await?.is_none() {
+            self.addresses.claim_first(&service).await?;
+        }
+        Ok(())
     }
 
     fn service(&self) -> Value {
@@ -156,49 +179,137 @@ impl KubernetesService {
     }
 
     async fn publish(&self, servers: &BTreeSet<IpAddr>) -> ApiResult<()> {
-        let skip = json!({"endpointslice.kubernetes.io/skip-mirror": "true"});
-        let addresses: Vec<Value> = servers.iter().map(|ip| json!({"ip": ip})).collect();
-        let endpoints = json!({
-            "apiVersion": "v1", "kind": "Endpoints",
-            "metadata": {"name": SERVICE, "namespace": "default", "labels": skip},
-            "subsets": [{
-                "addresses": addresses,
-                "ports": [{"name": "https", "port": self.port, "protocol": "TCP"}],
-            }],
-        });
-        keep(&self.endpoints, endpoints, "subsets").await?;
+        let fresh = endpoints(servers, self.port);
+        let mut subset = fresh["subsets"][0].clone();
+        let mut present = ensure(&self.endpoints, fresh).await?;
+        while let Some(stored) = present.take() {
+            let new = corrected(&stored.object, servers, self.port);
+            subset = new["subsets"][0].clone();
+            if new == stored.object {
+                break;
+            }
+            if let Swap::Lost(current) = self.endpoints.replace(&new, stored.revision).await? {
+                present = current;
+            }
+        }
+        self.publish_slice(servers, &subset["ports"]).await
+    }
+
+    /// The slice says what the Endpoints say.
+    async fn publish_slice(&self, servers: &BTreeSet<IpAddr>, ports: &Value) -> ApiResult<()> {
         let ready = |ip: &IpAddr| json!({"addresses": [ip], "conditions": {"ready": true}});
         let slice = json!({
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-            "metadata": {"name": SERVICE, "namespace": "default", "labels": {"kubernetes.io/service-name": SERVICE}},
+            "metadata": {"name": SERVICE, "namespace": "default", "labels": {SLICE_LABEL: SERVICE}},
             "addressType": if self.advertise.is_ipv4() { "IPv4" } else { "IPv6" },
             "endpoints": servers.iter().map(ready).collect::<Vec<_>>(),
-            "ports": [{"name": "https", "port": self.port, "protocol": "TCP"}],
+            "ports": ports,
         });
-        keep(&self.slices, slice, "endpoints").await
+        let mut present = ensure(&self.slices, slice.clone()).await?;
+        while let Some(stored) = present.take() {
+            // The type of addresses cannot change.
+            if stored.object["addressType"] != slice["addressType"] {
+                present = match self.slices.remove("default", SERVICE, stored.revision).await? {
+                    Ok(_) => ensure(&self.slices, slice.clone()).await?,
+                    Err(current) => current,
+                };
+                continue;
+            }
+            let mut new = stored.object.clone();
+            for field in ["endpoints", "ports"] {
+                new[field] = slice[field].clone();
+            }
+            set_label(&mut new, SLICE_LABEL, SERVICE);
+            if new == stored.object {
+                break;
+            }
+            if let Swap::Lost(current) = self.slices.replace(&new, stored.revision).await? {
+                present = current;
+            }
+        }
+        Ok(())
     }
 
     /// Takes this server out. The last one stays: no endpoints at all would be worse.
-    async fn leave(&self) -> ApiResult<()> {
+    async fn leave(&self, why: Leaving) -> ApiResult<()> {
         let mut others = match self.reconciler {
             Reconciler::None => return Ok(()),
             Reconciler::Lease => {
-                if let (Some(own), _) = self.store.get(&self.key()).await.map_err(failed)? {
-                    // Whoever wrote it since is another server with our address: it is there.
-                    let _gone =
-                        self.store.delete(&self.key(), Expect::Revision(own.mod_revision)).await.map_err(failed)?;
+                match self.store.get(&self.key()).await.map_err(failed)?.0 {
+                    Some(own) => {
+                        // Whoever wrote it since is another server with our address: it is there.
+                        let _gone =
+                            self.store.delete(&self.key(), Expect::Revision(own.mod_revision)).await.map_err(failed)?;
+                    }
+                    None if why == Leaving::Stale => return Ok(()),
+                    None => {}
                 }
                 self.leased().await?
             }
             Reconciler::Count(_) => self.present().await?,
         };
-        others.remove(&self.advertise);
+        let was_there = others.remove(&self.advertise);
         if others.is_empty() {
             tracing::info!("the last server stays among the endpoints of the kubernetes Service");
             return Ok(());
         }
+        if why == Leaving::Stale && !was_there && matches!(self.reconciler, Reconciler::Count(_)) {
+            return Ok(());
+        }
         self.publish(&others).await
     }
+}
+
+/// Why a server is taken out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leaving {
+    /// An earlier process with its address did not take itself out.
+    Stale,
+    /// It stops.
+    Stopping,
+}
+
+fn addresses_of(servers: &BTreeSet<IpAddr>) -> Value {
+    servers.iter().map(|ip| json!({"ip": ip})).collect()
+}
+
+/// The Endpoints of servers.
+fn endpoints(servers: &BTreeSet<IpAddr>, port: u16) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Endpoints",
+        "metadata": {"name": SERVICE, "namespace": "default", "labels": {SKIP_LABEL: "true"}},
+        "subsets": [{
+            "addresses": addresses_of(servers),
+            "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+        }],
+    })
+}
+
+/// Endpoints that are there, with these servers. Ports stay as they are where there is one subset.
+fn corrected(present: &Value, servers: &BTreeSet<IpAddr>, port: u16) -> Value {
+    let mut new = present.clone();
+    set_label(&mut new, SKIP_LABEL, "true");
+    match new["subsets"].as_array().map_or(0, Vec::len) {
+        1 => {
+            let ips = |list: &Value| -> BTreeSet<IpAddr> {
+                let ip = |address: &Value| address["ip"].as_str()?.parse().ok();
+                list.as_array().into_iter().flatten().filter_map(ip).collect()
+            };
+            let subset = &mut new["subsets"][0];
+            if ips(&subset["addresses"]) != *servers {
+                subset["addresses"] = addresses_of(servers);
+            }
+        }
+        _ => new["subsets"] = endpoints(servers, port)["subsets"].clone(),
+    }
+    new
+}
+
+fn set_label(object: &mut Value, key: &str, value: &str) {
+    if !object["metadata"]["labels"].is_object() {
+        object["metadata"]["labels"] = json!({});
+    }
+    object["metadata"]["labels"][key] = json!(value);
 }
 
 /// The servers when this one has joined: at most `count`, and this one among them.
@@ -228,6 +339,21 @@ mod tests {
         ] {
             let set = |list: &[u8]| list.iter().map(|n| ip(*n)).collect::<BTreeSet<_>>();
             assert_eq!(counted(set(&present), ip(5), count), set(&expected), "{present:?} {count}");
+        }
+    }
+
+    #[test]
+    fn ports_stay_where_the_form_is_right() {
+        let servers: BTreeSet<IpAddr> = [IpAddr::from([10, 0, 0, 1])].into();
+        let fresh = endpoints(&servers, 6443);
+        assert_eq!(corrected(&fresh, &servers, 7443), fresh);
+        let mut other = fresh.clone();
+        other["subsets"][0]["addresses"] = json!([{"ip": "10.0.0.9"}]);
+        other["metadata"]["labels"] = Value::Null;
+        assert_eq!(corrected(&other, &servers, 7443), fresh);
+        for subsets in [json!([]), json!([fresh["subsets"][0], fresh["subsets"][0]]), Value::Null] {
+            other["subsets"] = subsets;
+            assert_eq!(corrected(&other, &servers, 7443)["subsets"], endpoints(&servers, 7443)["subsets"]);
         }
     }
 }

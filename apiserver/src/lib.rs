@@ -4,11 +4,13 @@
 
 pub mod account_options;
 mod admission;
+pub mod admission_options;
 pub mod aggregation;
 pub mod audit;
 pub mod auth_options;
 mod authorization;
 mod bootstrap;
+mod debug_socket;
 pub mod encryption;
 mod flow;
 pub mod generic_options;
@@ -16,14 +18,19 @@ mod health;
 mod identity;
 mod identity_lease;
 mod kms;
+pub mod kubelet_options;
 mod kubernetes_service;
+pub mod misc_options;
 pub mod options;
 mod reload;
 mod resources;
 mod routes;
 mod runtime_config;
 pub mod service_options;
+pub mod storage_options;
 mod store;
+mod system_logs;
+mod token_tracking;
 
 use std::{
     net::{IpAddr, UdpSocket},
@@ -51,6 +58,7 @@ use runtime::{
     Runtime,
     clock::RealClock,
     features::FeatureGates,
+    profiling,
     serving::{Connection, SecureServing, ServingError},
     tls,
 };
@@ -169,13 +177,15 @@ async fn serve(
     let _finish = finished.clone().drop_guard();
     let (registry, stop, port) = (runtime.registry.clone(), runtime.shutdown.clone(), serving.address.port());
     let id = uuid::Uuid::new_v4().to_string();
-    let store = store::open(&options, &stop, &finished).await?;
-    let store = store::sealed(store, &options, &runtime, &id, &finished).await?;
+    let mut store = store::open(&options, &stop, &finished).await?;
+    let mut overrides = store::Overrides::open(&options, &stop, &finished).await?;
+    store::seal(&mut store, &mut overrides, &options, &runtime, &id, &finished).await?;
     let settings = StorageSettings {
         store: Arc::clone(&store),
-        prefix: options.etcd_prefix.trim_end_matches('/').to_owned(),
+        overrides: overrides.by_resource(),
+        prefix: options.storage.prefix().to_owned(),
         event_ttl: options.event_ttl,
-        metrics: CacheMetrics::register(&registry)?,
+        keeping: options.storage.keeping(CacheMetrics::register(&registry)?),
         store_metrics: StoreMetrics::register(&registry)?,
     };
     let resources = Arc::new(Resources::new(&settings));
@@ -219,28 +229,33 @@ async fn serve(
     let hooks = Arc::new(ServiceHooks { addresses: Arc::clone(&addresses), ports: Arc::clone(&ports) });
     let lookups = admission::Lookups::new(&resources, &authorizer, &registry, &finished)?;
     let choice = admission::Choice {
-        enable: &options.enable_admission_plugins,
-        disable: &options.disable_admission_plugins,
+        enable: &options.admission.enable_admission_plugins,
+        disable: &options.admission.disable_admission_plugins,
+        only: &options.admission.admission_control,
         allow_privileged: options.allow_privileged,
     };
-    let longest = options.etcd_healthcheck_timeout.max(options.etcd_readycheck_timeout);
+    let longest = options.storage.etcd_healthcheck_timeout.max(options.storage.etcd_readycheck_timeout);
     let store_health = StoreHealth::follow(&store, longest, &finished);
     health::add_checks(&runtime.health, &resources, &store_health, &options, &stop);
-    let serves = RuntimeConfig::parse(&options.runtime_config).map_err(StartError::Flags)?.serves();
+    health::add_overrides(&runtime.health, &overrides.stores, &options, &finished);
+    let serves =
+        RuntimeConfig::parse(&options.runtime_config).map_err(StartError::Flags)?.serves(options.generic.forward());
     let published = Arc::new(Published::with_built_in(options.external_address(advertise, port), Arc::clone(&serves)));
-    let delegate = aggregation::start(&options.aggregation, &resources, Arc::clone(&published), &registry, &finished)?;
+    let aggregation =
+        aggregation::start(&options.aggregation, &resources, Arc::clone(&published), &registry, &finished)?;
     tokio::spawn(
         finished
             .clone()
             .run_until_cancelled_owned(aggregation::keep_authentication(Arc::clone(&resources), options.clone())),
     );
+    health::add_aggregation(&runtime.health, &aggregation, options.generic.livez_grace_period);
     let endpoints = registry::endpoints::endpoints(&resources.0, &handlers, &hooks, &*serves);
     health::add_definitions(&runtime.health, endpoints.custom(), options.generic.livez_grace_period);
     let definitions = apiextensions::Definitions::new(apiextensions::Settings {
         definitions: resources.get("apiextensions.k8s.io", "customresourcedefinitions")?,
         store: Arc::clone(&store),
         prefix: settings.prefix.clone(),
-        metrics: settings.metrics.clone(),
+        keeping: settings.keeping.clone(),
         endpoints: Arc::clone(endpoints.custom()),
         published: Arc::clone(&published),
         webhooks: Arc::new(Caller::new(resources.get("", "services")?)),
@@ -257,6 +272,7 @@ async fn serve(
         front: options.generic.front()?,
         nonresource: routes::router(routes::Routes {
             profiling: options.profiling.profiling,
+            logs: options.misc.enable_logs_handler,
             runtime: runtime.clone(),
             published,
             flow: flow.clone(),
@@ -273,7 +289,8 @@ async fn serve(
             request: options.generic.request_timeout,
             shortest_watch: Duration::from_secs(options.generic.min_request_timeout),
         },
-        delegate: Some(delegate),
+        collection_workers: options.storage.delete_collection_workers,
+        delegate: Some(aggregation.delegate),
     });
     let repair = Repair { addresses: Arc::clone(&addresses), ports, services: resources.get("", "services")? };
     tokio::spawn(repair.run(finished.clone()));
@@ -295,11 +312,16 @@ async fn serve(
         Err(error) => tracing::warn!(%error, "no identity lease without the name of the host"),
     }
     store::tell_size(&options, &store, &settings.store_metrics, &finished);
+    tokio::spawn(token_tracking::run(resources.get("", "configmaps")?, finished.clone()));
     tokio::spawn(bootstrap::keep_namespaces(resources.get("", "namespaces")?, finished.clone()));
+    if let Some(socket) = &options.misc.debug_socket_path {
+        debug_socket::serve(socket, profiling::router(&runtime.tasks), finished.clone())
+            .map_err(|error| StartError::Flags(format!("--debug-socket-path {}: {error}", socket.display())))?;
+    }
     let measured = Arc::clone(&server);
     tokio::spawn(finished.clone().run_until_cancelled_owned(async move { measured.metrics.measure().await }));
     // Clients are to find another server before this one stops answering.
-    let leaving = tokio::spawn(service.run(stop.clone()));
+    let leaving = tokio::spawn(service.run(runtime.health.clone(), stop.clone()));
     listen(server, serving, Ending { leaving, options: options.generic.clone(), stop }).await;
     if let Some(auditor) = auditor {
         auditor.close().await;

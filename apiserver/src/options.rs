@@ -16,12 +16,16 @@ use runtime::{
 
 use crate::{
     account_options::AccountOptions,
+    admission_options::AdmissionOptions,
     aggregation::AggregationOptions,
     audit::AuditOptions,
     auth_options::{AuthenticationOptions, AuthorizationOptions},
     generic_options::GenericOptions,
+    kubelet_options::KubeletOptions,
+    misc_options::MiscOptions,
     runtime_config::RuntimeConfig,
     service_options::ServiceOptions,
+    storage_options::StorageOptions,
 };
 
 /// The component.
@@ -29,7 +33,21 @@ pub const INFO: ComponentInfo = ComponentInfo {
     name: "kube-apiserver",
     about: "The Kubernetes API server serves the API over etcd, or, when no etcd server is given, over an embedded \
             store in a directory of its own.",
-    deprecated: &[("apiserver-count", "apiserver-count is deprecated and will be removed in a future version.")],
+    deprecated: &[
+        ("apiserver-count", "apiserver-count is deprecated and will be removed in a future version."),
+        (
+            "admission-control",
+            "Use --enable-admission-plugins or --disable-admission-plugins instead. Will be removed in a future version.",
+        ),
+        ("audit-webhook-batch-initial-backoff", "Deprecated, use --audit-webhook-initial-backoff instead."),
+        (
+            "default-watch-cache-size",
+            "watch caches are sized automatically and this flag will be removed in a future version",
+        ),
+        ("enable-logs-handler", "This flag will be removed in v1.19"),
+        ("kubelet-port", "kubelet-port is deprecated and will be removed."),
+        ("kubelet-read-only-port", "kubelet-read-only-port is deprecated and will be removed."),
+    ],
 };
 
 /// Default of `--secure-port`.
@@ -61,48 +79,6 @@ pub struct Options {
     /// A set of key=value pairs that describe feature gates for alpha/experimental features.
     #[arg(long)]
     pub feature_gates: Vec<String>,
-    /// Time between compactions of etcd; 0 leaves them to others.
-    #[arg(long, default_value = "5m0s", value_parser = duration)]
-    pub etcd_compaction_interval: Duration,
-    /// Time that the store has to answer the health checks.
-    #[arg(long, default_value = "2s", value_parser = duration)]
-    pub etcd_healthcheck_timeout: Duration,
-    /// Time that the store has to answer the check of readiness.
-    #[arg(long, default_value = "2s", value_parser = duration)]
-    pub etcd_readycheck_timeout: Duration,
-    /// etcd servers, comma-separated URLs.
-    #[arg(long, value_delimiter = ',')]
-    pub etcd_servers: Vec<String>,
-    /// Kind of store that etcd servers are: etcd3.
-    #[arg(long, default_value = "etcd3")]
-    pub storage_backend: String,
-    /// Time for which objects with a life share a lease of etcd, seconds.
-    #[arg(long, default_value_t = 60)]
-    pub lease_reuse_duration_seconds: u64,
-    /// How often the size of the store is asked for metrics; 0 for never.
-    #[arg(long, default_value = "30s", value_parser = duration)]
-    pub etcd_db_metric_poll_interval: Duration,
-    /// CA of the etcd servers.
-    #[arg(long)]
-    pub etcd_cafile: Option<PathBuf>,
-    /// Client certificate for etcd.
-    #[arg(long)]
-    pub etcd_certfile: Option<PathBuf>,
-    /// Client key for etcd.
-    #[arg(long)]
-    pub etcd_keyfile: Option<PathBuf>,
-    /// Key prefix of everything stored.
-    #[arg(long, default_value = "/registry")]
-    pub etcd_prefix: String,
-    /// Which resources are encrypted in the store, and with which keys.
-    #[arg(long)]
-    pub encryption_provider_config: Option<PathBuf>,
-    /// Whether that file is read again when it changes.
-    #[arg(long, default_value_t = false)]
-    pub encryption_provider_config_automatic_reload: bool,
-    /// Directory of the embedded store, used when no etcd server is given.
-    #[arg(long, default_value = "/var/lib/timonel/store")]
-    pub embedded_store_dir: PathBuf,
     /// CA bundle of client certificates.
     #[arg(long)]
     pub client_ca_file: Option<PathBuf>,
@@ -112,21 +88,6 @@ pub struct Options {
     /// Whether Pods may ask for privileged containers.
     #[arg(long, default_value_t = false)]
     pub allow_privileged: bool,
-    /// CA of the kubelets' serving certificates; without it they are not checked.
-    #[arg(long)]
-    pub kubelet_certificate_authority: Option<PathBuf>,
-    /// Client certificate for kubelets.
-    #[arg(long)]
-    pub kubelet_client_certificate: Option<PathBuf>,
-    /// Client key for kubelets.
-    #[arg(long)]
-    pub kubelet_client_key: Option<PathBuf>,
-    /// Time to connect to a kubelet.
-    #[arg(long, default_value = "5s", value_parser = duration)]
-    pub kubelet_timeout: Duration,
-    /// Node address types by which kubelets are reached, most preferred first.
-    #[arg(long, value_delimiter = ',', default_value = "Hostname,InternalDNS,InternalIP,ExternalDNS,ExternalIP")]
-    pub kubelet_preferred_address_types: Vec<String>,
     /// Whether bootstrap tokens (Secrets in kube-system) authenticate.
     #[arg(long, default_value_t = false)]
     pub enable_bootstrap_token_auth: bool,
@@ -158,12 +119,6 @@ pub struct Options {
     /// group/version/resource, each =true or =false.
     #[arg(long, value_delimiter = ',')]
     pub runtime_config: Vec<String>,
-    /// Admission plugins to add.
-    #[arg(long, value_delimiter = ',')]
-    pub enable_admission_plugins: Vec<String>,
-    /// Admission plugins to leave out.
-    #[arg(long, value_delimiter = ',')]
-    pub disable_admission_plugins: Vec<String>,
     /// Range of cluster IPs.
     #[arg(long, default_value = "10.0.0.0/24")]
     pub service_cluster_ip_range: Ipv4Net,
@@ -173,6 +128,18 @@ pub struct Options {
     /// Whether requests are let through by priority and fairness; the limits below then are seats of all levels.
     #[arg(long, default_value_t = true)]
     pub enable_priority_and_fairness: bool,
+    /// The store.
+    #[command(flatten)]
+    pub storage: StorageOptions,
+    /// Kubelets.
+    #[command(flatten)]
+    pub kubelet: KubeletOptions,
+    /// Admission.
+    #[command(flatten)]
+    pub admission: AdmissionOptions,
+    /// What else there is.
+    #[command(flatten)]
+    pub misc: MiscOptions,
     /// Serving.
     #[command(flatten)]
     pub serving: SecureServingArgs,
@@ -227,6 +194,7 @@ impl Options {
         if self.serving.cert_dir.as_os_str().is_empty() {
             self.serving.cert_dir = CERT_DIR.into();
         }
+        self.accounts.complete(self.storage.is_shared());
     }
 
     /// The gates as the flags set them.
@@ -240,13 +208,12 @@ impl Options {
         let mut problems = self.metrics.apply();
         problems.extend(self.compatibility.apply());
         problems.extend(self.generic.validate());
-        problems.extend(self.accounts.validate());
+        problems.extend(self.accounts.validate(self.storage.is_shared()));
         problems.extend(RuntimeConfig::parse(&self.runtime_config).err());
-        if self.storage_backend != "etcd3" {
-            problems.push(
-                "--storage-backend invalid, allowed values: etcd3. If not specified, it will default to 'etcd3'".into(),
-            );
-        }
+        problems.extend(self.storage.validate());
+        problems.extend(self.kubelet.validate());
+        problems.extend(self.admission.validate());
+        problems.extend(self.misc.validate());
         problems.extend(self.service.validate());
         problems.extend(self.aggregation.validate());
         problems.extend(self.audit.validate());
@@ -256,11 +223,6 @@ impl Options {
             problems.push(
                 "invalid port value 0: --secure-port 0 cannot be turned off, must be between 1 and 65535, inclusive"
                     .into(),
-            );
-        }
-        if self.encryption_provider_config_automatic_reload && self.encryption_provider_config.is_none() {
-            problems.push(
-                "--encryption-provider-config-automatic-reload must be set with --encryption-provider-config".into(),
             );
         }
         let (reads, writes) = (self.generic.max_requests_inflight, self.generic.max_mutating_requests_inflight);

@@ -113,26 +113,25 @@ pub(crate) fn handlers(resources: &Resources, settings: &HandlerSettings<'_>) ->
 
 /// How kubelets are reached, as the flags say.
 fn kubelets(options: &Options, resources: &Resources) -> Result<Kubelets, StartError> {
-    let identity = match (&options.kubelet_client_certificate, &options.kubelet_client_key) {
+    let flags = &options.kubelet;
+    let identity = match (&flags.kubelet_client_certificate, &flags.kubelet_client_key) {
         (Some(certificate), Some(key)) => Some((tls::read(certificate)?, tls::read(key)?)),
-        (None, None) => None,
-        _ => {
-            let text = "--kubelet-client-certificate and --kubelet-client-key go together";
-            return Err(StartError::Flags(text.into()));
-        }
+        _ => None,
     };
     let identity = identity.as_ref().map(|(certificate, key)| (certificate.as_slice(), key.as_slice()));
     let unverified = Arc::new(tls::unverified_client_config(identity)?);
-    let tls = match &options.kubelet_certificate_authority {
+    let tls = match &flags.kubelet_certificate_authority {
         Some(file) => Arc::new(tls::client_config(&tls::read(file)?, identity)?),
         None => Arc::clone(&unverified),
     };
-    let address_types = options.kubelet_preferred_address_types.clone();
+    let address_types = flags.kubelet_preferred_address_types.clone();
     Ok(Kubelets {
         nodes: resources.get("", "nodes")?,
         tls,
         unverified,
         address_types,
-        timeout: options.kubelet_timeout,
+        timeout: flags.kubelet_timeout,
+        port: flags.kubelet_port,
+        stream_rate: flags.max_connection_bytes_per_sec,
     })
 }

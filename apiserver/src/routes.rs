@@ -13,6 +13,8 @@ use http::header;
 use runtime::{Runtime, metrics, profiling, zpages};
 use serde_json::{Value, json};
 
+use crate::system_logs;
+
 /// Served paths, for `/statusz`.
 const PATHS: &[&str] = &["/debug", "/flagz", "/healthz", "/livez", "/metrics", "/readyz", "/statusz", "/version"];
 
@@ -36,6 +38,8 @@ pub(crate) struct Routes {
     pub(crate) runtime: Runtime,
     /// Whether `/debug/pprof` is served.
     pub(crate) profiling: bool,
+    /// Whether `/logs` is served.
+    pub(crate) logs: bool,
     pub(crate) published: Arc<Published>,
     pub(crate) flow: Option<Arc<FlowControl>>,
     /// `host:port` that clients reach the server at.
@@ -69,6 +73,9 @@ pub(crate) fn router(routes: Routes) -> Router {
         .route("/openid/v1/jwks", get(cached(jwks, "application/jwk-set+json")));
     if let Some(flow) = &routes.flow {
         router = router.merge(flowcontrol::router(flow));
+    }
+    if routes.logs {
+        router = router.merge(system_logs::router());
     }
     if routes.profiling {
         router = router.merge(profiling::router(&runtime.tasks));

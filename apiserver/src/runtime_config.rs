@@ -9,6 +9,35 @@ use runtime::flags::boolean;
 const ALL: &str = "api/all";
 const STAGES: [&str; 3] = ["api/ga", "api/beta", "api/alpha"];
 
+/// Kinds that are younger than the oldest version that can be emulated: group, version, plural (or all of the version),
+/// and the minor version that brought them.
+const YOUNG: [(&str, &str, &str, u16); 5] = [
+    ("admissionregistration.k8s.io", "v1", "mutatingadmissionpolicies", 36),
+    ("admissionregistration.k8s.io", "v1", "mutatingadmissionpolicybindings", 36),
+    ("resource.k8s.io", "v1", "", 34),
+    ("scheduling.k8s.io", "v1", "workloads", 36),
+    ("storage.k8s.io", "v1", "volumeattributesclasses", 34),
+];
+
+/// The minor version that brought a kind.
+fn introduced(kind: &Kind) -> u16 {
+    let is = |(group, version, plural, _): &&(&str, &str, &str, u16)| {
+        kind.gvk.group == *group && kind.gvk.version == *version && (plural.is_empty() || kind.plural == *plural)
+    };
+    YOUNG.iter().find(is).map_or(0, |(.., minor)| *minor)
+}
+
+/// Whether kinds are served that the emulated version did not have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Forward {
+    /// The emulated minor version.
+    pub(crate) emulated: u16,
+    /// All of them (`--emulation-forward-compatible`).
+    pub(crate) all: bool,
+    /// Those of versions that `--runtime-config` turns on (`--runtime-config-emulation-forward-compatible`).
+    pub(crate) named: bool,
+}
+
 /// What is to be served and what is not, by key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RuntimeConfig(BTreeMap<String, bool>);
@@ -69,10 +98,19 @@ impl RuntimeConfig {
         keys.iter().find_map(|key| self.0.get(key)).copied().unwrap_or(true)
     }
 
+    /// Whether a version that the emulated one did not have is served all the same.
+    fn is_there(&self, kind: &Kind, forward: Forward) -> bool {
+        let named = || {
+            let version = key_of(kind);
+            [format!("{version}/{}", kind.plural), version].iter().any(|key| self.0.get(key) == Some(&true))
+        };
+        introduced(kind) <= forward.emulated || forward.all || (forward.named && named())
+    }
+
     /// Tells which kinds are served.
-    pub(crate) fn serves(&self) -> Serves {
+    pub(crate) fn serves(&self, forward: Forward) -> Serves {
         let config = self.clone();
-        Arc::new(move |kind| config.is_on(kind))
+        Arc::new(move |kind| config.is_on(kind) && config.is_there(kind, forward))
     }
 }
 
@@ -105,6 +143,26 @@ mod tests {
             let config = config(text).expect(text);
             assert_eq!([pods, jobs, cron_jobs].map(|kind| config.is_on(kind)), served, "{text}");
         }
+    }
+
+    #[test]
+    fn kinds_of_later_versions_are_not_there() {
+        let serves = |text: &str, emulated, all, named| {
+            let serves = config(text).expect(text).serves(Forward { emulated, all, named });
+            let mut hidden: Vec<&str> =
+                api::api().kinds().iter().filter(|kind| !serves(kind)).map(|k| &*k.plural).collect();
+            hidden.sort_unstable();
+            hidden
+        };
+        let policies = ["mutatingadmissionpolicies", "mutatingadmissionpolicybindings"];
+        assert_eq!(serves("", 36, false, false), Vec::<&str>::new());
+        assert_eq!(serves("", 35, false, false), policies);
+        assert_eq!(serves("", 33, true, false), Vec::<&str>::new());
+        let old = serves("", 33, false, false);
+        assert!(old.contains(&"resourceclaims") && old.contains(&"volumeattributesclasses"), "{old:?}");
+        assert_eq!(serves("resource.k8s.io/v1", 33, false, false), old);
+        let named = serves("resource.k8s.io/v1", 33, false, true);
+        assert!(!named.contains(&"resourceclaims") && named.contains(&"volumeattributesclasses"), "{named:?}");
     }
 
     #[test]

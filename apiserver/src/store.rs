@@ -1,10 +1,12 @@
 //! The store that the flags name: opened, waited for, encrypted.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use machinery::GroupResource;
 use runtime::Runtime;
 use storage::{
     contract::Store,
@@ -15,7 +17,7 @@ use storage::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{StartError, encryption, options::Options};
+use crate::{StartError, encryption, options::Options, storage_options::Override};
 
 /// Time that the store has to tell its size.
 const SIZE_PATIENCE: Duration = Duration::from_secs(5);
@@ -45,18 +47,30 @@ pub(crate) async fn open(
     stop: &CancellationToken,
     finished: &CancellationToken,
 ) -> Result<Arc<dyn Store>, StartError> {
-    if options.etcd_servers.is_empty() {
-        let store = EmbeddedStore::open(&options.embedded_store_dir, EmbeddedOptions::default()).await?;
+    let storage = &options.storage;
+    if !storage.is_shared() {
+        let store = EmbeddedStore::open(&storage.embedded_store_dir, EmbeddedOptions::default()).await?;
         return Ok(Arc::new(store));
     }
-    let mut etcd = EtcdOptions::new(options.etcd_servers.clone());
-    etcd.ca_file.clone_from(&options.etcd_cafile);
-    etcd.cert_file.clone_from(&options.etcd_certfile);
-    etcd.key_file.clone_from(&options.etcd_keyfile);
-    etcd.lease_reuse = Some(Duration::from_secs(options.lease_reuse_duration_seconds));
+    connected(options, &storage.etcd_servers, stop, finished).await
+}
+
+/// etcd servers, once they answer.
+async fn connected(
+    options: &Options,
+    servers: &[String],
+    stop: &CancellationToken,
+    finished: &CancellationToken,
+) -> Result<Arc<dyn Store>, StartError> {
+    let storage = &options.storage;
+    let mut etcd = EtcdOptions::new(servers.to_vec());
+    etcd.ca_file.clone_from(&storage.etcd_cafile);
+    etcd.cert_file.clone_from(&storage.etcd_certfile);
+    etcd.key_file.clone_from(&storage.etcd_keyfile);
+    etcd.lease_reuse = Some(Duration::from_secs(storage.lease_reuse_duration_seconds));
     let store = Arc::new(EtcdStore::connect(etcd).await?);
     answering(&*store, options.generic.storage_initialization_timeout, stop).await?;
-    let interval = options.etcd_compaction_interval;
+    let interval = storage.etcd_compaction_interval;
     if interval.is_zero() {
         return Ok(store);
     }
@@ -65,25 +79,70 @@ pub(crate) async fn open(
     Ok(store)
 }
 
-/// The store with the values of some resources encrypted, if the flags say so.
-pub(crate) async fn sealed(
-    store: Arc<dyn Store>,
+/// Stores of single resources: one for all the resources that name the same servers.
+#[derive(Default)]
+pub(crate) struct Overrides {
+    /// The stores, in the order of the flags.
+    pub(crate) stores: Vec<Arc<dyn Store>>,
+    /// Which of them a resource is in.
+    pub(crate) places: BTreeMap<GroupResource, usize>,
+}
+
+impl Overrides {
+    /// Connects to the servers that the flags name.
+    pub(crate) async fn open(
+        options: &Options,
+        stop: &CancellationToken,
+        finished: &CancellationToken,
+    ) -> Result<Self, StartError> {
+        let mut overrides = Self::default();
+        let mut known: Vec<Vec<String>> = Vec::new();
+        for Override { resource, servers } in options.storage.overrides().map_err(StartError::Flags)? {
+            let place = match known.iter().position(|others| *others == servers) {
+                Some(place) => place,
+                None => {
+                    overrides.stores.push(connected(options, &servers, stop, finished).await?);
+                    known.push(servers);
+                    known.len() - 1
+                }
+            };
+            overrides.places.insert(resource, place);
+        }
+        Ok(overrides)
+    }
+
+    /// The store of each resource that has its own.
+    pub(crate) fn by_resource(&self) -> BTreeMap<GroupResource, Arc<dyn Store>> {
+        let store = |(resource, place): (&GroupResource, &usize)| {
+            self.stores.get(*place).map(|store| (resource.clone(), Arc::clone(store)))
+        };
+        self.places.iter().filter_map(store).collect()
+    }
+}
+
+/// The stores with the values of some resources encrypted, if the flags say so.
+pub(crate) async fn seal(
+    store: &mut Arc<dyn Store>,
+    overrides: &mut Overrides,
     options: &Options,
     runtime: &Runtime,
     id: &str,
     stop: &CancellationToken,
-) -> Result<Arc<dyn Store>, StartError> {
-    let Some(file) = &options.encryption_provider_config else { return Ok(store) };
-    let (prefix, reloads) =
-        (options.etcd_prefix.trim_end_matches('/'), options.encryption_provider_config_automatic_reload);
+) -> Result<(), StartError> {
+    let storage = &options.storage;
+    let Some(file) = &storage.encryption_provider_config else { return Ok(()) };
+    let (prefix, reloads) = (storage.prefix(), storage.encryption_provider_config_automatic_reload);
     let in_use = encryption::InUse::start(file, prefix, reloads, (&runtime.registry, id), stop).await?;
     in_use.add_checks(&runtime.health);
-    Ok(Arc::new(EncryptedStore::new(store, in_use.rules())))
+    for store in std::iter::once(store).chain(&mut overrides.stores) {
+        *store = Arc::new(EncryptedStore::new(Arc::clone(store), in_use.rules()));
+    }
+    Ok(())
 }
 
 /// Tells the metrics how large the store is, as often as the flags say, until `stop`.
 pub(crate) fn tell_size(options: &Options, store: &Arc<dyn Store>, metrics: &StoreMetrics, stop: &CancellationToken) {
-    let every = options.etcd_db_metric_poll_interval;
+    let every = options.storage.etcd_db_metric_poll_interval;
     if every.is_zero() {
         return;
     }

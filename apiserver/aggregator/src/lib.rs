@@ -20,7 +20,10 @@ mod remotes;
 mod view;
 mod watch;
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use generic::{projection::Projection, published::Published, resource::Resource};
 use prometheus::Registry;
@@ -55,30 +58,55 @@ pub struct Settings {
     pub identity: Option<ProxyIdentity>,
     /// How Services are reached.
     pub routing: Routing,
+    /// Whether answers that send clients elsewhere are refused.
+    pub rejects_redirects: bool,
     /// Where metrics are registered.
     pub metrics: Registry,
 }
 
-/// Starts aggregation; it ends with `stop`. The answer passes requests on.
-pub fn start(
-    settings: Settings,
-    stop: &CancellationToken,
-) -> Result<Arc<dyn generic::delegate::Delegate>, prometheus::Error> {
+/// Aggregation that has been started.
+pub struct Aggregation {
+    /// Passes requests on.
+    pub delegate: Arc<dyn generic::delegate::Delegate>,
+    registered: Arc<AtomicBool>,
+    followed: Arc<AtomicBool>,
+}
+
+impl Aggregation {
+    /// Tells whether all local APIServices have been there once.
+    pub fn registered(&self) -> impl Fn() -> bool + Send + Sync + 'static {
+        let done = Arc::clone(&self.registered);
+        move || done.load(Ordering::Acquire)
+    }
+
+    /// Tells whether the APIServices of other servers have been looked at once.
+    pub fn followed(&self) -> impl Fn() -> bool + Send + Sync + 'static {
+        let done = Arc::clone(&self.followed);
+        move || done.load(Ordering::Acquire)
+    }
+}
+
+/// Starts aggregation; it ends with `stop`.
+pub fn start(settings: Settings, stop: &CancellationToken) -> Result<Aggregation, prometheus::Error> {
     let views: Arc<Projection<View>> = Projection::follow(&settings.api_services, stop);
     let register = Register {
         api_services: Arc::clone(&settings.api_services),
         views: Arc::clone(&views),
         definitions: Projection::follow(&settings.definitions, stop),
         discovery: settings.published.discovery(),
+        complete: Arc::default(),
     };
+    let registered = Arc::clone(&register.complete);
     tokio::spawn(stop.clone().run_until_cancelled_owned(register.run()));
     let remotes = Arc::new(Remotes::new(
         Places { services: settings.services, slices: settings.slices, routing: settings.routing },
         settings.api_services,
         settings.published,
         settings.identity.map(Arc::new),
+        settings.rejects_redirects,
         Report::new(&settings.metrics)?,
     ));
     tokio::spawn(stop.clone().run_until_cancelled_owned(Arc::clone(&remotes).follow(views)));
-    Ok(remotes)
+    let followed = remotes.followed();
+    Ok(Aggregation { delegate: remotes, registered, followed })
 }

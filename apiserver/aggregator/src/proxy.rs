@@ -68,20 +68,21 @@ pub(crate) async fn pass_on(
         Err(error) => return failed(&error),
     };
     match backend.send(place, request, ANSWER).await {
-        Ok(answer) => checked(answer),
+        Ok(mut answer) => {
+            strip(answer.headers_mut());
+            answer
+        }
         Err(error) => failed(&error),
     }
 }
 
-/// The answer without what concerns one hop; a server that sends clients elsewhere is not let through
-/// (CVE-2022-3172).
-fn checked(mut answer: Response<Body>) -> Response<Body> {
+/// The answer, unless it sends clients elsewhere (CVE-2022-3172).
+pub(crate) fn without_redirect(answer: Response<Body>) -> Response<Body> {
     let status = answer.status();
     if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
         let text = "the backend attempted to redirect this request, which is not permitted";
         return plain(StatusCode::BAD_GATEWAY, text);
     }
-    strip(answer.headers_mut());
     answer
 }
 
@@ -177,7 +178,7 @@ mod tests {
             let mut answer = Response::new(Body::empty());
             *answer.status_mut() = StatusCode::from_u16(code).unwrap();
             answer.headers_mut().insert(header::LOCATION, HeaderValue::from_static("https://elsewhere/"));
-            let answer = checked(answer);
+            let answer = without_redirect(answer);
             assert_eq!(answer.status().as_u16(), shown);
             assert!(shown != 502 || !answer.headers().contains_key(header::LOCATION));
         }

@@ -1,6 +1,13 @@
 //! Local APIServices: one for each group version that this server answers itself.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use api::discovery::{CUSTOM_GROUP_PRIORITY, Discovery, VERSION_PRIORITY};
 use generic::{
@@ -67,6 +74,8 @@ pub(crate) struct Register {
     pub(crate) definitions: Arc<Projection<Definition>>,
     /// The built-in groups.
     pub(crate) discovery: Discovery,
+    /// Set when all local APIServices have been there once.
+    pub(crate) complete: Arc<AtomicBool>,
 }
 
 impl Register {
@@ -80,6 +89,8 @@ impl Register {
             let outcome = self.round(&built_in).await;
             if let Err(error) = &outcome {
                 tracing::warn!(%error, "local APIServices are not up to date");
+            } else {
+                self.complete.store(true, Ordering::Release);
             }
             tokio::select! {
                 changed = services.changed() => if changed.is_err() { return },

@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use arc_swap::ArcSwap;
@@ -39,8 +42,10 @@ pub(crate) struct Remotes {
     api_services: Arc<Resource>,
     published: Arc<Published>,
     identity: Option<Arc<ProxyIdentity>>,
+    rejects_redirects: bool,
     report: Report,
     table: ArcSwap<Table>,
+    followed: Arc<AtomicBool>,
 }
 
 impl Remotes {
@@ -49,9 +54,24 @@ impl Remotes {
         api_services: Arc<Resource>,
         published: Arc<Published>,
         identity: Option<Arc<ProxyIdentity>>,
+        rejects_redirects: bool,
         report: Report,
     ) -> Self {
-        Self { places, api_services, published, identity, report, table: ArcSwap::default() }
+        Self {
+            places,
+            api_services,
+            published,
+            identity,
+            rejects_redirects,
+            report,
+            table: ArcSwap::default(),
+            followed: Arc::default(),
+        }
+    }
+
+    /// Set when what the APIServices say has been taken over once.
+    pub(crate) fn followed(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.followed)
     }
 
     /// Follows the APIServices for ever.
@@ -77,6 +97,7 @@ impl Remotes {
                 ((remote.spec.group.clone(), remote.spec.version.clone()), remote)
             };
             self.table.store(Arc::new(running.values().map(by_version).collect()));
+            self.followed.store(true, Ordering::Release);
             if changes.changed().await.is_err() {
                 return;
             }
@@ -171,7 +192,10 @@ impl Delegate for Remotes {
         let Some(remote) = remote.filter(|remote| remote.is_available()) else { return proxy::unavailable() };
         let Some(backend) = remote.backend.load_full() else { return proxy::unavailable() };
         match self.places.find(&remote.service).await {
-            Ok(place) => proxy::pass_on(&backend, &place, &remote.host(), request, user, peer).await,
+            Ok(place) => {
+                let answer = proxy::pass_on(&backend, &place, &remote.host(), request, user, peer).await;
+                if self.rejects_redirects { proxy::without_redirect(answer) } else { answer }
+            }
             Err(_) => proxy::unavailable(),
         }
     }

@@ -10,11 +10,15 @@ use std::{
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use generic::{published::Published, resource::Resource, server::CustomEndpoints};
+use generic::{
+    published::Published,
+    resource::{Keeping, Resource},
+    server::CustomEndpoints,
+};
 use machinery::ApiResult;
 use registry::connect::webhook::Caller;
 use storage::{
-    cache::{CacheMetrics, EventKind, Freshness, Scope, WatchItem, WatchRequest, WatchStart, Watcher},
+    cache::{EventKind, Freshness, Scope, WatchItem, WatchRequest, WatchStart, Watcher},
     contract::Store,
 };
 use tokio_util::sync::CancellationToken;
@@ -40,8 +44,8 @@ pub struct Settings {
     pub store: Arc<dyn Store>,
     /// Key prefix of everything; no trailing slash.
     pub prefix: String,
-    /// Metrics of the watch caches.
-    pub metrics: CacheMetrics,
+    /// How resources are kept.
+    pub keeping: Keeping,
     /// Where endpoints are put.
     pub endpoints: Arc<CustomEndpoints>,
     /// Where discovery and OpenAPI are told.

@@ -16,6 +16,42 @@ use storage::cache::{CachedObject, Codec, CodecError, IndexRecord};
 
 use crate::resource::StrategyRef;
 
+/// A stored form that is not read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FormError {
+    /// Not JSON.
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    /// Not YAML.
+    #[error(transparent)]
+    Yaml(#[from] serde_yaml::Error),
+    /// Has no message.
+    #[error(transparent)]
+    Protobuf(#[from] api::encode::EncodeError),
+}
+
+/// The stored form in YAML.
+pub(crate) fn yaml(json: &[u8]) -> Result<Bytes, FormError> {
+    Ok(serde_yaml::to_string(&serde_json::from_slice::<Value>(json)?)?.into())
+}
+
+/// The stored form in protobuf.
+pub(crate) fn protobuf(json: &[u8]) -> Result<Bytes, FormError> {
+    Ok(api::encode::encode(&serde_json::from_slice(json)?)?.into())
+}
+
+/// An object of the store, whatever form it has.
+fn parsed(value: &[u8]) -> Result<Value, CodecError> {
+    let wrong = |error: &dyn fmt::Display| CodecError(error.to_string());
+    if value.starts_with(api::decode::MAGIC) {
+        return Ok(api::decode::decode(value).map_err(|e| wrong(&e))?.1);
+    }
+    match value.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        Some(b'{') => serde_json::from_slice(value).map_err(|e| wrong(&e)),
+        _ => serde_yaml::from_slice(value).map_err(|e| wrong(&e)),
+    }
+}
+
 /// Codec of one stored kind.
 pub struct KindCodec {
     api_version: String,
@@ -86,11 +122,10 @@ impl KindCodec {
 
     /// Decodes a value that somebody else wrote, and gives it our stored form.
     fn adopt(&self, value: &[u8]) -> Result<Vec<u8>, CodecError> {
-        let mut object: Value = if value.starts_with(api::decode::MAGIC) {
-            api::decode::decode(value).map_err(|e| CodecError(e.to_string()))?.1
-        } else {
-            serde_json::from_slice(value).map_err(|e| CodecError(e.to_string()))?
-        };
+        let mut object = parsed(value)?;
+        if !object.is_object() {
+            return Err(CodecError(format!("not a {}", self.kind)));
+        }
         meta::metadata_mut(&mut object);
         if object.get("kind").and_then(Value::as_str) != Some(self.kind.as_str()) {
             return Err(CodecError(format!("not a {}", self.kind)));
@@ -102,7 +137,7 @@ impl KindCodec {
     /// An object of a custom resource. Its schema may have changed since it was stored, so it is applied again; one that
     /// is stored in another version stays in that version.
     fn adopt_custom(&self, value: &[u8], revision: i64) -> Result<Bytes, CodecError> {
-        let mut object: Value = serde_json::from_slice(value).map_err(|e| CodecError(e.to_string()))?;
+        let mut object = parsed(value)?;
         let text = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or("").to_owned();
         let (version, kind) = (text("apiVersion"), text("kind"));
         if kind != self.kind {

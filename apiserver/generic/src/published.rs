@@ -170,15 +170,16 @@ pub struct Published {
 struct BuiltIn {
     group: String,
     version: String,
+    serves: Serves,
 }
 
 impl Describe for BuiltIn {
     fn v3(&self) -> v3::Part {
-        v3::built_in(&self.group, &self.version)
+        v3::built_in(&self.group, &self.version, &*self.serves)
     }
 
     fn v2(&self) -> v2::Part {
-        v2::built_in(&self.group, &self.version)
+        v2::built_in(&self.group, &self.version, &*self.serves)
     }
 }
 
@@ -204,7 +205,11 @@ impl Published {
                 // Discovery knows the built-in kinds by itself.
                 resources: Vec::new(),
                 is_stale: false,
-                openapi: OpenApi::Described(Arc::new(BuiltIn { group: group.clone(), version: version.clone() })),
+                openapi: OpenApi::Described(Arc::new(BuiltIn {
+                    group: group.clone(),
+                    version: version.clone(),
+                    serves: Arc::clone(&serves),
+                })),
                 group,
                 version,
             })

@@ -1,6 +1,7 @@
 //! One stored resource: its key layout, codec, store and watch cache, and the compare-and-swap operations on it.
 
 use std::{
+    collections::BTreeMap,
     ops::Deref,
     sync::{
         Arc,
@@ -18,7 +19,10 @@ use storage::{
     contract::{Expect, KeyValue, Store, StoreError, Written},
 };
 
-use crate::{codec::KindCodec, verbs::list::HOT_FIELD};
+use crate::{
+    codec::{self, KindCodec},
+    verbs::list::HOT_FIELD,
+};
 
 /// A strategy that lives as long as the process or as its definition.
 #[derive(Clone)]
@@ -40,6 +44,60 @@ impl Deref for StrategyRef {
     }
 }
 
+/// The form in which objects are written to the store. What is there may have any of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StoredMedia {
+    /// JSON, which is also what is served from.
+    #[default]
+    Json,
+    /// YAML.
+    Yaml,
+    /// Protobuf, where the kind has a message; else JSON.
+    Protobuf,
+}
+
+/// How a server keeps its resources.
+#[derive(Clone)]
+pub struct Keeping {
+    /// Metrics of the watch caches.
+    pub metrics: CacheMetrics,
+    /// Whether reads may be served from the watch cache as it is. Otherwise every read shows the present state.
+    pub watch_cache: bool,
+    /// Resources whose watch cache is on or off by name.
+    pub watch_caches: BTreeMap<GroupResource, bool>,
+    /// Whether the others have one.
+    pub unnamed_watch_caches: bool,
+    /// Whether somebody collects garbage, so that deletes may leave dependents to them.
+    pub collects_garbage: bool,
+    /// The form of stored objects.
+    pub media: StoredMedia,
+    /// How often objects are counted for the metrics; zero for never.
+    pub count_period: Duration,
+}
+
+impl Keeping {
+    /// As a server without any flags.
+    pub fn new(metrics: CacheMetrics) -> Self {
+        Self {
+            metrics,
+            watch_cache: true,
+            watch_caches: BTreeMap::new(),
+            unnamed_watch_caches: true,
+            collects_garbage: true,
+            media: StoredMedia::Json,
+            count_period: Duration::from_secs(60),
+        }
+    }
+
+    fn caches(&self, resource: &GroupResource) -> bool {
+        self.watch_cache && self.watch_caches.get(resource).copied().unwrap_or(self.unnamed_watch_caches)
+    }
+}
+
+/// Time for which changes are kept for watches of resources without a watch cache: a store keeps them until it is
+/// compacted.
+const UNCACHED_HISTORY: Duration = Duration::from_secs(600);
+
 /// A stored resource, shared by all versions it is served in.
 pub struct Resource {
     /// Kind of the stored form.
@@ -52,6 +110,10 @@ pub struct Resource {
     pub strategy: StrategyRef,
     /// Life of stored objects (Events), or for ever.
     pub ttl: Option<Duration>,
+    /// Whether deletes leave dependents to the garbage collector.
+    pub collects_garbage: bool,
+    watch_cache: bool,
+    media: StoredMedia,
     prefix: String,
     codec: Arc<KindCodec>,
     store: Arc<dyn Store>,
@@ -87,16 +149,51 @@ impl Resource {
         strategy: StrategyRef,
         prefix: String,
         store: Arc<dyn Store>,
-        metrics: &CacheMetrics,
+        keeping: &Keeping,
     ) -> Self {
         let codec = Arc::new(KindCodec::new(&gvk.api_version(), &gvk.kind, strategy.clone()));
         let mut options = CacheOptions::new(&group_resource.group, &group_resource.resource, &prefix);
         if strategy.selectable_fields().iter().any(|f| f.label == HOT_FIELD) {
             options.hot_fields = &[HOT_FIELD];
         }
-        let cache = Cache::new(options, Arc::clone(&store), Arc::clone(&codec) as Arc<dyn Codec>, metrics);
-        let written = AtomicI64::new(0);
-        Self { gvk, group_resource, namespaced, strategy, ttl: None, prefix, codec, store, cache, written }
+        options.count_period = keeping.count_period;
+        let watch_cache = keeping.caches(&group_resource);
+        if !watch_cache {
+            options.ring_age = UNCACHED_HISTORY;
+        }
+        let cache = Cache::new(options, Arc::clone(&store), Arc::clone(&codec) as Arc<dyn Codec>, &keeping.metrics);
+        let media = match keeping.media {
+            StoredMedia::Protobuf if !api::encode::is_registered(&gvk) => StoredMedia::Json,
+            media => media,
+        };
+        Self {
+            gvk,
+            group_resource,
+            namespaced,
+            strategy,
+            ttl: None,
+            collects_garbage: keeping.collects_garbage,
+            watch_cache,
+            media,
+            prefix,
+            codec,
+            store,
+            cache,
+            written: AtomicI64::new(0),
+        }
+    }
+
+    /// Whether a client finds states here that are not the present one.
+    pub fn has_watch_cache(&self) -> bool {
+        self.watch_cache
+    }
+
+    /// What a client gets that wishes for this freshness.
+    pub fn freshness(&self, wished: Freshness) -> Freshness {
+        match wished {
+            Freshness::Any if !self.watch_cache => Freshness::Latest,
+            other => other,
+        }
     }
 
     /// The watch cache.
@@ -175,7 +272,12 @@ impl Resource {
     async fn swap(&self, object: &Value, expect: Expect) -> ApiResult<Swap> {
         let key = self.key(meta::namespace(object), meta::name(object))?;
         let value = Bytes::from(self.codec.encode(object).map_err(ApiError::internal)?);
-        match self.store.put(&key, value.clone(), expect, self.ttl).await.map_err(|e| self.store_error(e))? {
+        let stored = match self.media {
+            StoredMedia::Json => value.clone(),
+            StoredMedia::Yaml => codec::yaml(&value).map_err(ApiError::internal)?,
+            StoredMedia::Protobuf => codec::protobuf(&value).map_err(ApiError::internal)?,
+        };
+        match self.store.put(&key, stored, expect, self.ttl).await.map_err(|e| self.store_error(e))? {
             Written::Done { revision } => {
                 self.written.fetch_max(revision, Ordering::AcqRel);
                 let served = self.codec.with_revision(&value, revision);

@@ -58,6 +58,8 @@ pub struct Server {
     pub limits: Limits,
     /// How long requests may take.
     pub times: Times,
+    /// Objects that a delete of a collection deletes at a time.
+    pub collection_workers: usize,
     /// Who passes on what other servers answer.
     pub delegate: Option<Arc<dyn Delegate>>,
     /// Records requests, if a policy says so.

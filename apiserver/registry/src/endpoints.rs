@@ -6,11 +6,10 @@ use api::Kind;
 use generic::{
     endpoint::{Endpoint, Handler, Hooks, Nature, ScalePaths, ScaleSelector, Subresource},
     print::DefaultPrinter,
-    resource::{Resource, StrategyRef},
+    resource::{Keeping, Resource, StrategyRef},
     server::Endpoints,
 };
 use storage::{
-    cache::CacheMetrics,
     contract::Store,
     metered::{MeteredStore, StoreMetrics},
 };
@@ -24,12 +23,14 @@ pub type Handlers = BTreeMap<(&'static str, &'static str), Arc<dyn Handler>>;
 pub struct StorageSettings {
     /// The store.
     pub store: Arc<dyn Store>,
+    /// Stores of single resources.
+    pub overrides: BTreeMap<machinery::GroupResource, Arc<dyn Store>>,
     /// Key prefix of everything, `/registry` unless told otherwise; no trailing slash.
     pub prefix: String,
     /// Life of events.
     pub event_ttl: Duration,
-    /// Metrics of the watch caches.
-    pub metrics: CacheMetrics,
+    /// How resources are kept.
+    pub keeping: Keeping,
     /// Metrics of what resources ask of the store.
     pub store_metrics: StoreMetrics,
 }
@@ -48,12 +49,11 @@ pub fn resources(settings: &StorageSettings) -> BTreeMap<(String, String), Arc<R
         let group_resource = machinery::GroupResource::new(group.clone(), kind.plural.clone());
         let prefix = format!("{}/{}", settings.prefix, api::storage_prefix(group, &kind.plural));
         let store = MeteredStore::new(
-            Arc::clone(&settings.store),
+            Arc::clone(settings.overrides.get(&group_resource).unwrap_or(&settings.store)),
             settings.store_metrics.clone(),
             group.clone(),
             kind.plural.clone(),
         );
-        let metrics = &settings.metrics;
         let mut resource = Resource::new(
             stored,
             group_resource,
@@ -61,7 +61,7 @@ pub fn resources(settings: &StorageSettings) -> BTreeMap<(String, String), Arc<R
             StrategyRef::Static(strategy),
             prefix,
             Arc::new(store),
-            metrics,
+            &settings.keeping,
         );
         if kind.gvk.kind == "Event" {
             resource.ttl = Some(settings.event_ttl);

@@ -171,6 +171,8 @@ pub(crate) struct Choice<'a> {
     pub(crate) enable: &'a [String],
     /// `--disable-admission-plugins`.
     pub(crate) disable: &'a [String],
+    /// `--admission-control`: if there are any, these and no others.
+    pub(crate) only: &'a [String],
     /// `--allow-privileged`.
     pub(crate) allow_privileged: bool,
 }
@@ -181,12 +183,15 @@ pub(crate) fn plugins(
     choice: &Choice<'_>,
     metrics: AdmissionMetrics,
 ) -> Result<Plugins, UnknownPlugin> {
-    let Choice { enable, disable, allow_privileged } = choice;
-    if let Some(name) = enable.iter().chain(*disable).find(|n| !ORDER.iter().any(|(known, _)| known == n)) {
+    let Choice { enable, disable, only, allow_privileged } = choice;
+    if let Some(name) = enable.iter().chain(*disable).chain(*only).find(|n| !ORDER.iter().any(|(known, _)| known == n))
+    {
         return Err(UnknownPlugin(name.clone()));
     }
-    let on =
-        |name: &str, default: bool| (default || enable.iter().any(|n| n == name)) && !disable.iter().any(|n| n == name);
+    let on = |name: &str, default: bool| match only.is_empty() {
+        true => (default || enable.iter().any(|n| n == name)) && !disable.iter().any(|n| n == name),
+        false => only.iter().any(|n| n == name),
+    };
     let named = ORDER.iter().filter(|(name, default)| on(name, *default)).filter_map(|(name, _)| make(name, lookups));
     let check: Option<Arc<dyn Plugin>> =
         if *allow_privileged { None } else { Some(Arc::new(privileged::NoPrivileged)) };

@@ -11,7 +11,7 @@ use std::{
     convert::Infallible,
     net::{IpAddr, SocketAddr},
     pin::pin,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -23,6 +23,7 @@ use hyper_util::{
     server::conn::auto,
 };
 use parking_lot::Mutex;
+use prometheus::IntCounter;
 use rustls::{ServerConfig, pki_types::CertificateDer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -241,13 +242,29 @@ async fn open(
         }
         Ok(Err(error)) => {
             tracing::debug!(%peer, %error, "TLS handshake error");
+            count_failed_handshake();
             None
         }
         Err(_) => {
             tracing::debug!(%peer, "TLS handshake timed out");
+            count_failed_handshake();
             None
         }
     }
+}
+
+/// Counts handshakes of this process that failed, where somebody wants to know.
+static FAILED_HANDSHAKES: OnceLock<IntCounter> = OnceLock::new();
+
+fn count_failed_handshake() {
+    if let Some(counter) = FAILED_HANDSHAKES.get() {
+        counter.inc();
+    }
+}
+
+/// Has TLS handshakes that fail counted; the first counter stays.
+pub fn count_failed_handshakes(counter: IntCounter) {
+    let _first = FAILED_HANDSHAKES.set(counter).is_ok();
 }
 
 /// Takes `Connection: close` from an answer over HTTP/2, which has no such header; whether it was there.

@@ -16,9 +16,10 @@ pub struct Part {
     pub definitions: Map<String, Value>,
 }
 
-/// The part of the built-in kinds of a group version.
-pub fn built_in(group: &str, version: &str) -> Part {
-    let kinds = api::api().kinds().iter().filter(|k| k.gvk.group == group && k.gvk.version == version);
+/// The part of the built-in kinds of a group version that are served.
+pub fn built_in(group: &str, version: &str, serves: &dyn Fn(&api::Kind) -> bool) -> Part {
+    let all = api::api().kinds().iter();
+    let kinds = all.filter(|k| k.gvk.group == group && k.gvk.version == version && serves(k));
     let mut paths = Map::new();
     let mut roots = Vec::new();
     for kind in kinds {
@@ -70,7 +71,7 @@ pub fn head() -> Map<String, Value> {
 mod tests {
     #[test]
     fn the_part_of_the_core_group_has_pods() {
-        let part = super::built_in("", "v1");
+        let part = super::built_in("", "v1", &|_| true);
         assert!(part.definitions["io.k8s.api.core.v1.Pod"]["properties"]["spec"]["$ref"].is_string());
         assert!(part.paths["/api/v1/namespaces/{namespace}/pods/{name}"]["patch"].is_object());
     }

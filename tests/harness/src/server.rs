@@ -51,6 +51,15 @@ impl ApiServer {
         if !more.iter().any(told) {
             arguments.push(format!("--embedded-store-dir={}", path.join("store").display()));
         }
+        if more.iter().any(|flag| flag.starts_with("--etcd-servers=")) {
+            let key = path.join("signing.key");
+            std::fs::write(&key, rcgen::KeyPair::generate().expect("a key").serialize_pem()).expect("key file");
+            arguments.push(format!("--service-account-signing-key-file={}", key.display()));
+            arguments.push("--service-account-issuer=https://kubernetes.default.svc.cluster.local".to_owned());
+        }
+        if !more.iter().any(|flag| flag.starts_with("--authorization-")) {
+            arguments.push("--authorization-mode=Node,RBAC".to_owned());
+        }
         arguments.extend(more.iter().map(|flag| (*flag).to_owned()));
         let mut server = Self { directory, port, arguments, process: None };
         server.restart().await;

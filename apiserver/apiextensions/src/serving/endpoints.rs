@@ -119,7 +119,7 @@ async fn fresh(
         StrategyRef::Shared(strategy),
         format!("{}/{}/{}/", settings.prefix, spec.group, names.plural),
         Arc::clone(&settings.store),
-        &settings.metrics,
+        &settings.keeping,
     ));
     tokio::time::timeout(FILLED_WITHIN, resource.cache().ready())
         .await

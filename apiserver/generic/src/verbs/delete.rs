@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
+use futures::{StreamExt, TryStreamExt, stream};
 use http::{Response, StatusCode};
 use machinery::{ApiError, ApiResult, Status, StatusDetails, meta};
 use rules::strategy::DefaultPropagation;
@@ -108,10 +109,10 @@ pub async fn delete_object(call: &Call, namespace: &str, name: &str, options: &D
     let mut stored = resource.starting_point(namespace, name).await?.ok_or_else(missing)?;
     let mut fresh = false;
     for _ in 0..ATTEMPTS {
-        let attempt = attempt(call, resource, &stored, options).await;
-        let current = match attempt {
-            Ok(Ok(deleted)) => return Ok(deleted),
-            Ok(Err(current)) => current,
+        let current = match attempt(call, resource, &stored, options).await {
+            Ok(Attempt::Done(deleted)) => return Ok(deleted),
+            Ok(Attempt::Lost(current)) => current,
+            Ok(Attempt::Unanswered(error)) => return Err(error),
             Err(error) if fresh => return Err(error),
             Err(error) => {
                 let current = resource.current(namespace, name).await?;
@@ -127,13 +128,15 @@ pub async fn delete_object(call: &Call, namespace: &str, name: &str, options: &D
     Err(ApiError::stale(&call.group_resource(), name))
 }
 
-/// One try. The inner error is the present state when somebody else was first.
-async fn attempt(
-    call: &Call,
-    resource: &Resource,
-    stored: &Stored,
-    options: &DeleteOptions,
-) -> ApiResult<Result<Deleted, Option<Stored>>> {
+enum Attempt {
+    Done(Deleted),
+    /// Somebody else was first; the present state.
+    Lost(Option<Stored>),
+    /// The store has not said whether it wrote: another attempt could take its own write for somebody else's.
+    Unanswered(ApiError),
+}
+
+async fn attempt(call: &Call, resource: &Resource, stored: &Stored, options: &DeleteOptions) -> ApiResult<Attempt> {
     let old = &stored.object;
     check_preconditions(call, old, options)?;
     let dry_run = options.is_dry_run();
@@ -156,26 +159,30 @@ async fn attempt(
     let marked = marked_object(resource, old, options);
     if let Some(new) = marked {
         if new == *old || dry_run {
-            return Ok(Ok(Deleted::Marked(new)));
+            return Ok(Attempt::Done(Deleted::Marked(new)));
         }
-        return Ok(match resource.replace(&new, stored.revision).await? {
-            Swap::Done(json) => Ok(Deleted::Marked(serde_json::from_slice(&json).map_err(ApiError::internal)?)),
-            Swap::Lost(current) => Err(current),
+        return Ok(match resource.replace(&new, stored.revision).await {
+            Ok(Swap::Done(json)) => {
+                Attempt::Done(Deleted::Marked(serde_json::from_slice(&json).map_err(ApiError::internal)?))
+            }
+            Ok(Swap::Lost(current)) => Attempt::Lost(current),
+            Err(error) => Attempt::Unanswered(error),
         });
     }
     if dry_run {
-        return Ok(Ok(Deleted::Removed(old.clone())));
+        return Ok(Attempt::Done(Deleted::Removed(old.clone())));
     }
-    match resource.remove(meta::namespace(old), meta::name(old), stored.revision).await? {
-        Ok(revision) => {
+    match resource.remove(meta::namespace(old), meta::name(old), stored.revision).await {
+        Ok(Ok(revision)) => {
             let mut last = old.clone();
             meta::set_text(&mut last, "resourceVersion", &revision.to_string());
             if let Some(hooks) = &call.endpoint.hooks {
                 hooks.deleted(&last).await;
             }
-            Ok(Ok(Deleted::Removed(last)))
+            Ok(Attempt::Done(Deleted::Removed(last)))
         }
-        Err(current) => Ok(Err(current)),
+        Ok(Err(current)) => Ok(Attempt::Lost(current)),
+        Err(error) => Ok(Attempt::Unanswered(error)),
     }
 }
 
@@ -264,7 +271,7 @@ fn propagation_finalizers(resource: &Resource, old: &Value, options: &DeleteOpti
     let present = meta::finalizers(old);
     let default = resource.strategy.default_propagation();
     let untouched = || present.iter().map(|f| (*f).to_owned()).collect::<Vec<_>>();
-    if default == DefaultPropagation::Unsupported {
+    if default == DefaultPropagation::Unsupported || !resource.collects_garbage {
         return untouched();
     }
     let policy = match (options.propagation_policy.as_deref().filter(|p| !p.is_empty()), options.orphan_dependents) {
@@ -300,12 +307,17 @@ pub async fn delete_collection(call: &Call) -> ApiResult<Response<Body>> {
         .filter(|o| selection.matches(o))
         .take(limit)
         .collect();
-    for object in &matching {
-        match delete_object(call, object.index.namespace(), object.index.name(), &options).await {
-            Err(error) if !error.is_not_found() => return Err(error),
-            _ => {}
+    let deletes = stream::iter(matching.clone()).map(|object| {
+        let options = &options;
+        async move {
+            match delete_object(call, object.index.namespace(), object.index.name(), options).await {
+                Err(error) if !error.is_not_found() => Err(error),
+                _ => Ok(()),
+            }
         }
-    }
+    });
+    let workers = call.server.collection_workers.max(1);
+    deletes.buffer_unordered(workers).try_collect::<()>().await?;
     let items = matching.iter().map(|o| resource::decode_cached(o).map(|s| s.object)).collect::<ApiResult<Vec<_>>>()?;
     list::respond_with(call, items, snapshot.revision).await
 }

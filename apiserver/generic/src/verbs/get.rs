@@ -14,7 +14,8 @@ pub async fn get(call: &Call) -> ApiResult<Response<Body>> {
     }
     let resource = call.resource()?;
     let writer = call.writer(Target::Item)?;
-    let object = resource.get(&call.info.namespace, &call.info.name, freshness(call)?).await?;
+    let freshness = resource.freshness(freshness(call)?);
+    let object = resource.get(&call.info.namespace, &call.info.name, freshness).await?;
     if call.endpoint.serves_stored_form() {
         return writer.cached(StatusCode::OK, &object, &call.endpoint.gvk);
     }

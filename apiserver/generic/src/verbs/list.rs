@@ -120,6 +120,10 @@ fn without_kind(mut object: Value) -> Value {
 async fn page(call: &Call, resource: &Resource, options: &ListOptions, selection: &Selection) -> ApiResult<Page> {
     let prefix = resource.key_prefix(&call.info.namespace)?;
     let (snapshot_at, start) = where_from(options, &prefix)?;
+    let snapshot_at = match snapshot_at {
+        At::Fresh(wished) => At::Fresh(resource.freshness(wished)),
+        exact => exact,
+    };
     let fail = |e| resource.store_error(e);
     let name =
         selection.exact_field("metadata.name").filter(|_| !call.info.namespace.is_empty() || !resource.namespaced);
@@ -129,7 +133,8 @@ async fn page(call: &Call, resource: &Resource, options: &ListOptions, selection
         let items = object.into_iter().filter(|o| selection.matches(o)).collect();
         return Ok(Page { items, revision, next: None, remaining: None });
     }
-    let unlimited = options.limit == 0 || (options.resource_version == "0" && options.continue_token.is_empty());
+    let any = options.resource_version == "0" && options.continue_token.is_empty() && resource.has_watch_cache();
+    let unlimited = options.limit == 0 || any;
     let from = start.as_deref();
     let snapshot = match snapshot_at {
         At::Fresh(freshness) => resource.cache().list(&prefix, freshness).await.map_err(fail)?,

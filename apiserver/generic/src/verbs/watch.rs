@@ -105,6 +105,11 @@ fn request(call: &Call, resource: &Resource, options: &ListOptions, selection: &
         (text, Some(true)) => WatchStart::Initial(Freshness::AtLeast(revision(text)?)),
         (text, _) => WatchStart::After(revision(text)?),
     };
+    let start = match start {
+        WatchStart::Now(wished) => WatchStart::Now(resource.freshness(wished)),
+        WatchStart::Initial(wished) => WatchStart::Initial(resource.freshness(wished)),
+        after @ WatchStart::After(_) => after,
+    };
     Ok(WatchRequest {
         prefix: resource.key_prefix(&call.info.namespace)?,
         start,

@@ -9,10 +9,11 @@ use serde_json::Value;
 use storage::cache::Freshness;
 use streaming::Connection;
 
-use super::dial::{self, DialError};
+use super::{
+    dial::{self, DialError},
+    throttled::Throttled,
+};
 
-/// Port of kubelets whose Node does not say.
-const PORT: u16 = 10250;
 /// Feature of nodes whose kubelet speaks the newest WebSocket protocol itself.
 const WEBSOCKETS: &str = "ExtendWebSocketsToKubelet";
 
@@ -28,6 +29,10 @@ pub struct Kubelets {
     pub address_types: Vec<String>,
     /// Time to connect.
     pub timeout: Duration,
+    /// Port of kubelets whose Node does not say.
+    pub port: u16,
+    /// Bytes a second that a stream to a Pod may carry in each direction; 0 for any number.
+    pub stream_rate: u64,
 }
 
 /// A kubelet.
@@ -53,7 +58,7 @@ impl Kubelets {
     pub async fn of(&self, node: &str) -> ApiResult<Kubelet> {
         let cached = self.nodes.get("", node, Freshness::Any).await?;
         let object = decode_cached(&cached)?.object;
-        locate(&object, &self.address_types).ok_or_else(|| {
+        locate(&object, &self.address_types, self.port).ok_or_else(|| {
             ApiError::internal(format!(
                 "no preferred addresses found; known addresses: {}",
                 object["status"]["addresses"]
@@ -66,14 +71,23 @@ impl Kubelets {
         let tls = if verified { &self.tls } else { &self.unverified };
         dial::connect_within(self.timeout, &kubelet.host, kubelet.port, Some(tls)).await
     }
+
+    /// Connects for a stream to a Pod, which may be limited.
+    pub(crate) async fn stream(&self, kubelet: &Kubelet) -> Result<Connection, DialError> {
+        let connection = self.connect(kubelet, true).await?;
+        Ok(match self.stream_rate {
+            0 => connection,
+            rate => Box::new(Throttled::new(connection, rate)),
+        })
+    }
 }
 
-fn locate(node: &Value, types: &[String]) -> Option<Kubelet> {
+fn locate(node: &Value, types: &[String], default: u16) -> Option<Kubelet> {
     let addresses = node.pointer("/status/addresses").and_then(Value::as_array)?;
     let of_type = |wanted: &String| addresses.iter().find(|a| a["type"] == *wanted && a["address"].is_string());
     let host = types.iter().find_map(of_type)?["address"].as_str()?.to_owned();
     let port = node.pointer("/status/daemonEndpoints/kubeletEndpoint/Port").and_then(Value::as_u64);
-    let port = port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0).unwrap_or(PORT);
+    let port = port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0).unwrap_or(default);
     let features = node.pointer("/status/declaredFeatures").and_then(Value::as_array);
     let speaks_websockets = features.is_some_and(|list| list.iter().any(|feature| feature == WEBSOCKETS));
     Some(Kubelet { host, port, speaks_websockets })
@@ -92,10 +106,10 @@ mod tests {
             "daemonEndpoints": {"kubeletEndpoint": {"Port": 10260}}, "declaredFeatures": [WEBSOCKETS],
         }});
         let types = ["InternalIP".to_owned(), "Hostname".to_owned()];
-        let kubelet = locate(&node, &types).unwrap();
+        let kubelet = locate(&node, &types, 10250).unwrap();
         assert_eq!((kubelet.authority().as_str(), kubelet.speaks_websockets), ("10.0.0.1:10260", true));
-        assert_eq!(locate(&node, &types[1..]).unwrap().host, "n1");
-        assert_eq!(locate(&node, &["ExternalIP".to_owned()]), None);
-        assert_eq!(locate(&json!({}), &types), None);
+        assert_eq!(locate(&node, &types[1..], 10250).unwrap().host, "n1");
+        assert_eq!(locate(&node, &["ExternalIP".to_owned()], 10250), None);
+        assert_eq!(locate(&json!({}), &types, 10250), None);
     }
 }

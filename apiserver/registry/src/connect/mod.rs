@@ -12,6 +12,7 @@ pub mod logs;
 mod place;
 pub mod proxy;
 pub mod streams;
+mod throttled;
 pub mod webhook;
 
 use machinery::{ApiError, Reason, StatusDetails};

@@ -186,7 +186,7 @@ impl PodStreams {
         target: String,
     ) -> ApiResult<Response<Body>> {
         let failed = |error: &dyn std::fmt::Display| ApiError::internal(format!("error dialing backend: {error}"));
-        let connection = self.kubelets.connect(kubelet, true).await.map_err(|e| failed(&e))?;
+        let connection = self.kubelets.stream(kubelet).await.map_err(|e| failed(&e))?;
         let host = kubelet.authority();
         let outgoing = UpgradeRequest { method: call.method.clone(), target, host, headers: forwarded(&call.headers) };
         upgrade::pass_through(request, connection, outgoing).await.map_err(|e| failed(&e))
@@ -208,7 +208,7 @@ impl PodStreams {
                 Err(error) => return tracing::debug!(%error, "upgrade of a client"),
             };
             let host = kubelet.authority();
-            let connection = kubelets.connect(&kubelet, true).await;
+            let connection = kubelets.stream(&kubelet).await;
             let backend = connection.map(|connection| Backend { connection, target, host });
             let backend = backend.map_err(|error| format!("error dialing backend: {error}"));
             translate::run(socket, backend, streams).await;
@@ -224,7 +224,7 @@ impl PodStreams {
         target: String,
     ) -> ApiResult<Response<Body>> {
         let failed = |error: &dyn std::fmt::Display| ApiError::internal(format!("error dialing backend: {error}"));
-        let connection = self.kubelets.connect(kubelet, true).await.map_err(|e| failed(&e))?;
+        let connection = self.kubelets.stream(kubelet).await.map_err(|e| failed(&e))?;
         let outgoing = UpgradeRequest::spdy(target, kubelet.authority(), "portforward.k8s.io");
         let upgraded = match upgrade::send(connection, outgoing).await.map_err(|e| failed(&e))? {
             Answer::Switched(_, upgraded) => upgraded,

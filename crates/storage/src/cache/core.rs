@@ -326,6 +326,15 @@ impl Core {
         Snapshot { revision, beyond, prefix: intern(prefix), objects, hot: Vec::new() }
     }
 
+    /// Tells the metrics how many objects there are, and how large they are.
+    pub(super) fn count(&self) {
+        let (objects, bytes) = {
+            let state = self.state.read();
+            (state.objects.len(), state.bytes)
+        };
+        self.metrics.count(objects as i64, bytes as i64);
+    }
+
     /// Lets go of what is not needed any more and brings the gauges up to date.
     pub(super) fn housekeeping(&self) {
         let mut wake = Vec::new();
@@ -333,14 +342,11 @@ impl Core {
         state.ring.trim(Instant::now());
         let floor = state.ring.floor();
         let closed = state.watchers.close_behind(floor, &mut wake);
-        let (objects, bytes, capacity) = (state.objects.len(), state.bytes, state.ring.capacity());
+        let capacity = state.ring.capacity();
         let revision = state.revision;
         drop(state);
         wake.into_iter().for_each(Waker::wake);
         self.metrics.terminated_watchers.inc_by(closed as u64);
-        self.metrics.objects.set(objects as i64);
-        self.metrics.objects_old.set(objects as i64);
-        self.metrics.size.set(bytes as i64);
         self.metrics.resource_version.set(revision);
         self.metrics.set_capacity(capacity);
     }

@@ -158,9 +158,7 @@ impl CacheMetrics {
             capacity_decrease: self.capacity_decrease.with_label_values(labels),
             init_events: self.init_events.with_label_values(labels),
             terminated_watchers: self.terminated_watchers.with_label_values(labels),
-            objects: self.objects.with_label_values(labels),
-            objects_old: self.objects_old.with_label_values(&[&full]),
-            size: self.size.with_label_values(labels),
+            full,
             decode_errors: self.decode_errors.with_label_values(labels),
             all: self.clone(),
             group: group.to_owned(),
@@ -182,16 +180,28 @@ pub(super) struct ResourceMetrics {
     pub(super) capacity_decrease: IntCounter,
     pub(super) init_events: IntCounter,
     pub(super) terminated_watchers: IntCounter,
-    pub(super) objects: IntGauge,
-    pub(super) objects_old: IntGauge,
-    pub(super) size: IntGauge,
     pub(super) decode_errors: IntCounter,
     all: CacheMetrics,
+    /// `resource.group`.
+    full: String,
     group: String,
     resource: String,
 }
 
 impl ResourceMetrics {
+    /// How many objects there are, and how large they are.
+    pub(super) fn count(&self, objects: i64, bytes: i64) {
+        let labels = &[self.group.as_str(), &self.resource];
+        self.all.objects.with_label_values(labels).set(objects);
+        self.all.objects_old.with_label_values(&[&self.full]).set(objects);
+        self.all.size.with_label_values(labels).set(bytes);
+    }
+
+    /// That nobody knows.
+    pub(super) fn count_unknown(&self) {
+        self.count(-1, -1);
+    }
+
     /// A consistent read: whether the cache could serve it, and whether storage did.
     pub(super) fn consistent_read(&self, success: bool, fallback: bool) {
         let text = |flag| if flag { "true" } else { "false" };

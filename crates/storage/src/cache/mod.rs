@@ -75,6 +75,8 @@ pub struct CacheOptions {
     pub ring_bytes: usize,
     /// Age after which changes are let go.
     pub ring_age: Duration,
+    /// How often the metrics are told how many objects there are; zero for never.
+    pub count_period: Duration,
 }
 
 impl CacheOptions {
@@ -89,6 +91,7 @@ impl CacheOptions {
             ring_events: 100 * 1024,
             ring_bytes: 16 << 20,
             ring_age: Duration::from_secs(75),
+            count_period: Duration::from_secs(60),
         }
     }
 }
@@ -102,12 +105,33 @@ pub struct Cache {
 struct Handle {
     core: Arc<Core>,
     task: JoinHandle<()>,
+    counting: Option<JoinHandle<()>>,
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
         self.task.abort();
+        if let Some(counting) = &self.counting {
+            counting.abort();
+        }
         self.core.close();
+    }
+}
+
+/// Tells the metrics again and again how many objects there are.
+async fn count(core: Arc<Core>, period: Duration) {
+    let mut moved = core.moved.subscribe();
+    loop {
+        while !core.state.read().ready {
+            if moved.changed().await.is_err() {
+                return;
+            }
+        }
+        core.count();
+        tokio::time::sleep(period).await;
+        if !core.state.read().ready {
+            core.metrics.count_unknown();
+        }
     }
 }
 
@@ -115,9 +139,11 @@ impl Cache {
     /// Starts a cache. Must be called within a tokio runtime.
     pub fn new(options: CacheOptions, store: Arc<dyn Store>, codec: Arc<dyn Codec>, metrics: &CacheMetrics) -> Self {
         let metrics = metrics.of(&options.group, &options.resource);
+        let period = options.count_period;
         let core = Arc::new(Core::new(options, store, codec, metrics));
         let task = tokio::spawn(feed::run(Arc::clone(&core)));
-        Self { handle: Arc::new(Handle { core, task }) }
+        let counting = (!period.is_zero()).then(|| tokio::spawn(count(Arc::clone(&core), period)));
+        Self { handle: Arc::new(Handle { core, task, counting }) }
     }
 
     fn core(&self) -> &Core {
