@@ -1,6 +1,5 @@
 //! Ending and removing what nobody wants, and keeping the control groups above all Pods.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use crate::cri::PodView;
 use crate::metrics::METRICS;
 use crate::node::machine;
 use crate::platform::{CgroupLimits, CgroupName};
-use crate::pleg::Pleg;
+use crate::pleg::{Pleg, RuntimePods};
 use crate::pods::resources::Qos;
 use crate::services::Services;
 use crate::sources::Desired;
@@ -35,17 +34,17 @@ pub(crate) async fn housekeep(desired: &Desired, services: &Services, workers: &
             tracing::warn!(uid, error, "claims of a pod that is gone");
         }
     }
-    for (uid, pod) in pleg.pods() {
-        if !pod.running || desired.contains(&uid) || workers.get(&uid).is_some() {
+    for (uid, pod) in pleg.pods().iter() {
+        if !pod.running || desired.contains(uid) || workers.get(uid).is_some() {
             continue;
         }
         // The list may be older than the Pod's end: what counts is what runs now.
-        let view = PodView::read(&services.cri, &uid).await;
+        let view = PodView::read(&services.cri, uid).await;
         if let Some(view) = view.ok().filter(|view| view.running().next().is_some() || view.active_sandbox().is_some())
         {
             METRICS.orphaned_pods.inc();
             tracing::info!(uid, pod = pod.name, namespace = pod.namespace, "stopping a pod that nobody wants");
-            let lost = LostPod::restore(&uid, &pod.name, &pod.namespace, &view);
+            let lost = LostPod::restore(uid, &pod.name, &pod.namespace, &view);
             workers.stop_lost(Arc::new(lost));
         }
     }
@@ -53,12 +52,7 @@ pub(crate) async fn housekeep(desired: &Desired, services: &Services, workers: &
 }
 
 /// Directories and control groups of Pods that are over.
-async fn remove_orphans(
-    desired: &Desired,
-    services: &Services,
-    workers: &Workers,
-    running: &HashMap<String, crate::pleg::RuntimePod>,
-) {
+async fn remove_orphans(desired: &Desired, services: &Services, workers: &Workers, running: &RuntimePods) {
     let is_over = |uid: &str| {
         !desired.contains(uid) && workers.get(uid).is_none() && !running.get(uid).is_some_and(|pod| pod.running)
     };

@@ -34,7 +34,7 @@ use crate::memory::Memory;
 use crate::metrics::METRICS;
 use crate::node::status::SharedPressure;
 use crate::node::{LeaseLoop, NodeFacts, NodeLoop, SharedFacts, machine};
-use crate::objects::{ApiObjects, NoObjects, Objects};
+use crate::objects::{ApiObjects, NoObjects, Objects, Strategy};
 use crate::options::KubeletFlags;
 use crate::paths::Paths;
 use crate::platform::{self, CgroupDriver, CgroupVersion, Linux, Platform};
@@ -45,6 +45,7 @@ use crate::resize::Resizes;
 use crate::server::podresources::PodResources;
 use crate::server::{self, Access, Heartbeat, Pages, Server, ServerError};
 use crate::services::Services;
+use crate::shutdown::{self, Shutdown, ShutdownWatch};
 use crate::sources::{Desired, FileSource, Snapshot, SourceName, UrlSource};
 use crate::spec::Settings;
 use crate::startup::{self, cgroup_driver, check_machine, make_directories};
@@ -194,6 +195,11 @@ impl Kubelet {
         self.spawn("log rotation", crate::logs::monitor::run(Arc::clone(&self.services), self.stop()));
         self.spawn("volume statistics", Arc::clone(&self.stats).watch_claims(self.stop()));
         self.spawn("eviction", self.evictor()?.run(self.stop()));
+        let groups = shutdown::groups(&self.services.config);
+        if !groups.is_empty() {
+            let (services, workers) = (Arc::clone(&self.services), Arc::clone(&self.workers));
+            self.spawn("node shutdown", ShutdownWatch { services, workers, groups }.run(self.stop()));
+        }
         let heartbeat = Arc::new(Heartbeat::default());
         let server = self.serve(&heartbeat)?;
         let sync = async {
@@ -446,7 +452,10 @@ fn assemble(
     }
     let facts = SharedFacts::new(NodeFacts { name: name.clone(), addresses, capacity, allocatable, object: None });
     let objects: Arc<dyn Objects> = match access {
-        Some(access) => Arc::new(ApiObjects::start(access.client().clone(), access.ready())),
+        Some(access) => {
+            let strategy = Strategy::parse(&config.config_map_and_secret_change_detection_strategy).unwrap_or_default();
+            Arc::new(ApiObjects::start(access.client().clone(), access.ready(), strategy))
+        }
         None => Arc::new(NoObjects),
     };
     let sink: Arc<dyn EventSink> = match access {
@@ -518,6 +527,7 @@ fn assemble(
         settings,
         facts,
         pressure: SharedPressure::default(),
+        shutdown: Shutdown::default(),
         sysctls,
         objects,
         events,

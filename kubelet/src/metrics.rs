@@ -58,6 +58,10 @@ pub struct Metrics {
     pub status_sync: Histogram,
     /// `kubelet_cgroup_manager_duration_seconds`
     pub cgroup_duration: HistogramVec,
+    /// `kubelet_graceful_shutdown_start_time_seconds`
+    pub shutdown_start: Gauge,
+    /// `kubelet_graceful_shutdown_end_time_seconds`
+    pub shutdown_end: Gauge,
     /// `kubelet_evictions`
     pub evictions: IntCounterVec,
     /// `kubelet_preemptions`
@@ -315,6 +319,14 @@ impl Metrics {
                 "kubelet_evictions",
                 "Cumulative number of pod evictions by eviction signal",
                 &["eviction_signal"],
+            ),
+            shutdown_start: make.gauge(
+                "kubelet_graceful_shutdown_start_time_seconds",
+                "Last graceful shutdown start time since unix epoch in seconds",
+            ),
+            shutdown_end: make.gauge(
+                "kubelet_graceful_shutdown_end_time_seconds",
+                "Last graceful shutdown end time since unix epoch in seconds",
             ),
             preemptions: make.counters(
                 "kubelet_preemptions",

@@ -41,6 +41,7 @@ pub struct KubeletFlags {
     pub runtime_cgroups: String,
     pub credential_providers: Option<(PathBuf, PathBuf)>,
     pub lock_file: Option<PathBuf>,
+    pub exit_on_lock_contention: bool,
     pub ignore_eviction_in_allocatable: bool,
     pub minimum_container_ttl: std::time::Duration,
     pub maximum_dead_containers_per_container: i32,
@@ -180,7 +181,8 @@ const GONE: &str = "will be removed in a future release.";
 const CURRENT: [&str; 3] = ["fail-cgroupv1", "provider-id", "seccomp-default"];
 
 /// Deprecated flags that stand for no field.
-const OLD: [(&str, &str); 4] = [
+const OLD: [(&str, &str); 5] = [
+    ("experimental-mounter-path", "will be removed in 1.25 or later. in favor of using CSI."),
     ("experimental-allocatable-ignore-eviction", GONE),
     ("maximum-dead-containers", "Use --eviction-hard or --eviction-soft instead. Will be removed in a future version."),
     (
@@ -258,6 +260,8 @@ impl Args for KubeletFlags {
             .arg(text("image-credential-provider-config", "Path to a credential provider plugin config file."))
             .arg(text("image-credential-provider-bin-dir", "The path to the directory where credential provider plugin binaries are located."))
             .arg(text("lock-file", "The path to file for kubelet to use as a lock file."))
+            .arg(flag("exit-on-lock-contention").help("Whether kubelet should exit upon lock-file contention."))
+            .arg(text("experimental-mounter-path", "[Experimental] Path of mounter binary. Leave empty to use the default mount. Only plugins that are gone mounted through it.").default_value("mount"))
             .arg(flag("experimental-allocatable-ignore-eviction").help("When set to true, Hard Eviction Thresholds will be ignored while calculating Node Allocatable."))
             .arg(text("minimum-container-ttl-duration", "Minimum age for a finished container before it is garbage collected.").default_value("0s"))
             .arg(text("maximum-dead-containers-per-container", "Maximum number of old instances to retain per container.").default_value("1"))
@@ -324,6 +328,7 @@ fn read(matches: &ArgMatches) -> Result<KubeletFlags, OptionError> {
         runtime_cgroups: text("runtime-cgroups").unwrap_or_default(),
         credential_providers: path("image-credential-provider-config").zip(path("image-credential-provider-bin-dir")),
         lock_file: path("lock-file"),
+        exit_on_lock_contention: switch("exit-on-lock-contention")?,
         ignore_eviction_in_allocatable: switch("experimental-allocatable-ignore-eviction")?,
         minimum_container_ttl: ttl.0,
         maximum_dead_containers_per_container: number("maximum-dead-containers-per-container")?,

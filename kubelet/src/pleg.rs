@@ -35,10 +35,13 @@ pub struct RuntimePod {
     states: States,
 }
 
+/// Pods by UID.
+pub type RuntimePods = HashMap<String, RuntimePod>;
+
 /// The last list.
 #[derive(Default)]
 pub struct Pleg {
-    pods: Mutex<HashMap<String, RuntimePod>>,
+    pods: Mutex<Arc<RuntimePods>>,
     relist: Notify,
 }
 
@@ -111,7 +114,10 @@ impl Pleg {
         let changed: Vec<String> = {
             let mut known = self.pods.lock();
             let changed = differing(&known, &fresh);
-            *known = fresh;
+            // What did not change keeps its memory.
+            if !changed.is_empty() {
+                *known = Arc::new(fresh);
+            }
             changed
         };
         for uid in changed {
@@ -122,16 +128,18 @@ impl Pleg {
     }
 
     /// The Pods of the last list.
-    pub fn pods(&self) -> HashMap<String, RuntimePod> {
-        self.pods.lock().clone()
+    pub fn pods(&self) -> Arc<RuntimePods> {
+        Arc::clone(&self.pods.lock())
     }
 }
 
-async fn read(cri: &Cri) -> Result<HashMap<String, RuntimePod>, CriError> {
-    let mut pods: HashMap<String, RuntimePod> = HashMap::new();
-    let mut counts: BTreeMap<&str, i64> = BTreeMap::new();
-    for sandbox in cri.list_pod_sandbox(None).await? {
+async fn read(cri: &Cri) -> Result<RuntimePods, CriError> {
+    let mut pods = RuntimePods::new();
+    let mut owners: HashMap<String, String> = HashMap::new();
+    let mut counts = [0_i64; 4];
+    for sandbox in cri.all_sandboxes().await? {
         let Some(metadata) = sandbox.metadata else { continue };
+        owners.insert(sandbox.id.clone(), metadata.uid.clone());
         let pod = pods.entry(metadata.uid).or_default();
         pod.name = metadata.name;
         pod.namespace = metadata.namespace;
@@ -139,27 +147,33 @@ async fn read(cri: &Cri) -> Result<HashMap<String, RuntimePod>, CriError> {
         pod.running |= sandbox.state == 0;
         pod.states.insert(sandbox.id, 100 + sandbox.state);
     }
-    for container in cri.list_containers(None).await? {
-        let Some(uid) = container.labels.get(labels::POD_UID) else { continue };
-        let pod = pods.entry(uid.clone()).or_default();
-        pod.running |= container.state == 1;
-        let name = match container.state {
-            0 => "created",
-            1 => "running",
-            2 => "exited",
-            _ => "unknown",
+    for container in cri.all_containers().await? {
+        let state = usize::try_from(container.state).unwrap_or(3).min(3);
+        counts[state] += 1;
+        let pod = match owners.get(&container.sandbox) {
+            Some(uid) => pods.get_mut(uid),
+            None => owner_without_sandbox(cri, &container.id).await?.map(|uid| pods.entry(uid).or_default()),
         };
-        *counts.entry(name).or_default() += 1;
+        let Some(pod) = pod else { continue };
+        pod.running |= container.state == 1;
         pod.states.insert(container.id, container.state);
     }
-    for state in ["created", "running", "exited", "unknown"] {
-        let count = counts.get(state).copied().unwrap_or(0);
+    for (state, count) in ["created", "running", "exited", "unknown"].iter().zip(counts) {
         METRICS.running_containers.with_label_values(&[state]).set(count);
     }
     Ok(pods)
 }
 
-fn differing(known: &HashMap<String, RuntimePod>, fresh: &HashMap<String, RuntimePod>) -> Vec<String> {
+/// A container whose sandbox is gone, or came after the list of those, says itself whose it is.
+async fn owner_without_sandbox(cri: &Cri, id: &str) -> Result<Option<String>, CriError> {
+    match cri.container_status(id, false).await {
+        Ok(answer) => Ok(answer.status.and_then(|mut status| status.labels.remove(labels::POD_UID))),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn differing(known: &RuntimePods, fresh: &RuntimePods) -> Vec<String> {
     let changed = fresh.iter().filter(|(uid, pod)| known.get(*uid).is_none_or(|old| old.states != pod.states));
     let gone = known.keys().filter(|uid| !fresh.contains_key(*uid));
     changed.map(|(uid, _)| uid.clone()).chain(gone.cloned()).collect()

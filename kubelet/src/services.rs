@@ -22,6 +22,7 @@ use crate::platform::Platform;
 use crate::probes::Probes;
 use crate::resize::Resizes;
 use crate::runtime_health::RuntimeHealth;
+use crate::shutdown::Shutdown;
 use crate::spec::Settings;
 use crate::status::StatusStore;
 use crate::user_namespaces::UserNamespaces;
@@ -50,6 +51,8 @@ pub struct Services {
     pub facts: SharedFacts,
     /// What is short on the node.
     pub pressure: SharedPressure,
+    /// Whether the machine is going down.
+    pub shutdown: Shutdown,
     /// Kernel parameters that Pods may set.
     pub sysctls: Allowlist,
     /// API objects.

@@ -48,10 +48,7 @@ pub(crate) fn process(
     config: &KubeletConfiguration,
     runtime: &Runtime,
 ) -> Result<(), KubeletError> {
-    if let Some(path) = &flags.lock_file {
-        tracing::info!(path = %path.display(), "acquiring file lock");
-        tuning::lock(path).map_err(|source| KubeletError::Files { path: path.clone(), source })?;
-    }
+    take_lock(flags, runtime)?;
     if !runtime.given("v")
         && let Some(verbosity) = config.logging.get("verbosity").and_then(Value::as_i64)
     {
@@ -65,6 +62,30 @@ pub(crate) fn process(
         tracing::error!(%error, "failed to set the number of open files");
     }
     tuning::kernel(config.protect_kernel_defaults).map_err(KubeletError::Machine)
+}
+
+/// Takes the lock file, if there is to be one; whoever else wants it may end this process.
+fn take_lock(flags: &KubeletFlags, runtime: &Runtime) -> Result<(), KubeletError> {
+    let Some(path) = &flags.lock_file else {
+        if flags.exit_on_lock_contention {
+            let text = "cannot exit on lock file contention: no lock file specified";
+            return Err(KubeletError::Machine(text.to_owned()));
+        }
+        return Ok(());
+    };
+    let fail = |source| KubeletError::Files { path: path.clone(), source };
+    tracing::info!(path = %path.display(), "acquiring file lock");
+    tuning::lock(path).map_err(fail)?;
+    if flags.exit_on_lock_contention {
+        tracing::info!(path = %path.display(), "watching for inotify events");
+        let (contended, stop) = (runtime::inotify::contention(path).map_err(fail)?, runtime.shutdown.clone());
+        runtime.tasks.spawn_cancellable("lock contention", async move {
+            contended.await;
+            tracing::info!("The lock file is wanted by another process, exiting");
+            stop.cancel();
+        });
+    }
+    Ok(())
 }
 
 /// Moves the kubelet into the control group that it shall be in.

@@ -19,6 +19,7 @@ use crate::evict;
 use crate::node::NodeFacts;
 use crate::node::status::Pressure;
 use crate::pods;
+use crate::shutdown;
 
 /// Why a Pod is not run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +53,8 @@ pub struct Situation<'a> {
     pub pressure: Pressure,
     /// What the node can do.
     pub support: Support,
+    /// Whether the machine is going down.
+    pub shutting_down: bool,
     /// Sysctls that Pods may set.
     pub sysctls: &'a Allowlist,
     /// Pods that are here and not over.
@@ -64,15 +67,22 @@ pub fn admit(pod: &Pod, situation: &Situation<'_>) -> Result<Vec<Victim>, Refusa
     situation.sysctls.admit(pod)?;
     let shortages = fit::admit(pod, situation)?;
     let Some(first) = shortages.first() else {
-        features::admit(pod, situation.support)?;
+        last(pod, situation)?;
         return Ok(Vec::new());
     };
     if !pods::is_critical(pod) {
         return Err(first.refusal());
     }
     let chosen = preempt::victims(&shortages, situation.others)?;
-    features::admit(pod, situation.support)?;
+    last(pod, situation)?;
     Ok(chosen.into_iter().map(|pod| Victim { pod, resource: first.resource.clone() }).collect())
+}
+
+/// What is asked when there is room.
+fn last(pod: &Pod, situation: &Situation<'_>) -> Result<(), Refusal> {
+    features::admit(pod, situation.support)?;
+    let (reason, message) = shutdown::REFUSAL;
+    if situation.shutting_down { Err(Refusal::new(reason, message)) } else { Ok(()) }
 }
 
 /// Decides about other amounts of a Pod that is here; nobody has to end for them.

@@ -31,6 +31,7 @@ fn decide(pod: &Pod, others: &[Arc<Pod>]) -> Result<(), (String, String)> {
         node: &node,
         pressure: Pressure::default(),
         support: Support::default(),
+        shutting_down: false,
         sysctls: &sysctls,
         others,
     };

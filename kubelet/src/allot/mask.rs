@@ -1,6 +1,7 @@
 //! Sets of NUMA nodes, and agreeing on one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 /// NUMA nodes by number, below 64.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,14 +32,20 @@ impl Mask {
         Self(self.0 & other.0)
     }
 
-    /// Fewer nodes are narrower, of as many the lower ones.
-    fn is_narrower(self, other: Self) -> bool {
-        (self.len(), self.0) < (other.len(), other.0)
+    /// Fewer nodes are narrower; of as many those closer to each other, where that is asked for, then the lower ones.
+    fn is_narrower(self, other: Self, near: Option<&Distances>) -> bool {
+        let rank = |mask: Self| (mask.len(), near.map_or(0, |distances| distances.within(mask)), mask.0);
+        rank(self) < rank(other)
     }
 
-    /// Every set of some of these nodes, small ones first. At most eight nodes are combined.
+    /// The nodes.
+    fn nodes(self) -> impl Iterator<Item = u32> {
+        (0..64).filter(move |node| self.contains(*node))
+    }
+
+    /// Every set of some of these nodes, small ones first. Not more than [`MOST_NODES`] are combined.
     pub fn combinations(nodes: &BTreeSet<u32>) -> Vec<Self> {
-        let nodes: Vec<u32> = nodes.iter().copied().take(MAX_NODES).collect();
+        let nodes: Vec<u32> = nodes.iter().copied().take(MOST_NODES).collect();
         let subset = |bits: u32| {
             Self::of(nodes.iter().enumerate().filter(|(index, _)| bits >> index & 1 == 1).map(|(_, node)| *node))
         };
@@ -48,8 +55,34 @@ impl Mask {
     }
 }
 
-/// More make the combinations too many.
+/// More nodes make the combinations many, which has to be asked for.
 pub(super) const MAX_NODES: usize = 8;
+/// More make them too many.
+pub(super) const MOST_NODES: usize = 16;
+
+/// How far NUMA nodes are from each other, as the kernel tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Distances(BTreeMap<(u32, u32), u64>);
+
+impl Distances {
+    /// Reads the kernel's description, `/sys/devices/system`.
+    pub fn read(root: &Path, nodes: &BTreeSet<u32>) -> Self {
+        let mut found = BTreeMap::new();
+        for from in nodes {
+            let path = root.join(format!("node/node{from}/distance"));
+            let text = std::fs::read_to_string(path).unwrap_or_default();
+            let distances = text.split_whitespace().filter_map(|word| word.parse().ok());
+            found.extend(nodes.iter().zip(distances).map(|(to, distance)| ((*from, *to), distance)));
+        }
+        Self(found)
+    }
+
+    /// All distances between nodes of a set; comparable between sets of as many nodes.
+    fn within(&self, mask: Mask) -> u64 {
+        let pairs = mask.nodes().flat_map(|from| mask.nodes().map(move |to| (from, to)));
+        pairs.filter_map(|pair| self.0.get(&pair)).sum()
+    }
+}
 
 /// Where one resource could come from: nodes, and whether these are as few as can be. No list: it does not matter.
 pub type Hints = Option<Vec<(Mask, bool)>>;
@@ -71,8 +104,14 @@ pub enum Policy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Disagreement;
 
-/// Finds the nodes that suit all resources best; an error if the policy wants none of what there is.
-pub fn agree(policy: Policy, all: Mask, wishes: &[Hints]) -> Result<Option<Mask>, Disagreement> {
+/// Finds the nodes that suit all resources best; an error if the policy wants none of what there is. `near`: of as many
+/// nodes those are better that are closer to each other.
+pub fn agree(
+    policy: Policy,
+    all: Mask,
+    wishes: &[Hints],
+    near: Option<&Distances>,
+) -> Result<Option<Mask>, Disagreement> {
     if policy == Policy::None {
         return Ok(None);
     }
@@ -96,7 +135,7 @@ pub fn agree(policy: Policy, all: Mask, wishes: &[Hints]) -> Result<Option<Mask>
     let mut chosen = Vec::new();
     permute(&lists, &mut chosen, &mut |permutation| {
         let merged = merge(all, permutation);
-        let better = (merged.1 && !best.1) || (merged.1 == best.1 && merged.0.is_narrower(best.0));
+        let better = (merged.1 && !best.1) || (merged.1 == best.1 && merged.0.is_narrower(best.0, near));
         if !merged.0.is_empty() && better {
             best = merged;
         }
@@ -156,8 +195,24 @@ mod tests {
             (Policy::BestEffort, vec![none], Ok(None)),
             (Policy::SingleNode, vec![None], Ok(None)),
         ] {
-            assert_eq!(agree(policy, all, &wishes), expected, "{policy:?} {wishes:?}");
+            assert_eq!(agree(policy, all, &wishes, None), expected, "{policy:?} {wishes:?}");
         }
+    }
+
+    #[test]
+    fn close_nodes_are_better_where_wanted() {
+        let root = tempfile::tempdir().unwrap();
+        for (node, distances) in ["10 21 11", "21 10 21", "11 21 10"].iter().enumerate() {
+            let dir = root.path().join(format!("node/node{node}"));
+            std::fs::create_dir_all(&dir).unwrap();
+            std::fs::write(dir.join("distance"), distances).unwrap();
+        }
+        let distances = Distances::read(root.path(), &[0, 1, 2].into());
+        let two = hints(&[(&[0, 1], true), (&[0, 2], true), (&[1, 2], true)]);
+        let all = Mask::of([0, 1, 2]);
+        let chosen = |near| agree(Policy::BestEffort, all, std::slice::from_ref(&two), near);
+        assert_eq!(chosen(None), Ok(Some(Mask::of([0, 1]))));
+        assert_eq!(chosen(Some(&distances)), Ok(Some(Mask::of([0, 2]))));
     }
 
     #[test]

@@ -4,11 +4,12 @@
 mod mask;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 
-pub use mask::{Hints, Mask, Policy, agree};
+pub use mask::{Distances, Hints, Mask, Policy, agree};
 
 use crate::admission::Refusal;
 use crate::config::KubeletConfiguration;
@@ -17,6 +18,23 @@ use crate::devices::{Devices, Reusable};
 use crate::memory::Memory;
 use crate::metrics::METRICS;
 use crate::pods;
+
+const CLOSEST_NODES: &str = "prefer-closest-numa-nodes";
+const MOST_NODES: &str = "max-allowable-numa-nodes";
+
+/// What is wrong with an option of the policy, if anything.
+pub(crate) fn check_option(name: &str, value: &str) -> Option<String> {
+    let option = format!("topologyManagerPolicyOptions (--topology-manager-policy-options) {name}={value}");
+    match name {
+        CLOSEST_NODES if matches!(value, "true" | "false") => None,
+        MOST_NODES => {
+            let range = mask::MAX_NODES..=mask::MOST_NODES;
+            let ok = value.parse().is_ok_and(|nodes: usize| range.contains(&nodes));
+            (!ok).then(|| format!("{option} must be between {} and {}", range.start(), range.end()))
+        }
+        _ => Some(format!("{option} is not supported")),
+    }
+}
 
 /// Whether containers are placed one by one or the Pod as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +54,7 @@ pub struct Allotter {
     policy: Policy,
     scope: Scope,
     nodes: Mask,
+    near: Option<Distances>,
 }
 
 impl Allotter {
@@ -55,10 +74,14 @@ impl Allotter {
         };
         let scope = if config.topology_manager_scope == "pod" { Scope::Pod } else { Scope::Container };
         let nodes = layout.nodes();
-        if policy != Policy::None && nodes.len() > mask::MAX_NODES {
-            return Err(format!("unsupported on machines with more than {} NUMA Nodes", mask::MAX_NODES));
+        let options = &config.topology_manager_policy_options;
+        let most = options.get(MOST_NODES).and_then(|value| value.parse().ok()).unwrap_or(mask::MAX_NODES);
+        if policy != Policy::None && nodes.len() > most {
+            return Err(format!("unsupported on machines with more than {most} NUMA Nodes"));
         }
-        Ok(Self { devices, cpus, memory, policy, scope, nodes: Mask::of(nodes) })
+        let is_near = options.get(CLOSEST_NODES).is_some_and(|value| value == "true");
+        let near = is_near.then(|| Distances::read(Path::new("/sys/devices/system"), &nodes));
+        Ok(Self { devices, cpus, memory, policy, scope, nodes: Mask::of(nodes), near })
     }
 
     /// Gives a Pod's containers what they ask for, or says why the node does not take the Pod.
@@ -107,7 +130,7 @@ impl Allotter {
         let mut wishes: Vec<Hints> = vec![self.cpus.hints(pod, containers, cpus)];
         wishes.push(self.memory.hints(pod, containers));
         wishes.extend(self.devices.hints(pod, containers, self.nodes, devices));
-        agree(self.policy, self.nodes, &wishes).map_err(|_| {
+        agree(self.policy, self.nodes, &wishes, self.near.as_ref()).map_err(|_| {
             METRICS.topology_errors.inc();
             Refusal::new("TopologyAffinityError", "Resources cannot be allocated with Topology locality")
         })

@@ -35,7 +35,7 @@ impl StatusWriter {
             let batch = tokio::select! {
                 () = stop.cancelled() => return,
                 batch = self.store.changes() => batch,
-                _ = compare.tick() => self.store.all().into_iter().filter(needs_look).collect(),
+                _ = compare.tick() => self.store.all(needs_look),
             };
             for pending in batch {
                 let start = Instant::now();
@@ -109,8 +109,9 @@ fn needs_look(pending: &Pending) -> bool {
     if pods::is_static(pod) || (pending.finished && pods::is_deleting(pod)) {
         return true;
     }
-    let before = pod.status.clone().unwrap_or_default();
-    difference(&before, &merge(&before, &pending.status, may_still_run(&pending.status))).is_some()
+    let nothing = PodStatus::default();
+    let before = pod.status.as_ref().unwrap_or(&nothing);
+    difference(before, &merge(before, &pending.status, may_still_run(&pending.status))).is_some()
 }
 
 /// A container that may yet be running keeps the Pod from looking ended.
@@ -126,6 +127,9 @@ fn may_still_run(status: &PodStatus) -> bool {
 /// A strategic merge patch of the status: changed fields, nulls for those that went. Lists are given whole, which for
 /// lists that merge by key also says which entries stay.
 fn difference(before: &PodStatus, after: &PodStatus) -> Option<Value> {
+    if before == after {
+        return None;
+    }
     let value = |status: &PodStatus| serde_json::to_value(status).unwrap_or_default();
     let (Value::Object(before), Value::Object(after)) = (value(before), value(after)) else { return None };
     let mut patch = Map::new();

@@ -29,6 +29,7 @@ use crate::cri::CriError;
 use crate::metrics::METRICS;
 use crate::objects::Objects;
 use crate::pods;
+use crate::rpc;
 
 const DEADLINE: Duration = Duration::from_secs(45);
 
@@ -323,8 +324,7 @@ async fn called<T>(
     call: impl Future<Output = Result<Response<T>, Status>>,
 ) -> Result<T, CriError> {
     let start = Instant::now();
-    let result = tokio::time::timeout(DEADLINE, call).await;
-    let result = result.unwrap_or_else(|_| Err(Status::deadline_exceeded("context deadline exceeded")));
+    let result = rpc::limited(DEADLINE, call).await;
     let code = result.as_ref().err().map_or(Code::Ok, Status::code);
     let method = format!("/k8s.io.kubelet.pkg.apis.dra.v1.DRAPlugin/{method}");
     METRICS

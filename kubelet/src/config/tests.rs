@@ -67,7 +67,20 @@ fn what_cannot_be_done_is_refused() {
         (json!({ "enableControllerAttachDetach": false }), "enableControllerAttachDetach"),
         (json!({ "memoryManagerPolicy": "Some" }), "memoryManagerPolicy"),
         (json!({ "topologyManagerPolicy": "tight" }), "topologyManagerPolicy"),
-        (json!({ "shutdownGracePeriod": "30s" }), "shutdownGracePeriod"),
+        (
+            json!({ "shutdownGracePeriod": "500ms" }),
+            "shutdownGracePeriod 500ms must be either zero or otherwise >= 1 sec",
+        ),
+        (
+            json!({ "shutdownGracePeriod": "5s", "shutdownGracePeriodCriticalPods": "6s" }),
+            "shutdownGracePeriodCriticalPods 6s must be <= shutdownGracePeriod 5s",
+        ),
+        (
+            json!({ "shutdownGracePeriod": "5s", "shutdownGracePeriodByPodPriority": [{ "priority": 0 }] }),
+            "Cannot specify both",
+        ),
+        (json!({ "topologyManagerPolicyOptions": { "max-allowable-numa-nodes": "99" } }), "must be between 8 and 16"),
+        (json!({ "topologyManagerPolicyOptions": { "near": "true" } }), "topologyManagerPolicyOptions"),
         (json!({ "runOnce": true }), "runOnce"),
         (json!({ "tracing": { "samplingRatePerMillion": 1 } }), "tracing"),
         (json!({ "systemCgroups": "/system" }), "systemCgroups"),
@@ -81,7 +94,7 @@ fn what_cannot_be_done_is_refused() {
         (json!({ "reservedSystemCPUs": "3-1" }), "reservedSystemCPUs"),
         (json!({ "imagePullCredentialsVerificationPolicy": "Sometimes" }), "imagePullCredentialsVerificationPolicy"),
         (json!({ "logging": { "format": "json" } }), "--logging-format"),
-        (json!({ "configMapAndSecretChangeDetectionStrategy": "Get" }), "ChangeDetectionStrategy"),
+        (json!({ "configMapAndSecretChangeDetectionStrategy": "Guess" }), "ChangeDetectionStrategy"),
     ] {
         let error = load(None, None, change.clone()).expect_err(named).to_string();
         assert!(error.contains(named), "{change}: {error}");

@@ -39,6 +39,7 @@ pub(super) fn validate(config: &KubeletConfiguration) -> Vec<String> {
     let mut problems = Problems(Vec::new());
     problems.ranges(config);
     problems.choices(config);
+    problems.shutdown(config);
     problems.unsupported(config);
     problems.0.extend(FeatureGates::new(GATES, &gate_settings(config)).err().unwrap_or_default());
     problems.0.extend(crate::evict::thresholds(config).err().unwrap_or_default());
@@ -149,10 +150,40 @@ impl Problems {
         );
     }
 
+    fn shutdown(&mut self, config: &KubeletConfiguration) {
+        let (zero, second) = (Span::seconds(0), Span::seconds(1));
+        let (all, critical) = (config.shutdown_grace_period, config.shutdown_grace_period_critical_pods);
+        self.check(
+            critical <= all,
+            format!("shutdownGracePeriodCriticalPods {critical} must be <= shutdownGracePeriod {all}"),
+        );
+        for (name, period) in [("shutdownGracePeriod", all), ("shutdownGracePeriodCriticalPods", critical)] {
+            let ok = period == zero || period >= second;
+            self.check(ok, format!("{name} {period} must be either zero or otherwise >= 1 sec"));
+        }
+        let by_priority = &config.shutdown_grace_period_by_pod_priority;
+        self.check(
+            by_priority.is_empty() || (all == zero && critical == zero),
+            "Cannot specify both shutdownGracePeriodByPodPriority and shutdownGracePeriod at the same time",
+        );
+        for one in by_priority {
+            let seconds = one.shutdown_grace_period_seconds;
+            self.check(
+                seconds >= 0,
+                format!("shutdownGracePeriodSeconds of priority {} must not be a negative number", one.priority),
+            );
+        }
+    }
+
     /// Fields with a few legal values.
     fn choices(&mut self, config: &KubeletConfiguration) {
         let topology = &["none", "best-effort", "restricted", "single-numa-node"];
-        let choices: [(&str, &str, &[&str]); 9] = [
+        let choices: [(&str, &str, &[&str]); 10] = [
+            (
+                "configMapAndSecretChangeDetectionStrategy",
+                &config.config_map_and_secret_change_detection_strategy,
+                &["Watch", "Cache", "Get"],
+            ),
             ("memoryManagerPolicy (--memory-manager-policy)", &config.memory_manager_policy, &["None", "Static"]),
             ("cpuManagerPolicy (--cpu-manager-policy)", &config.cpu_manager_policy, &["none", "static"]),
             ("topologyManagerPolicy (--topology-manager-policy)", &config.topology_manager_policy, topology),
@@ -176,10 +207,8 @@ impl Problems {
             config.cpu_manager_policy_options.is_empty() || config.cpu_manager_policy == "static",
             "cpuManagerPolicyOptions (--cpu-manager-policy-options) need the static policy",
         );
-        self.check(
-            config.topology_manager_policy_options.is_empty(),
-            "topologyManagerPolicyOptions (--topology-manager-policy-options) are not supported",
-        );
+        let options = config.topology_manager_policy_options.iter();
+        self.0.extend(options.filter_map(|(name, value)| crate::allot::check_option(name, value)));
         self.check(
             config.reserved_memory.is_empty() || config.memory_manager_policy == "Static",
             "reservedMemory (--reserved-memory) needs the Static memoryManagerPolicy",
@@ -204,6 +233,10 @@ impl Problems {
         }
         self.check(config.cgroups_per_qos || !has("pods"), "enforceNodeAllocatable (--enforce-node-allocatable) is not supported unless cgroupsPerQOS (--cgroups-per-qos) is set to true");
         self.check(
+            config.enable_system_log_handler || !config.enable_system_log_query,
+            "enableSystemLogHandler is required for enableSystemLogQuery",
+        );
+        self.check(
             config.static_pod_path.is_empty() || config.static_pod_path.starts_with('/'),
             "staticPodPath must be an absolute path",
         );
@@ -211,10 +244,6 @@ impl Problems {
 
     /// What this kubelet cannot do.
     fn unsupported(&mut self, config: &KubeletConfiguration) {
-        let zero = Span::seconds(0);
-        let shutdown = config.shutdown_grace_period != zero
-            || config.shutdown_grace_period_critical_pods != zero
-            || !config.shutdown_grace_period_by_pod_priority.is_empty();
         let default = KubeletConfiguration::default();
         for (asked, what) in [
             (
@@ -223,18 +252,12 @@ impl Problems {
             ),
             (config.run_once, "runOnce (--runonce)"),
             (config.kernel_memcg_notification, "kernelMemcgNotification (--kernel-memcg-notification)"),
-            (config.enable_system_log_query, "enableSystemLogQuery"),
-            (shutdown, "graceful node shutdown (shutdownGracePeriod)"),
             (!config.system_cgroups.is_empty(), "systemCgroups (--system-cgroups)"),
             (!config.qos_reserved.is_empty(), "qosReserved (--qos-reserved), whose feature gate QOSReserved is off,"),
             (config.memory_reservation_policy != "None", "a memoryReservationPolicy other than \"None\""),
             (
                 config.volume_plugin_dir != default.volume_plugin_dir,
                 "a volumePluginDir (--volume-plugin-dir) for FlexVolume plugins",
-            ),
-            (
-                config.config_map_and_secret_change_detection_strategy != "Watch",
-                "a configMapAndSecretChangeDetectionStrategy other than \"Watch\"",
             ),
             (!config.tracing.is_null(), "tracing"),
             (

@@ -8,12 +8,15 @@ use hyper_util::rt::TokioIo;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Response, Status};
 
+use super::slim::{self, SlimContainer, SlimSandbox};
 use super::v1;
 use super::v1::image_service_client::ImageServiceClient;
 use super::v1::runtime_service_client::RuntimeServiceClient;
-use crate::metrics;
+use crate::{metrics, rpc};
 
 const MAX_MESSAGE: usize = 16 * 1024 * 1024;
+/// Bytes that may come unasked.
+const WINDOW: u32 = 4 * 1024 * 1024;
 /// The only version of the runtime API that exists.
 const API_VERSION: &str = "0.1.0";
 
@@ -93,6 +96,7 @@ pub struct RuntimeVersion {
 /// A connection to the runtime and image services.
 #[derive(Clone)]
 pub struct Cri {
+    channel: Channel,
     runtime: RuntimeServiceClient<Channel>,
     images: ImageServiceClient<Channel>,
     timeout: Duration,
@@ -101,13 +105,14 @@ pub struct Cri {
 impl Cri {
     /// Connects lazily; calls fail while the socket is absent and recover when it returns.
     pub fn connect(runtime: &str, images: &str, timeout: Duration) -> Result<Self, CriError> {
-        let runtime = RuntimeServiceClient::new(channel(runtime)?)
+        let channel = channel(runtime)?;
+        let runtime = RuntimeServiceClient::new(channel.clone())
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
-        let images = ImageServiceClient::new(channel(images)?)
+        let images = ImageServiceClient::new(self::channel(images)?)
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
-        Ok(Self { runtime, images, timeout })
+        Ok(Self { channel, runtime, images, timeout })
     }
 
     /// Checks the API version.
@@ -181,6 +186,18 @@ impl Cri {
         let mut client = self.runtime.clone();
         let request = v1::ListPodSandboxRequest { filter };
         Ok(call("list_podsandbox", self.timeout, Box::pin(client.list_pod_sandbox(request))).await?.items)
+    }
+
+    /// All sandboxes, as little of them as tells whether something changed.
+    pub async fn all_sandboxes(&self) -> Result<Vec<SlimSandbox>, CriError> {
+        let listed = slim::sandboxes(self.channel.clone(), MAX_MESSAGE);
+        Ok(call("list_podsandbox", self.timeout, Box::pin(listed)).await?.items)
+    }
+
+    /// All containers, in the same way.
+    pub async fn all_containers(&self) -> Result<Vec<SlimContainer>, CriError> {
+        let listed = slim::containers(self.channel.clone(), MAX_MESSAGE);
+        Ok(call("list_containers", self.timeout, Box::pin(listed)).await?.items)
     }
 
     /// Creates a container.
@@ -387,6 +404,9 @@ pub(crate) fn channel(endpoint: &str) -> Result<Channel, CriError> {
     });
     Ok(Endpoint::from_static("http://runtime.local")
         .connect_timeout(Duration::from_secs(3))
+        // Lists come in one piece, without asking for leave in between.
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
         .connect_with_connector_lazy(connector))
 }
 
@@ -395,12 +415,7 @@ async fn call<T>(
     deadline: Duration,
     future: impl Future<Output = Result<Response<T>, Status>>,
 ) -> Result<T, CriError> {
-    let limited = async {
-        tokio::time::timeout(deadline, future)
-            .await
-            .unwrap_or_else(|_| Err(Status::deadline_exceeded("context deadline exceeded")))
-    };
-    unlimited(operation, limited).await
+    unlimited(operation, rpc::limited(deadline, future)).await
 }
 
 async fn unlimited<T>(

@@ -82,9 +82,7 @@ impl Driver {
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, CriError> {
         let start = Instant::now();
-        let result = tokio::time::timeout(DEADLINE, call)
-            .await
-            .unwrap_or_else(|_| Err(Status::deadline_exceeded("context deadline exceeded")));
+        let result = crate::rpc::limited(DEADLINE, call).await;
         let code = result.as_ref().err().map_or(Code::Ok, Status::code);
         let labels = [&self.name, &format!("/csi.v1.Node/{method}"), &format!("{code:?}"), "false"];
         METRICS.csi_operations.with_label_values(&labels).observe(start.elapsed().as_secs_f64());

@@ -14,6 +14,7 @@ use super::Devices;
 use super::state::{Device, Resource};
 use crate::cri::CriError;
 use crate::plugins;
+use crate::rpc;
 
 const HEALTHY: &str = "Healthy";
 const MAX_MESSAGE: usize = 16 * 1024 * 1024;
@@ -71,8 +72,7 @@ async fn limited<T>(
     deadline: Duration,
     call: impl Future<Output = Result<Response<T>, Status>>,
 ) -> Result<T, CriError> {
-    let answer = tokio::time::timeout(deadline, call).await;
-    Ok(answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("context deadline exceeded")))?.into_inner())
+    Ok(rpc::limited(deadline, call).await?.into_inner())
 }
 
 impl Devices {

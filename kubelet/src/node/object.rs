@@ -17,6 +17,7 @@ use super::status::{self, StatusInput};
 use crate::api::{CallError, Mirrors, limited};
 use crate::events::EventType;
 use crate::services::Services;
+use crate::shutdown;
 
 const TRIES: u32 = 5;
 const REGISTER_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(7));
@@ -91,6 +92,7 @@ impl NodeLoop {
                 // Volumes that are to be attached wait for the Node to say so.
                 () = self.services.csi.in_use_changed() => return,
                 () = self.services.allot.devices.changed() => return,
+                () = self.services.shutdown.changed() => return,
                 () = tokio::time::sleep(if starting { STARTUP_CHECK } else { left }) => {}
             }
             if starting && self.errors().is_empty() != ready {
@@ -103,6 +105,9 @@ impl NodeLoop {
         let mut errors = self.services.health.runtime_errors();
         errors.extend(self.services.health.network_error());
         errors.extend(self.services.csi.problem());
+        if self.services.shutdown.is_active() {
+            errors.push(shutdown::NOT_READY.to_owned());
+        }
         errors
     }
 

@@ -1,4 +1,5 @@
-//! Objects from the apiserver: one watch per referenced object, kept while a Pod refers to it.
+//! Objects from the apiserver: one watch per referenced object, kept while a Pod refers to it; or, where that is
+//! configured, reads that are good for a while, or reads every time.
 //!
 //! Invariants: a Pod never sees data older than its own registration (the first read of a watch is a fresh list);
 //! immutable objects are not watched any further; a watch ends when the last Pod that refers to its object is gone.
@@ -6,7 +7,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -34,26 +35,77 @@ use crate::api::{Ready, follow, follow_object};
 use crate::pods;
 
 const READ_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a read is good for where reads are kept.
+const KEPT_FOR: Duration = Duration::from_secs(60);
 
 /// `(namespace, name)`
 type Key = (String, String);
 /// `None`: not read yet; `Some(None)`: read and absent.
 type Latest<K> = Option<Option<Arc<K>>>;
 
+/// How changes of referenced objects are noticed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Strategy {
+    /// By a watch.
+    #[default]
+    Watch,
+    /// By reading again after a while.
+    Cache,
+    /// By reading every time.
+    Get,
+}
+
+impl Strategy {
+    /// As configurations name it.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "Watch" => Some(Self::Watch),
+            "Cache" => Some(Self::Cache),
+            "Get" => Some(Self::Get),
+            _ => None,
+        }
+    }
+}
+
+/// What was read, and when.
+struct Kept<K>(Mutex<Option<(Instant, Option<Arc<K>>)>>);
+
+impl<K> Kept<K> {
+    fn fresh(&self) -> Option<Option<Arc<K>>> {
+        self.0.lock().as_ref().filter(|(at, _)| at.elapsed() < KEPT_FOR).map(|(_, object)| object.clone())
+    }
+}
+
+/// Where an object is read from.
+enum Source<K> {
+    Watch(watch::Receiver<Latest<K>>),
+    Kept(Arc<Kept<K>>),
+}
+
+impl<K> Clone for Source<K> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Watch(latest) => Self::Watch(latest.clone()),
+            Self::Kept(kept) => Self::Kept(Arc::clone(kept)),
+        }
+    }
+}
+
 struct Followed<K> {
     users: BTreeSet<String>,
-    latest: watch::Receiver<Latest<K>>,
-    task: AbortHandle,
+    source: Source<K>,
+    task: Option<AbortHandle>,
 }
 
 impl<K> Drop for Followed<K> {
     fn drop(&mut self) {
-        self.task.abort();
+        self.task.iter().for_each(AbortHandle::abort);
     }
 }
 
 struct Follower<K> {
     client: Client,
+    strategy: Strategy,
     resource: &'static str,
     immutable: fn(&K) -> bool,
     objects: Mutex<HashMap<Key, Followed<K>>>,
@@ -64,15 +116,21 @@ where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync,
     K: 'static,
 {
-    fn new(client: Client, resource: &'static str, immutable: fn(&K) -> bool) -> Self {
-        Self { client, resource, immutable, objects: Mutex::default() }
+    fn new(client: Client, strategy: Strategy, resource: &'static str, immutable: fn(&K) -> bool) -> Self {
+        Self { client, strategy, resource, immutable, objects: Mutex::default() }
     }
 
     fn retain(&self, uid: &str, wanted: &BTreeSet<Key>) {
+        if self.strategy == Strategy::Get {
+            return;
+        }
         let mut objects = self.objects.lock();
         for key in wanted {
             let entry = objects.entry(key.clone()).or_insert_with(|| self.follow(key));
             entry.users.insert(uid.to_owned());
+            if let Source::Kept(kept) = &entry.source {
+                *kept.0.lock() = None;
+            }
         }
         objects.retain(|key, followed| {
             if !wanted.contains(key) {
@@ -83,6 +141,10 @@ where
     }
 
     fn follow(&self, (namespace, name): &Key) -> Followed<K> {
+        if self.strategy == Strategy::Cache {
+            let source = Source::Kept(Arc::new(Kept(Mutex::new(None))));
+            return Followed { users: BTreeSet::new(), source, task: None };
+        }
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
         let (sender, latest) = watch::channel(None);
         let immutable = self.immutable;
@@ -104,14 +166,19 @@ where
             // The last value of an immutable object stays readable for as long as the entry lives.
             sender.closed().await;
         });
-        Followed { users: BTreeSet::new(), latest, task: task.abort_handle() }
+        Followed { users: BTreeSet::new(), source: Source::Watch(latest), task: Some(task.abort_handle()) }
+    }
+
+    async fn read(&self, namespace: &str, name: &str) -> Result<Option<Arc<K>>, ObjectError> {
+        let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
+        Ok(limited(api.get_opt(name)).await?.map(Arc::new))
     }
 
     async fn get(&self, namespace: &str, name: &str) -> Result<Arc<K>, ObjectError> {
         let key = (namespace.to_owned(), name.to_owned());
-        let followed = self.objects.lock().get(&key).map(|followed| followed.latest.clone());
-        let found = match followed {
-            Some(mut latest) => {
+        let source = self.objects.lock().get(&key).map(|followed| followed.source.clone());
+        let found = match source {
+            Some(Source::Watch(mut latest)) => {
                 let read = latest.wait_for(Option::is_some);
                 match tokio::time::timeout(READ_DEADLINE, read).await {
                     Ok(Ok(value)) => (*value).clone().flatten(),
@@ -123,10 +190,15 @@ where
                     }
                 }
             }
-            None => {
-                let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
-                limited(api.get_opt(name)).await?.map(Arc::new)
-            }
+            Some(Source::Kept(kept)) => match kept.fresh() {
+                Some(found) => found,
+                None => {
+                    let found = self.read(namespace, name).await?;
+                    *kept.0.lock() = Some((Instant::now(), found.clone()));
+                    found
+                }
+            },
+            None => self.read(namespace, name).await?,
         };
         found.ok_or_else(|| ObjectError::NotFound { resource: self.resource, name: name.to_owned() })
     }
@@ -150,7 +222,7 @@ impl Drop for ApiObjects {
 
 impl ApiObjects {
     /// Starts the watch on Services as soon as there is somebody to ask.
-    pub fn start(client: Client, mut ready: Ready) -> Self {
+    pub fn start(client: Client, mut ready: Ready, strategy: Strategy) -> Self {
         let (services, writer) = reflector::store();
         let stream = follow(Api::<Service>::all(client.clone()), watcher::Config::default())
             .modify(|service| service.metadata.managed_fields = None);
@@ -169,8 +241,12 @@ impl ApiObjects {
             }
         });
         Self {
-            config_maps: Follower::new(client.clone(), "configmap", |map: &ConfigMap| map.immutable == Some(true)),
-            secrets: Follower::new(client.clone(), "secret", |secret: &Secret| secret.immutable == Some(true)),
+            config_maps: Follower::new(client.clone(), strategy, "configmap", |map: &ConfigMap| {
+                map.immutable == Some(true)
+            }),
+            secrets: Follower::new(client.clone(), strategy, "secret", |secret: &Secret| {
+                secret.immutable == Some(true)
+            }),
             client,
             services,
             services_task: task.abort_handle(),

@@ -12,7 +12,7 @@ use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::api::storage::v1::{CSIDriver, VolumeAttachment};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-pub use api::ApiObjects;
+pub use api::{ApiObjects, Strategy};
 
 /// Why an object could not be had.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]

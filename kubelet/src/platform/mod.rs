@@ -12,6 +12,7 @@ mod mounts;
 mod names;
 mod programs;
 mod recorder;
+mod sockets;
 pub mod tuning;
 mod watch;
 
@@ -20,8 +21,9 @@ use std::path::{Path, PathBuf};
 
 pub use linux::Linux;
 pub use names::{CgroupDriver, CgroupName};
-pub use programs::{Program, run as run_program};
+pub use programs::{Program, run as run_program, stream as stream_program};
 pub use recorder::{Call, Recorder};
+pub use sockets::receive;
 pub use watch::DirWatch;
 
 /// Reads a regular file of at most `limit` bytes below `root`, never through a link that leaves it.

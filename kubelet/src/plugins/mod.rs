@@ -20,6 +20,7 @@ use tonic::transport::Channel;
 
 use crate::cri::{CriError, channel};
 use crate::platform::DirWatch;
+use crate::rpc;
 
 /// Time for one call of the registration protocol.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -227,11 +228,8 @@ fn describe(socket: &Path, info: PluginInfo) -> (String, Plugin) {
 }
 
 async fn limited<T>(call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>) -> Result<T, String> {
-    match tokio::time::timeout(DEADLINE, call).await {
-        Ok(Ok(answer)) => Ok(answer.into_inner()),
-        Ok(Err(status)) => Err(CriError::from(status).to_string()),
-        Err(_) => Err("context deadline exceeded".to_owned()),
-    }
+    let answer = rpc::limited(DEADLINE, call).await;
+    answer.map(tonic::Response::into_inner).map_err(|status| CriError::from(status).to_string())
 }
 
 #[cfg(test)]

@@ -14,6 +14,10 @@ use super::runner::MAX_OUTPUT;
 const MAX_HEAD: usize = 1 << 20;
 /// Informational answers before the one that counts.
 const MAX_INFORMATIONAL: usize = 5;
+/// Fields of a head.
+const MAX_FIELDS: usize = 128;
+/// Bytes of a malformed answer that are shown.
+const SHOWN: usize = 200;
 const CHUNK: usize = 4096;
 
 /// Sends a request and reads what comes back; of the body as much as is ever shown.
@@ -30,7 +34,7 @@ where
     stream.write_all(&request).await.map_err(|error| error.to_string())?;
     let mut input = Input { stream, bytes: Vec::with_capacity(CHUNK), at: 0 };
     for _ in 0..=MAX_INFORMATIONAL {
-        let head = Head::parse(input.head().await?)?;
+        let head = input.head().await?;
         if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
             continue;
         }
@@ -78,43 +82,50 @@ struct Head {
 }
 
 impl Head {
-    fn parse(text: &[u8]) -> Result<Self, String> {
-        let text = String::from_utf8_lossy(text);
-        let mut lines = text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
-        let first = lines.next().unwrap_or_default();
-        let malformed = || format!("malformed HTTP response {first:?}");
-        let (version, rest) = first.split_once(' ').ok_or_else(malformed)?;
-        if !matches!(version, "HTTP/1.0" | "HTTP/1.1") {
-            return Err(malformed());
-        }
-        let code = rest.trim_start().split(' ').next().unwrap_or_default();
-        let status =
-            StatusCode::from_bytes(code.as_bytes()).map_err(|_| format!("malformed HTTP status code {code:?}"))?;
-        let empty = status.is_informational() || matches!(status.as_u16(), 204 | 304);
+    /// Reads the head at the beginning of some bytes, and tells how long it is; `None` until it is whole.
+    fn parse(bytes: &[u8]) -> Result<Option<(Self, usize)>, String> {
+        let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+        let mut response = httparse::Response::new(&mut fields);
+        let length = match response.parse(bytes) {
+            Ok(httparse::Status::Complete(length)) => length,
+            Ok(httparse::Status::Partial) => return Ok(None),
+            Err(error) => return Err(malformed(bytes, error)),
+        };
+        let code = response.code.unwrap_or_default();
+        let status = StatusCode::from_u16(code).map_err(|_| format!("malformed HTTP status code \"{code}\""))?;
         let mut head = Self { status, location: None, length: Length::UntilClosed };
         let mut known = None;
-        for line in lines.filter(|line| !line.is_empty()) {
-            let Some((name, value)) = line.split_once(':') else {
-                return Err(format!("malformed MIME header line: {line}"));
-            };
-            let value = value.trim();
-            match name.to_ascii_lowercase().as_str() {
-                "location" => head.location = Some(value.to_owned()),
-                "content-length" => {
-                    let length = value.parse().map_err(|_| format!("bad Content-Length {value:?}"))?;
-                    known = Some(length);
-                }
-                "transfer-encoding" if value.eq_ignore_ascii_case("chunked") => head.length = Length::Chunks,
-                _ => {}
+        for field in response.headers.iter() {
+            let value = String::from_utf8_lossy(field.value);
+            if field.name.eq_ignore_ascii_case("location") {
+                head.location = Some(value.into_owned());
+            } else if field.name.eq_ignore_ascii_case("content-length") {
+                known = Some(value.parse().map_err(|_| format!("bad Content-Length {value:?}"))?);
+            } else if field.name.eq_ignore_ascii_case("transfer-encoding") && value.eq_ignore_ascii_case("chunked") {
+                head.length = Length::Chunks;
             }
         }
         if let (Some(length), Length::UntilClosed) = (known, head.length) {
             head.length = Length::Known(length);
         }
-        if empty {
+        if status.is_informational() || matches!(code, 204 | 304) {
             head.length = Length::Known(0);
         }
-        Ok(head)
+        Ok(Some((head, length)))
+    }
+}
+
+fn malformed(bytes: &[u8], error: httparse::Error) -> String {
+    let first = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let first = String::from_utf8_lossy(&first[..first.len().min(SHOWN)]).trim_end().to_owned();
+    match error {
+        httparse::Error::Status => {
+            let code = first.split(' ').nth(1).unwrap_or_default();
+            format!("malformed HTTP status code {code:?}")
+        }
+        httparse::Error::HeaderName | httparse::Error::HeaderValue => format!("malformed MIME header: {error}"),
+        httparse::Error::TooManyHeaders => format!("net/http: server response has more than {MAX_FIELDS} headers"),
+        _ => format!("malformed HTTP response {first:?}"),
     }
 }
 
@@ -134,20 +145,17 @@ impl<S: AsyncRead + Unpin> Input<'_, S> {
     }
 
     /// Up to the empty line.
-    async fn head(&mut self) -> Result<&[u8], String> {
-        let start = self.at;
-        let mut looked = start;
+    async fn head(&mut self) -> Result<Head, String> {
         loop {
-            if let Some(end) = end_of_head(&self.bytes[looked..]) {
-                self.at = looked + end;
-                return Ok(&self.bytes[start..self.at]);
+            if let Some((head, length)) = Head::parse(&self.bytes[self.at..])? {
+                self.at += length;
+                return Ok(head);
             }
-            if self.bytes.len() - start > MAX_HEAD {
+            if self.bytes.len() - self.at > MAX_HEAD {
                 return Err(format!("net/http: server response headers exceeded {MAX_HEAD} bytes; aborted"));
             }
-            looked = self.bytes.len().saturating_sub(3).max(start);
             if !self.more().await? {
-                let nothing = self.bytes.len() == start;
+                let nothing = self.bytes.len() == self.at;
                 return Err(if nothing { "EOF" } else { "unexpected EOF" }.to_owned());
             }
         }
@@ -191,22 +199,14 @@ impl<S: AsyncRead + Unpin> Input<'_, S> {
                 return false;
             }
         }
-        let text = String::from_utf8_lossy(&line);
-        let digits = text.split(';').next().unwrap_or_default().trim();
-        let Ok(size) = usize::from_str_radix(digits, 16) else { return false };
+        let Ok(httparse::Status::Complete((_, size))) = httparse::parse_chunk_size(&line) else { return false };
+        let Ok(size) = usize::try_from(size) else { return false };
         let wanted = size.min(MAX_OUTPUT - out.len());
         if size == 0 || !self.take(wanted, out).await || wanted < size {
             return false;
         }
         self.take(2, &mut Vec::new()).await
     }
-}
-
-/// Where the head ends: after an empty line.
-fn end_of_head(bytes: &[u8]) -> Option<usize> {
-    let long = bytes.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4);
-    let short = bytes.windows(2).position(|two| two == b"\n\n").map(|at| at + 2);
-    [long, short].into_iter().flatten().min()
 }
 
 #[cfg(test)]
@@ -279,7 +279,7 @@ mod tests {
             (vec!["HTTP/1.1 200 OK\r\n"], "unexpected EOF"),
             (vec!["SSH-2.0-x\r\n\r\n"], "malformed HTTP response \"SSH-2.0-x\""),
             (vec!["HTTP/1.1 abc\r\n\r\n"], "malformed HTTP status code \"abc\""),
-            (vec!["HTTP/1.1 200 OK\r\nnonsense\r\n\r\n"], "malformed MIME header line: nonsense"),
+            (vec!["HTTP/1.1 200 OK\r\nnonsense\r\n\r\n"], "malformed MIME header: invalid header name"),
             (vec!["HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n"], "bad Content-Length \"-1\""),
         ] {
             assert_eq!(ask(&pieces).await.0.err().as_deref(), Some(expected), "{pieces:?}");

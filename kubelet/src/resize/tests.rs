@@ -77,6 +77,7 @@ fn what_does_not_fit_waits_and_what_can_never_be_is_told() {
             node: &facts,
             pressure: Pressure::default(),
             support: Support::default(),
+            shutting_down: false,
             sysctls: &sysctls,
             others: &others,
         };

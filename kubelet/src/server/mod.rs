@@ -1,7 +1,9 @@
 //! The kubelet's own HTTPS server: logs, streams, Pods, metrics, behind authentication and authorization.
 
 mod auth;
+mod checkpoint;
 mod idle;
+mod log_query;
 mod logs;
 mod pages;
 pub(crate) mod podresources;
@@ -213,7 +215,8 @@ impl Server {
             ("metrics", ["metrics", "cadvisor"]) if get => self.cadvisor().await,
             ("metrics", ["metrics", "resource"]) if get => self.resource_metrics().await,
             ("logs", _) if get && self.services.config.enable_system_log_handler => {
-                system_logs::answer(&path, Path::new("/var/log")).await
+                let query = request.uri().query().filter(|_| self.services.config.enable_system_log_query);
+                system_logs::answer(&path, query, Path::new("/var/log")).await
             }
             ("containerLogs", [_, namespace, pod, container]) if get => {
                 self.logs(namespace, pod, container, request.uri().query().unwrap_or_default()).await
@@ -225,6 +228,9 @@ impl Server {
             ("portForward", [_, namespace, pod] | [_, namespace, pod, _]) if get || post => {
                 let target = (namespace.to_string(), pod.to_string(), String::new());
                 self.stream("portForward", target, request).await
+            }
+            ("checkpoint", [_, namespace, pod, container]) if post => {
+                self.checkpoint(namespace, pod, container, request.uri().query().unwrap_or_default()).await
             }
             ("run", [_, namespace, pod, container] | [_, namespace, pod, _, container]) if post => {
                 self.run_command(namespace, pod, container, request.uri().query().unwrap_or_default()).await

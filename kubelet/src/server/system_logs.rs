@@ -6,29 +6,40 @@ use axum::body::Body;
 use http::header::{CONTENT_TYPE, HeaderValue, LOCATION};
 use http::{Response, StatusCode};
 
+use super::log_query::LogQuery;
 use super::text;
 use crate::platform;
 
 /// Larger files are not sent.
-const MAX_FILE: u64 = 64 << 20;
+pub(super) const MAX_FILE: u64 = 64 << 20;
 
-/// A listing of a directory, or a file, below `root`.
-pub(super) async fn answer(path: &str, root: &Path) -> Response<Body> {
+/// What is asked for below `root`; with a query, where those are allowed, logs of services.
+pub(super) async fn answer(path: &str, query: Option<&str>, root: &Path) -> Response<Body> {
     let Some(rest) = path.strip_prefix("/logs/") else {
         let mut response = text(StatusCode::MOVED_PERMANENTLY, "");
         response.headers_mut().insert(LOCATION, HeaderValue::from_static("/logs/"));
         return response;
     };
+    match query.map(LogQuery::read) {
+        Some(Err(problems)) => return text(StatusCode::BAD_REQUEST, format!("{problems}\n")),
+        Some(Ok(Some(query))) => return query.answer(rest, root).await,
+        Some(Ok(None)) | None => {}
+    }
     let relative: PathBuf = super::query_pairs(&format!("p={}", rest.replace('+', "%2B")))
         .into_iter()
         .map(|(_, value)| PathBuf::from(value))
         .next()
         .unwrap_or_default();
+    show(&relative, root).await
+}
+
+/// A listing of a directory, or a file.
+pub(super) async fn show(relative: &Path, root: &Path) -> Response<Body> {
     let plain = relative.components().all(|part| matches!(part, std::path::Component::Normal(_)));
     if !plain {
         return text(StatusCode::BAD_REQUEST, "invalid URL path\n");
     }
-    let root = root.to_owned();
+    let (root, relative) = (root.to_owned(), relative.to_owned());
     let read = tokio::task::spawn_blocking(move || look(&root, &relative)).await;
     match read {
         Ok(Ok(Found::File(bytes))) => {
@@ -104,7 +115,7 @@ mod tests {
             ("/logs/%2e%2e/secret", 400),
             ("/logs/link", 403),
         ] {
-            assert_eq!(answer(path, &root).await.status().as_u16(), status, "{path}");
+            assert_eq!(answer(path, None, &root).await.status().as_u16(), status, "{path}");
         }
     }
 }

@@ -109,9 +109,9 @@ impl StatusStore {
         }
     }
 
-    /// Every entry, for the regular comparison with the API.
-    pub fn all(&self) -> Vec<Pending> {
-        self.inner.lock().entries.values().cloned().collect()
+    /// Every entry that needs a look, for the regular comparison with the API.
+    pub fn all(&self, needs_look: impl Fn(&Pending) -> bool) -> Vec<Pending> {
+        self.inner.lock().entries.values().filter(|pending| needs_look(pending)).cloned().collect()
     }
 
     /// Has a Pod's status compared with the API's copy now.

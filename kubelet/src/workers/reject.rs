@@ -36,7 +36,8 @@ impl Services {
     pub(super) fn situation<'a>(&'a self, node: &'a NodeFacts, others: &'a [Arc<Pod>]) -> Situation<'a> {
         let groups = self.health.features().1.is_some_and(|features| features.supplemental_groups_policy);
         let support = Support { apparmor: self.settings.apparmor, strict_groups: groups };
-        Situation { node, pressure: self.pressure.get(), support, sysctls: &self.sysctls, others }
+        let shutting_down = self.shutdown.is_active();
+        Situation { node, pressure: self.pressure.get(), support, shutting_down, sysctls: &self.sysctls, others }
     }
 
     /// Ends a Pod for a critical one.
