@@ -15,7 +15,7 @@ use k8s_openapi::api::{
     resource::v1::{DeviceClass, ResourceClaim, ResourceSlice},
 };
 use kube::{
-    Api, Client,
+    Api, Client, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
@@ -69,6 +69,22 @@ impl Scene {
         nodes.create(&PostParams::default(), &serde_json::from_value(node).expect("valid")).await.expect("created");
         let untainted = Patch::Merge(json!({"spec": {"taints": null}}));
         nodes.patch(name, &PatchParams::default(), &untainted).await.expect("patched");
+    }
+
+    /// Two nodes, of which `n2` has a device, and the class of such devices.
+    async fn devices(&self, class: Value) {
+        self.node("n1", "2").await;
+        self.node("n2", "2").await;
+        let classes: Api<DeviceClass> = Api::all(self.client.clone());
+        let mut spec = json!({"selectors": [{"cel": {"expression": "device.driver == 'gpu.example.com'"}}]});
+        spec.as_object_mut().expect("a map").extend(class.as_object().cloned().unwrap_or_default());
+        let class = json!({"metadata": {"name": "gpu"}, "spec": spec});
+        classes.create(&PostParams::default(), &serde_json::from_value(class).expect("valid")).await.expect("created");
+        let slices: Api<ResourceSlice> = Api::all(self.client.clone());
+        let slice = json!({"metadata": {"name": "n2-gpus"}, "spec": {"driver": "gpu.example.com", "nodeName": "n2",
+            "pool": {"name": "n2", "generation": 1, "resourceSliceCount": 1},
+            "devices": [{"name": "gpu-0", "attributes": {"model": {"string": "a"}}}]}});
+        slices.create(&PostParams::default(), &serde_json::from_value(slice).expect("valid")).await.expect("created");
     }
 
     async fn pod(&self, name: &str, cpu: &str, more: Value) {
@@ -171,17 +187,7 @@ async fn a_successor_goes_on_after_a_kill() {
 #[tokio::test]
 async fn pods_get_the_devices_that_they_claim() {
     let scene = Scene::new().await;
-    scene.node("n1", "2").await;
-    scene.node("n2", "2").await;
-    let classes: Api<DeviceClass> = Api::all(scene.client.clone());
-    let selector = "device.driver == 'gpu.example.com'";
-    let class = json!({"metadata": {"name": "gpu"}, "spec": {"selectors": [{"cel": {"expression": selector}}]}});
-    classes.create(&PostParams::default(), &serde_json::from_value(class).expect("valid")).await.expect("created");
-    let slices: Api<ResourceSlice> = Api::all(scene.client.clone());
-    let slice = json!({"metadata": {"name": "n2-gpus"}, "spec": {"driver": "gpu.example.com", "nodeName": "n2",
-        "pool": {"name": "n2", "generation": 1, "resourceSliceCount": 1},
-        "devices": [{"name": "gpu-0", "attributes": {"model": {"string": "a"}}}]}});
-    slices.create(&PostParams::default(), &serde_json::from_value(slice).expect("valid")).await.expect("created");
+    scene.devices(json!({})).await;
     let claims: Api<ResourceClaim> = Api::namespaced(scene.client.clone(), "default");
     for name in ["first", "second"] {
         let of = json!([{"name": "gpu", "resourceClaimName": name}]);
@@ -209,6 +215,68 @@ async fn pods_get_the_devices_that_they_claim() {
     claim.status = None;
     claims.replace_status("first", &PostParams::default(), &claim).await.expect("given back");
     assert_eq!(scene.node_of("second").await, "n2");
+}
+
+#[tokio::test]
+async fn devices_stand_for_extended_resources() {
+    let scene = Scene::new().await;
+    scene.devices(json!({"extendedResourceName": "example.com/gpu"})).await;
+    let wanting = |resource: &str| {
+        let amounts = json!({resource: "1"});
+        let resources = json!({"requests": amounts, "limits": amounts});
+        json!({"containers": [{"name": "c", "image": "i", "resources": resources}]})
+    };
+    scene.pod("first", "1", wanting("example.com/gpu")).await;
+    assert_eq!(scene.node_of("first").await, "n2");
+    let pod = scene.pods.get("first").await.expect("there");
+    let told = pod.status.and_then(|s| s.extended_resource_claim_status).expect("the Pod is told of its claim");
+    let mapping = &told.request_mappings[0];
+    assert_eq!(
+        (mapping.container_name.as_str(), mapping.resource_name.as_str(), mapping.request_name.as_str()),
+        ("c", "example.com/gpu", "container-0-request-0")
+    );
+    let claims: Api<ResourceClaim> = Api::namespaced(scene.client.clone(), "default");
+    let claim = claims.get(&told.resource_claim_name).await.expect("there");
+    assert!(claim.metadata.name.as_deref().is_some_and(|n| n.starts_with("first-extended-resources-")));
+    let annotations = claim.metadata.annotations.clone().unwrap_or_default();
+    assert_eq!(annotations.get("resource.kubernetes.io/extended-resource-claim").map(String::as_str), Some("true"));
+    let status = claim.status.clone().expect("a status");
+    assert_eq!(status.reserved_for.as_ref().map(|users| users[0].name.as_str()), Some("first"));
+    let results = status.allocation.and_then(|a| a.devices?.results).expect("devices");
+    assert_eq!((results[0].device.as_str(), results[0].request.as_str()), ("gpu-0", "container-0-request-0"));
+
+    scene.pod("second", "1", wanting("deviceclass.resource.kubernetes.io/gpu")).await;
+    let told = scene.refusal("second").await;
+    assert!(
+        told.starts_with("0/2 nodes are available: 2 cannot allocate all claims. still not schedulable, "),
+        "{told}"
+    );
+    scene.pod("third", "1", wanting("example.com/nic")).await;
+    let told = scene.refusal("third").await;
+    assert!(told.starts_with("0/2 nodes are available: 2 Insufficient example.com/nic. "), "{told}");
+    // A class makes devices what the third wants; the device becomes free.
+    let classes: Api<DeviceClass> = Api::all(scene.client.clone());
+    let class = json!({"metadata": {"name": "nic"}, "spec": {"extendedResourceName": "example.com/nic"}});
+    classes.create(&PostParams::default(), &serde_json::from_value(class).expect("valid")).await.expect("created");
+    wait_until("the third to be refused for want of devices", || async {
+        let told = scene.refusal("third").await;
+        if told.contains("2 cannot allocate all claims") { Ok(()) } else { Err(told) }
+    })
+    .await;
+    let mut claim = claim;
+    claim.status = None;
+    claims.replace_status(&claim.name_any(), &PostParams::default(), &claim).await.expect("given back");
+    let bound = wait_until("one of them to be bound", || async {
+        for name in ["second", "third"] {
+            let pod = scene.pods.get(name).await.map_err(|e| e.to_string())?;
+            if let Some(node) = pod.spec.and_then(|s| s.node_name) {
+                return Ok(node);
+            }
+        }
+        Err("none is".to_owned())
+    })
+    .await;
+    assert_eq!(bound, "n2");
 }
 
 /// An extender that knows nodes by name: `n1` is not for anybody, `n3` is better than `n2`, and it binds.
