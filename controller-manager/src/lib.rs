@@ -28,6 +28,7 @@ mod endpoints;
 mod endpointslice;
 mod job;
 mod metrics;
+mod migration;
 mod mirroring;
 mod namespace;
 mod nodeipam;
@@ -56,7 +57,9 @@ mod volumes;
 
 use std::sync::Arc;
 
-use ::controller::{EventRecorder, InformerSet, LeaderConfig, LeaderElector, LeaderError, QueueMetrics};
+use ::controller::{
+    ElectionMetrics, EventRecorder, InformerSet, LeaderConfig, LeaderElector, LeaderError, QueueMetrics,
+};
 use client::{ClientMetrics, Connection};
 use runtime::{Runtime, features::FeatureGates, health::Scope};
 use tokio_util::sync::CancellationToken;
@@ -104,6 +107,7 @@ pub enum StartError {
 pub async fn run(options: Options, runtime: Runtime) -> Result<(), StartError> {
     let gates = FeatureGates::unless(options.validate(), options.gates()).map_err(StartError::Flags)?;
     runtime::metrics::feature_gates(&runtime.registry, &gates)?;
+    let migration = options.migration.load()?.filter(|_| options.leader_election.leader_elect);
     let options = Arc::new(options);
     let metrics = ClientMetrics::new(&runtime.registry)?;
     let clients = Clients::new(Arc::clone(&options), metrics.clone());
@@ -112,14 +116,19 @@ pub async fn run(options: Options, runtime: Runtime) -> Result<(), StartError> {
     let controller_metrics = metrics::Metrics::new(&runtime.registry)?;
     let running = table::Running::new(&runtime.registry)?;
     let health = runtime.health.clone();
+    let elections = ElectionMetrics::new(&runtime.registry)?;
+    let counted = elections.clone();
     let lead = |stop: CancellationToken| {
         let runtime = runtime.clone();
         let options = Arc::clone(&options);
         async move {
             let tasks = runtime.tasks.child("controllers");
             let client = clients.plain("shared-informers").await?;
+            let informers = InformerSet::new(client, &tasks)
+                .with_resync(options.generic.min_resync_period)
+                .with_metrics(COMPONENT, &runtime.registry)?;
             let context = Context {
-                informers: Arc::new(InformerSet::new(client, &tasks)),
+                informers: Arc::new(informers),
                 clients: Arc::new(clients),
                 clock: Arc::clone(&runtime.clock),
                 queue_metrics,
@@ -128,8 +137,11 @@ pub async fn run(options: Options, runtime: Runtime) -> Result<(), StartError> {
                 tasks,
                 options,
             };
-            table::start_all(&context, &running, &health, &stop).await?;
-            stop.cancelled().await;
+            table::start_all(&context, &running, &health, &stop, &table::under_main(migration.as_ref())).await?;
+            match &migration {
+                Some(migration) => migrate(&context, migration, &running, &runtime, counted, &stop).await?,
+                None => stop.cancelled().await,
+            }
             let unfinished = context.tasks.stop(context.options.controller_shutdown_timeout).await;
             if !unfinished.is_empty() {
                 tracing::info!(tasks = %unfinished.join(" "), "Controller shutdown timeout reached");
@@ -145,9 +157,37 @@ pub async fn run(options: Options, runtime: Runtime) -> Result<(), StartError> {
     let recorder = EventRecorder::new(client.clone(), COMPONENT, "", Arc::clone(&runtime.clock), &runtime.tasks);
     let identity = runtime::env::identity().map_err(StartError::Host)?;
     let config = LeaderConfig::of(&options.leader_election, COMPONENT, identity, false);
-    let elector = LeaderElector::new(client, config, Arc::clone(&runtime.clock), recorder, Some(&runtime.registry))?;
+    let elector = LeaderElector::counted(client, config, Arc::clone(&runtime.clock), recorder, Some(elections));
     elector.add_health_check(&runtime.health, Scope::HEALTHZ);
     let mut outcome = Ok(());
     elector.run(&runtime.shutdown, |stop| async { outcome = lead(stop).await }).await?;
+    outcome
+}
+
+/// Waits for the Lease of the migration and runs what moved under it, until `stop`.
+async fn migrate(
+    context: &Context,
+    migration: &migration::Migration,
+    running: &table::Running,
+    runtime: &Runtime,
+    metrics: ElectionMetrics,
+    stop: &CancellationToken,
+) -> Result<(), StartError> {
+    let client = context.clients.plain("leader-migration").await?;
+    let recorder = context.recorder(&client, COMPONENT);
+    let identity = runtime::env::identity().map_err(StartError::Host)?;
+    let config = LeaderConfig {
+        name: migration.leader_name.clone(),
+        ..LeaderConfig::of(&context.options.leader_election, COMPONENT, identity, false)
+    };
+    let elector = LeaderElector::counted(client, config, Arc::clone(&context.clock), recorder, Some(metrics));
+    let moved = table::under_migration(migration);
+    let mut outcome = Ok(());
+    let lead = async |stop: CancellationToken| {
+        table::start_all(context, running, &runtime.health, &stop, &moved).await?;
+        stop.cancelled().await;
+        Ok(())
+    };
+    elector.run(stop, |stop| async { outcome = lead(stop).await }).await?;
     outcome
 }

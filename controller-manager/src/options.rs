@@ -11,8 +11,9 @@ use runtime::flags::{
 use serde_json::{Value, json};
 
 use crate::{
-    attachdetach::AttachOptions, certificates::options::SigningOptions, nodeipam::options::IpamOptions,
-    nodelifecycle::options::NodeOptions, podautoscaler::options::AutoscalerOptions, table,
+    attachdetach::AttachOptions, certificates::options::SigningOptions, migration::MigrationOptions,
+    nodeipam::options::IpamOptions, nodelifecycle::options::NodeOptions, podautoscaler::options::AutoscalerOptions,
+    table, volumes::options::VolumeOptions,
 };
 
 /// All flags.
@@ -73,6 +74,12 @@ pub struct Options {
     /// Attaching and detaching of volumes.
     #[command(flatten)]
     pub attach: AttachOptions,
+    /// Binding, provisioning and recycling of volumes.
+    #[command(flatten)]
+    pub volumes: VolumeOptions,
+    /// Controllers that move between programs.
+    #[command(flatten)]
+    pub migration: MigrationOptions,
     /// Horizontal scaling.
     #[command(flatten)]
     pub autoscaler: AutoscalerOptions,
@@ -92,6 +99,9 @@ pub struct GenericOptions {
     /// Interval between starting controllers.
     #[arg(long, default_value = "0", value_parser = duration)]
     pub controller_start_interval: Duration,
+    /// The resync period in reflectors will be random between MinResyncPeriod and 2*MinResyncPeriod.
+    #[arg(long, default_value = "12h", value_parser = duration)]
+    pub min_resync_period: Duration,
     /// The instance prefix for the cluster; only cloud providers read it.
     #[arg(long, default_value = "kubernetes")]
     pub cluster_name: String,
@@ -110,7 +120,36 @@ pub struct CloudOptions {
     /// Type of CIDR allocator to use; clouds have others.
     #[arg(long, default_value = "RangeAllocator")]
     pub cidr_allocator_type: String,
+    /// Should CIDRs allocated by allocate-node-cidrs be configured on the cloud provider; its own program reads it.
+    #[arg(long, default_value_t = true)]
+    pub configure_cloud_routes: bool,
+    /// The period for reconciling routes created for Nodes by cloud provider; its own program reads it.
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    pub route_reconciliation_period: Duration,
+    /// The number of services that are allowed to sync concurrently; the cloud provider's own program reads it.
+    #[arg(long, default_value_t = 1)]
+    pub concurrent_service_syncs: usize,
+    /// The plugin to use when cloud provider is set to external. Can be empty, should only be set when cloud-provider
+    /// is external. There are no volume plugins of clouds any more, so that it changes nothing.
+    #[arg(long, default_value = "")]
+    pub external_cloud_volume_plugin: String,
+    /// Allow the cluster to run without the cluster-id on cloud instances. Nothing reads it.
+    #[arg(long, default_value_t = false)]
+    pub allow_untagged_cloud: bool,
+    /// The period for syncing nodes from the cloud provider. Nothing reads it.
+    #[arg(long, default_value = "0", value_parser = duration)]
+    pub node_sync_period: Duration,
 }
+
+/// Flags that are still taken, and what is said when they are used.
+pub const DEPRECATED: &[(&str, &str)] = &[
+    (
+        "allow-untagged-cloud",
+        "This flag is deprecated and will be removed in a future release. A cluster-id will be required on cloud \
+         instances.",
+    ),
+    ("node-sync-period", "This flag is currently no-op and will be deleted."),
+];
 
 impl CloudOptions {
     fn validate(&self) -> Vec<String> {
@@ -120,6 +159,9 @@ impl CloudOptions {
         }
         if !self.cloud_config.is_empty() {
             problems.push("--cloud-config configures a provider that is not external".into());
+        }
+        if !self.external_cloud_volume_plugin.is_empty() && self.cloud_provider != "external" {
+            problems.push("--external-cloud-volume-plugin should only be set when --cloud-provider is external".into());
         }
         if self.cidr_allocator_type != "RangeAllocator" {
             problems.push(format!("--cidr-allocator-type {:?} needs a cloud provider", self.cidr_allocator_type));
@@ -274,6 +316,7 @@ impl Options {
         problems.extend(self.nodes.validate());
         problems.extend(self.autoscaler.validate());
         problems.extend(self.attach.validate());
+        problems.extend(self.volumes.validate());
         problems.extend(table::unknown(&self.generic.controllers));
         let bounded = [
             ("--max-endpoints-per-slice", self.endpoints.max_endpoints_per_slice),
@@ -287,6 +330,26 @@ impl Options {
         problems
     }
 
+    /// What programs of clouds share with this one.
+    fn cloud_document(&self) -> Value {
+        let seconds = runtime::flags::format_duration;
+        let ranges: Vec<String> = self.ipam.cluster_cidr.iter().map(ToString::to_string).collect();
+        json!({
+            "CloudProvider": {"Name": self.cloud.cloud_provider, "CloudConfigFile": self.cloud.cloud_config},
+            "ExternalCloudVolumePlugin": self.cloud.external_cloud_volume_plugin,
+            "UseServiceAccountCredentials": self.accounts.use_service_account_credentials,
+            "AllowUntaggedCloud": self.cloud.allow_untagged_cloud,
+            "RouteReconciliationPeriod": seconds(self.cloud.route_reconciliation_period),
+            "NodeMonitorPeriod": seconds(self.nodes.node_monitor_period),
+            "NodeSyncPeriod": seconds(self.cloud.node_sync_period),
+            "ClusterName": self.generic.cluster_name,
+            "ClusterCIDR": ranges.join(","),
+            "AllocateNodeCIDRs": self.ipam.allocate_node_cidrs,
+            "CIDRAllocatorType": self.cloud.cidr_allocator_type,
+            "ConfigureCloudRoutes": self.cloud.configure_cloud_routes,
+        })
+    }
+
     /// The configuration as `/configz` shows it.
     pub(crate) fn document(&self) -> Value {
         let seconds = runtime::flags::format_duration;
@@ -296,6 +359,7 @@ impl Options {
             "Generic": {
                 "Address": self.serving.bind_address.to_string(),
                 "Port": self.serving.secure_port,
+                "MinResyncPeriod": seconds(self.generic.min_resync_period),
                 "Controllers": self.generic.controllers,
                 "ControllerStartInterval": seconds(self.generic.controller_start_interval),
                 "ControllerShutdownTimeout": seconds(self.controller_shutdown_timeout),
@@ -317,7 +381,12 @@ impl Options {
                     "enableProfiling": self.profiling.profiling,
                     "enableContentionProfiling": self.profiling.contention_profiling,
                 },
+                "LeaderMigrationEnabled": self.migration.enable_leader_migration,
             },
+            "KubeCloudShared": self.cloud_document(),
+            "ServiceController": {"ConcurrentServiceSyncs": self.cloud.concurrent_service_syncs},
+            "PersistentVolumeBinderController": self.volumes.document(),
+            "CSRSigningController": self.signing.document(),
             "DeploymentController": {"ConcurrentDeploymentSyncs": self.workers.concurrent_deployment_syncs},
             "ReplicaSetController": {"ConcurrentRSSyncs": self.workers.concurrent_replicaset_syncs},
             "ReplicationController": {"ConcurrentRCSyncs": self.workers.concurrent_rc_syncs},

@@ -11,7 +11,11 @@ use runtime::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{StartError, context::Context};
+use crate::{
+    StartError,
+    context::Context,
+    migration::{Migration, Place},
+};
 
 /// Whether a controller was started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +103,15 @@ pub(crate) const CONTROLLERS: &[Controller] = controllers! {
 /// Names of cloud controllers: known, because installers switch them off, and without effect.
 const INERT: &[&str] = &["service-lb-controller", "node-route-controller", "cloud-node-lifecycle-controller"];
 const INERT_ALIASES: &[&str] = &["service", "route", "cloud-node-lifecycle"];
+/// Names of controllers of APIs that are not served: known, and without effect.
+const UNSERVED: &[&str] = &[
+    "kube-apiserver-serving-clustertrustbundle-publisher-controller",
+    "podcertificaterequest-cleaner-controller",
+    "selinux-warning-controller",
+    "storage-version-gc",
+    "storageversion-garbage-collector-controller",
+    "storage-version-migrator-controller",
+];
 
 /// Complaints about names in `--controllers` that nobody has.
 pub(crate) fn unknown(list: &[String]) -> Vec<String> {
@@ -106,6 +119,7 @@ pub(crate) fn unknown(list: &[String]) -> Vec<String> {
         name == "*"
             || INERT.contains(&name)
             || INERT_ALIASES.contains(&name)
+            || UNSERVED.contains(&name)
             || CONTROLLERS.iter().any(|c| c.name == name || (!c.alias.is_empty() && c.alias == name))
     };
     let names = list.iter().map(|n| n.strip_prefix('-').unwrap_or(n));
@@ -140,15 +154,26 @@ impl Running {
     }
 }
 
-/// Starts what the flags ask for.
+/// What runs under the Lease of the program.
+pub(crate) fn under_main(migration: Option<&Migration>) -> impl Fn(&Controller) -> bool + Sync + use<'_> {
+    move |controller| migration.is_none_or(|m| m.place([controller.name, controller.alias]) == Place::Main)
+}
+
+/// What runs under the Lease of a migration.
+pub(crate) fn under_migration(migration: &Migration) -> impl Fn(&Controller) -> bool + Sync + use<'_> {
+    |controller| migration.place([controller.name, controller.alias]) == Place::Migration
+}
+
+/// Starts what the flags ask for, of those that are asked for here.
 pub(crate) async fn start_all(
     context: &Context,
     running: &Running,
     health: &HealthChecks,
     stop: &CancellationToken,
+    which: &(dyn Fn(&Controller) -> bool + Sync),
 ) -> Result<(), StartError> {
     let generic = &context.options.generic;
-    for controller in CONTROLLERS {
+    for controller in CONTROLLERS.iter().filter(|controller| which(controller)) {
         if !enabled(controller, &generic.controllers) {
             tracing::info!(controller = controller.name, "Warning: controller is disabled");
             continue;

@@ -20,6 +20,8 @@ use util::Backoff;
 pub(crate) const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
 /// Client certificates of kubelets.
 pub(crate) const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
+/// Whatever was asked for before there were signers; requests of the present API cannot name it.
+pub(crate) const LEGACY: &str = "kubernetes.io/legacy-unknown";
 /// Serving certificates of kubelets.
 pub(crate) const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
 

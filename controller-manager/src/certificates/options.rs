@@ -7,8 +7,9 @@ use std::{
 
 use clap::Args;
 use runtime::flags::duration;
+use serde_json::{Value, json};
 
-use super::{CLIENT, KUBELET_CLIENT, KUBELET_SERVING};
+use super::{CLIENT, KUBELET_CLIENT, KUBELET_SERVING, LEGACY};
 
 /// The CAs that sign.
 #[derive(Clone, Debug, Args)]
@@ -38,13 +39,19 @@ pub struct SigningOptions {
     /// Its key.
     #[arg(long)]
     pub cluster_signing_kube_apiserver_client_key_file: Option<PathBuf>,
+    /// CA certificate for the kubernetes.io/legacy-unknown signer.
+    #[arg(long)]
+    pub cluster_signing_legacy_unknown_cert_file: Option<PathBuf>,
+    /// Its key.
+    #[arg(long)]
+    pub cluster_signing_legacy_unknown_key_file: Option<PathBuf>,
     /// The longest life of signed certificates; requests may ask for less.
     #[arg(long, default_value = "8760h", value_parser = duration)]
     pub cluster_signing_duration: Duration,
 }
 
 impl SigningOptions {
-    fn special(&self) -> [(&'static str, &'static str, &Option<PathBuf>, &Option<PathBuf>); 3] {
+    fn special(&self) -> [(&'static str, &'static str, &Option<PathBuf>, &Option<PathBuf>); 4] {
         [
             (
                 KUBELET_SERVING,
@@ -64,6 +71,12 @@ impl SigningOptions {
                 &self.cluster_signing_kube_apiserver_client_cert_file,
                 &self.cluster_signing_kube_apiserver_client_key_file,
             ),
+            (
+                LEGACY,
+                "legacy-unknown",
+                &self.cluster_signing_legacy_unknown_cert_file,
+                &self.cluster_signing_legacy_unknown_key_file,
+            ),
         ]
     }
 
@@ -73,6 +86,26 @@ impl SigningOptions {
         let special = special.and_then(|(_, _, certificate, key)| Some((certificate.as_deref()?, key.as_deref()?)));
         let general = || Some((self.cluster_signing_cert_file.as_deref()?, self.cluster_signing_key_file.as_deref()?));
         special.or_else(general)
+    }
+
+    /// As `/configz` shows it.
+    pub(crate) fn document(&self) -> Value {
+        let pair = |certificate: &Option<PathBuf>, key: &Option<PathBuf>| {
+            let path = |file: &Option<PathBuf>| file.as_ref().map(|f| f.display().to_string()).unwrap_or_default();
+            json!({"CertFile": path(certificate), "KeyFile": path(key)})
+        };
+        let [serving, client, server_client, legacy] = self.special().map(|(_, _, cert, key)| pair(cert, key));
+        let mut all = json!({
+            "ClusterSigningDuration": runtime::flags::format_duration(self.cluster_signing_duration),
+            "KubeletServingSignerConfiguration": serving,
+            "KubeletClientSignerConfiguration": client,
+            "KubeAPIServerClientSignerConfiguration": server_client,
+            "LegacyUnknownSignerConfiguration": legacy,
+        });
+        let general = pair(&self.cluster_signing_cert_file, &self.cluster_signing_key_file);
+        all["ClusterSigningCertFile"] = general["CertFile"].clone();
+        all["ClusterSigningKeyFile"] = general["KeyFile"].clone();
+        all
     }
 
     /// All that is wrong.

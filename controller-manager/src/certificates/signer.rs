@@ -18,7 +18,8 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::options::SigningOptions;
 use super::{
-    CLIENT, KUBELET_CLIENT, KUBELET_SERVING, add_condition, condition, is_issued, key_of, limiting, request::Asked,
+    CLIENT, KUBELET_CLIENT, KUBELET_SERVING, LEGACY, add_condition, condition, is_issued, key_of, limiting,
+    request::Asked,
 };
 use crate::{StartError, context::Context, table::Started};
 
@@ -44,6 +45,7 @@ pub(crate) async fn start(context: &Context) -> Result<Started, StartError> {
         ("csrsigning-kubelet-serving", KUBELET_SERVING),
         ("csrsigning-kubelet-client", KUBELET_CLIENT),
         ("csrsigning-kube-apiserver-client", CLIENT),
+        ("csrsigning-legacy-unknown", LEGACY),
     ] {
         let Some((certificate, key)) = options.pair(signer) else { continue };
         let authority = Authority::read(certificate, key)?;
@@ -111,17 +113,41 @@ impl Authority {
         params.not_after = moment(life.1);
         params.use_authority_key_identifier_extension = true;
         for usage in usages {
-            match usage.as_str() {
-                "digital signature" => params.key_usages.push(KeyUsagePurpose::DigitalSignature),
-                "key encipherment" => params.key_usages.push(KeyUsagePurpose::KeyEncipherment),
-                "client auth" => params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth),
-                "server auth" => params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth),
-                // The signers' rules allow no other.
-                _ => {}
+            match key_usage(usage) {
+                Some(purpose) => params.key_usages.push(purpose),
+                None => params.extended_key_usages.extend(extended_usage(usage)),
             }
         }
         Ok(params.signed_by(&asked.params.public_key, &self.issuer)?.pem())
     }
+}
+
+fn key_usage(usage: &str) -> Option<KeyUsagePurpose> {
+    Some(match usage {
+        "signing" | "digital signature" => KeyUsagePurpose::DigitalSignature,
+        "content commitment" => KeyUsagePurpose::ContentCommitment,
+        "key encipherment" => KeyUsagePurpose::KeyEncipherment,
+        "key agreement" => KeyUsagePurpose::KeyAgreement,
+        "data encipherment" => KeyUsagePurpose::DataEncipherment,
+        "cert sign" => KeyUsagePurpose::KeyCertSign,
+        "crl sign" => KeyUsagePurpose::CrlSign,
+        "encipher only" => KeyUsagePurpose::EncipherOnly,
+        "decipher only" => KeyUsagePurpose::DecipherOnly,
+        _ => return None,
+    })
+}
+
+fn extended_usage(usage: &str) -> Option<ExtendedKeyUsagePurpose> {
+    Some(match usage {
+        "any" => ExtendedKeyUsagePurpose::Any,
+        "client auth" => ExtendedKeyUsagePurpose::ClientAuth,
+        "server auth" => ExtendedKeyUsagePurpose::ServerAuth,
+        "code signing" => ExtendedKeyUsagePurpose::CodeSigning,
+        "email protection" | "s/mime" => ExtendedKeyUsagePurpose::EmailProtection,
+        "timestamping" => ExtendedKeyUsagePurpose::TimeStamping,
+        "ocsp signing" => ExtendedKeyUsagePurpose::OcspSigning,
+        _ => return None,
+    })
 }
 
 /// 128 random bits, positive.

@@ -9,9 +9,9 @@ use k8s_openapi::api::{
 };
 
 use super::{
-    BETA_CLASS, BIND_COMPLETED, BOUND_BY_CONTROLLER, IN_TREE, RESYNC, SELECTED_NODE, STORAGE_PROVISIONER, Shared,
-    annotate, annotation, claim_key, class_of_claim, is_annotated, is_reserved_for, matching, name, namespace, steps,
-    uid,
+    BETA_CLASS, BIND_COMPLETED, BOUND_BY_CONTROLLER, IN_TREE, SELECTED_NODE, STORAGE_PROVISIONER, Shared, annotate,
+    annotation, claim_key, class_of_claim, hostpath, is_annotated, is_reserved_for, matching, name, namespace, steps,
+    successor, uid,
 };
 
 const DEFAULT_CLASS: [&str; 2] =
@@ -19,12 +19,22 @@ const DEFAULT_CLASS: [&str; 2] =
 
 pub(super) struct Reconciler(pub(super) Arc<Shared>);
 
+/// The annotation that names the provisioner, the newer one if it is there.
+fn provisioner_key(claim: &PersistentVolumeClaim) -> &'static str {
+    let [now, before] = STORAGE_PROVISIONER;
+    if is_annotated(claim, now) { now } else { before }
+}
+
 impl Reconcile for Reconciler {
     type Key = ObjectKey;
 
     async fn reconcile(&self, key: &ObjectKey) -> Result<Outcome, ReconcileError> {
         let Some(cached) = self.0.claims.get(key) else { return Ok(Outcome::Done) };
         let claim = &cached.view.0;
+        if let Some(changed) = steps::migrated(claim, provisioner_key(claim)) {
+            self.0.write_claim(&changed).await?;
+            return Ok(Outcome::Done);
+        }
         if is_annotated(claim, BIND_COMPLETED) { self.bound(claim).await } else { self.unbound(claim).await }
     }
 }
@@ -57,8 +67,10 @@ impl Reconciler {
             let text = "no persistent volumes available for this claim and no storage class is set";
             self.0.tell(claim, EventType::Normal, "FailedBinding", text);
         } else {
-            self.provision(claim).await?;
-            return Ok(Outcome::After(RESYNC));
+            if self.0.dynamic_provisioning {
+                self.provision(claim).await?;
+            }
+            return Ok(Outcome::Done);
         }
         self.pending(claim).await
     }
@@ -135,7 +147,7 @@ impl Reconciler {
         if let Some(changed) = steps::claim_phase(claim, "Pending") {
             self.0.write_claim_status(&changed).await?;
         }
-        Ok(Outcome::After(RESYNC))
+        Ok(Outcome::Done)
     }
 
     async fn lost(&self, claim: &PersistentVolumeClaim, reason: &str, text: &str) -> Result<Outcome, ReconcileError> {
@@ -206,7 +218,10 @@ impl Reconciler {
             failed(format!("storageclass.storage.k8s.io {wanted:?} not found"));
             return Ok(());
         };
-        let provisioner = &class.provisioner;
+        let provisioner = successor(&class.provisioner).unwrap_or(&class.provisioner);
+        if provisioner == hostpath::PROVISIONER {
+            return self.0.provision_host_path(&claim, &class).await;
+        }
         if provisioner.starts_with(IN_TREE) {
             failed(format!("no volume plugin matched name: {provisioner}"));
             return Ok(());

@@ -9,13 +9,16 @@ mod attributes;
 mod claim;
 mod ephemeral;
 mod expand;
+mod hostpath;
 mod matching;
 mod metrics;
+pub(crate) mod options;
 mod protection;
+mod recycle;
 mod steps;
 mod volume;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use ::controller::{
     Cached, Change, EventRecorder, EventType, Index, Informer, ObjectKey, Queue, Viewed, Whole, events::reference_to,
@@ -41,9 +44,6 @@ use crate::{
 const CONTROLLER: &str = "persistentvolume-binder-controller";
 /// Name under which events are recorded.
 const SOURCE: &str = "persistentvolume-controller";
-/// How often claims that wait are looked at again.
-const RESYNC: Duration = Duration::from_secs(15);
-
 /// The claim's binding is complete (on claims).
 const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
 /// This controller chose the other side (on claims and volumes).
@@ -59,6 +59,18 @@ const STORAGE_PROVISIONER: [&str; 2] =
 const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 /// Provisioners of this prefix were part of Kubernetes; none is left.
 const IN_TREE: &str = "kubernetes.io/";
+/// The driver that has taken over from the provisioner that made, or is to make, a volume (on claims and volumes).
+const MIGRATED_TO: &str = "pv.kubernetes.io/migrated-to";
+/// Provisioners that were part of Kubernetes, and the drivers that have taken over.
+const MIGRATED: &[(&str, &str)] = &[
+    ("kubernetes.io/aws-ebs", "ebs.csi.aws.com"),
+    ("kubernetes.io/gce-pd", "pd.csi.storage.gke.io"),
+    ("kubernetes.io/cinder", "cinder.csi.openstack.org"),
+    ("kubernetes.io/azure-disk", "disk.csi.azure.com"),
+    ("kubernetes.io/azure-file", "file.csi.azure.com"),
+    ("kubernetes.io/vsphere-volume", "csi.vsphere.vmware.com"),
+    ("kubernetes.io/portworx-volume", "pxd.portworx.com"),
+];
 const YES: &str = "yes";
 
 /// Index of volumes by the claim they name, `namespace/name`.
@@ -109,6 +121,11 @@ fn claim_key(reference: &ObjectReference) -> ObjectKey {
 
 fn annotation<'a, K: Resource>(object: &'a K, key: &str) -> Option<&'a str> {
     object.meta().annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+/// The driver that has taken over from a provisioner.
+fn successor(provisioner: &str) -> Option<&'static str> {
+    MIGRATED.iter().find(|(old, _)| *old == provisioner).map(|(_, driver)| *driver)
 }
 
 fn is_annotated<K: Resource>(object: &K, key: &str) -> bool {
@@ -166,12 +183,22 @@ struct Shared {
     pods: Informer<PodView>,
     claim_queue: Queue<ObjectKey>,
     volume_queue: Queue<ObjectKey>,
+    recyclers: recycle::Recyclers,
+    dynamic_provisioning: bool,
+    host_path_provisioner: bool,
 }
 
 /// Starts the binder.
 pub(crate) async fn start(context: &Context) -> Result<Started, StartError> {
     let client = context.client(CONTROLLER).await?;
+    let options = &context.options.volumes;
     let shared = Arc::new(Shared {
+        recyclers: recycle::Recyclers {
+            nfs: options.nfs_recycler().map_err(StartError::Flags)?,
+            host_path: options.host_path_recycler().map_err(StartError::Flags)?,
+        },
+        dynamic_provisioning: options.enable_dynamic_provisioning,
+        host_path_provisioner: options.enable_hostpath_provisioner,
         recorder: context.recorder(&client, SOURCE),
         client,
         claims: context.informers.get(),
@@ -192,10 +219,23 @@ pub(crate) async fn start(context: &Context) -> Result<Started, StartError> {
     context.drive(CONTROLLER, shared.claim_queue.clone(), 1, claims, &informers);
     let volumes = volume::Reconciler(Arc::clone(&shared));
     context.drive(CONTROLLER, shared.volume_queue.clone(), 1, volumes, &informers);
+    let (clock, period) = (Arc::clone(&context.clock), options.pvclaimbinder_sync_period);
+    context.tasks.spawn_cancellable("volumes resync", async move {
+        loop {
+            clock.sleep(period).await;
+            shared.look_again();
+        }
+    });
     Ok(Started::Running)
 }
 
 impl Shared {
+    /// Looks at every claim and every volume: what failed is tried again.
+    fn look_again(&self) {
+        self.volumes.list().iter().for_each(|volume| self.volume_queue.add(volume.key.clone()));
+        self.claims.list().iter().for_each(|claim| self.claim_queue.add(claim.key.clone()));
+    }
+
     fn claim_changed(&self, change: &Change<ClaimView>) {
         let claim = change.object();
         if matches!(change, Change::Deleted { .. }) {

@@ -3,7 +3,26 @@
 use ::controller::events::reference_to;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 
-use super::{BIND_COMPLETED, BOUND_BY_CONTROLLER, YES, annotate, is_annotated, is_reserved_for, name, uid};
+use kube::Resource;
+
+use super::{
+    BIND_COMPLETED, BOUND_BY_CONTROLLER, MIGRATED_TO, YES, annotate, annotation, is_annotated, is_reserved_for, name,
+    successor, uid,
+};
+
+/// The object says which driver has taken over from the provisioner that one of its annotations names.
+pub(super) fn migrated<K: Resource + Clone>(object: &K, provisioner: &str) -> Option<K> {
+    let driver = annotation(object, provisioner).and_then(successor);
+    if annotation(object, MIGRATED_TO) == driver {
+        return None;
+    }
+    let mut changed = object.clone();
+    match driver {
+        Some(driver) => drop(annotate(&mut changed, MIGRATED_TO, driver)),
+        None => drop(changed.meta_mut().annotations.get_or_insert_default().remove(MIGRATED_TO)),
+    }
+    Some(changed)
+}
 
 /// The volume names the claim.
 pub(super) fn volume_names_claim(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Option<PersistentVolume> {

@@ -30,6 +30,21 @@ fn chosen(volumes: &[PersistentVolume], claim: &PersistentVolumeClaim, reserved_
 }
 
 #[test]
+fn drivers_take_over_from_provisioners() {
+    let claim = |annotations: serde_json::Value| -> PersistentVolumeClaim {
+        serde_json::from_value(serde_json::json!({"metadata": {"name": "c", "annotations": annotations}})).unwrap()
+    };
+    let key = STORAGE_PROVISIONER[0];
+    let old = claim(serde_json::json!({key: "kubernetes.io/aws-ebs"}));
+    let told = steps::migrated(&old, key).unwrap();
+    assert_eq!(annotation(&told, MIGRATED_TO), Some("ebs.csi.aws.com"));
+    assert!(steps::migrated(&told, key).is_none());
+    let own = claim(serde_json::json!({key: "csi.example.com", MIGRATED_TO: "ebs.csi.aws.com"}));
+    assert!(!is_annotated(&steps::migrated(&own, key).unwrap(), MIGRATED_TO));
+    assert!(steps::migrated(&claim(serde_json::json!({})), key).is_none());
+}
+
+#[test]
 fn the_smallest_that_fits_is_taken() {
     let volumes = [
         volume("large", "100Gi", json!({})),

@@ -17,6 +17,10 @@ impl Reconcile for Reconciler {
     async fn reconcile(&self, key: &ObjectKey) -> Result<Outcome, ReconcileError> {
         let Some(cached) = self.0.volumes.get(key) else { return Ok(Outcome::Done) };
         let volume = &cached.view.0;
+        if let Some(changed) = steps::migrated(volume, PROVISIONED_BY) {
+            self.0.write_volume(&changed).await?;
+            return Ok(Outcome::Done);
+        }
         let reference = volume.spec.as_ref().and_then(|s| s.claim_ref.as_ref());
         let Some(reference) = reference.filter(|r| r.uid.as_ref().is_some_and(|uid| !uid.is_empty())) else {
             return self.phase(volume, "Available", "").await.map(|_| Outcome::Done);
@@ -30,10 +34,9 @@ impl Reconcile for Reconciler {
             None => self.live(&key).await?.filter(|c| uid(c) == wanted),
         };
         match claim {
-            None => self.released(volume).await?,
-            Some(claim) => self.claimed(volume, &claim).await?,
+            None => self.released(volume).await,
+            Some(claim) => self.claimed(volume, &claim).await,
         }
-        Ok(Outcome::Done)
     }
 }
 
@@ -54,12 +57,16 @@ impl Reconciler {
         }
     }
 
-    async fn claimed(&self, volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Result<(), ReconcileError> {
+    async fn claimed(
+        &self,
+        volume: &PersistentVolume,
+        claim: &PersistentVolumeClaim,
+    ) -> Result<Outcome, ReconcileError> {
         match claim.spec.as_ref().and_then(|s| s.volume_name.as_deref()).unwrap_or_default() {
             "" => {
                 if is_annotated(volume, BOUND_BY_CONTROLLER) || !is_mode_mismatch(volume, claim) {
                     self.0.claim_queue.add(ObjectKey::new(super::namespace(claim), name(claim)));
-                    return Ok(());
+                    return Ok(Outcome::Done);
                 }
                 let text = format!(
                     "Cannot bind PersistentVolume to requested PersistentVolumeClaim {:?} due to incompatible volumeMode.",
@@ -71,7 +78,7 @@ impl Reconciler {
                 self.phase(volume, "Bound", "").await?;
             }
             _ if is_annotated(volume, PROVISIONED_BY) && reclaim_policy(volume) == "Delete" => {
-                self.released(volume).await?;
+                return self.released(volume).await;
             }
             _ => {
                 let free = match steps::volume_unbound(volume) {
@@ -81,16 +88,16 @@ impl Reconciler {
                 self.phase(&free, "Available", "").await?;
             }
         }
-        Ok(())
+        Ok(Outcome::Done)
     }
 
-    async fn released(&self, volume: &PersistentVolume) -> Result<(), ReconcileError> {
+    async fn released(&self, volume: &PersistentVolume) -> Result<Outcome, ReconcileError> {
         let phase = volume.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or_default();
         let volume = if phase == "Failed" { volume.clone() } else { self.phase(volume, "Released", "").await? };
         match reclaim_policy(&volume) {
-            "Delete" => self.delete(&volume).await,
-            "Recycle" => self.failed(&volume, "VolumeFailedRecycle", "No recycler plugin found for the volume!").await,
-            _ => Ok(()),
+            "Delete" => self.delete(&volume).await.map(|()| Outcome::Done),
+            "Recycle" => self.0.recycle(&volume).await,
+            _ => Ok(Outcome::Done),
         }
     }
 
@@ -105,7 +112,8 @@ impl Reconciler {
     /// Deletes what was made here; volumes of drivers are theirs to delete.
     async fn delete(&self, volume: &PersistentVolume) -> Result<(), ReconcileError> {
         let spec = volume.spec.clone().unwrap_or_default();
-        let external = annotation(volume, PROVISIONED_BY).is_some_and(|driver| !driver.starts_with(super::IN_TREE));
+        let external = annotation(volume, PROVISIONED_BY)
+            .is_some_and(|driver| !driver.starts_with(super::IN_TREE) || super::successor(driver).is_some());
         if spec.csi.is_some() || external || volume.metadata.deletion_timestamp.is_some() {
             return Ok(());
         }

@@ -4,12 +4,17 @@ use std::{
     any::{Any, TypeId},
     collections::HashMap,
     fmt::Debug,
+    time::Duration,
 };
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Api, Client, Resource};
 use parking_lot::Mutex;
-use runtime::tasks::TaskGroup;
+use prometheus::{IntGaugeVec, Registry};
+use runtime::{
+    metrics::{self, Stability},
+    tasks::TaskGroup,
+};
 use serde::de::DeserializeOwned;
 
 use crate::{Cached, Index, Informer, ObjectKey, reflector::Reflector};
@@ -69,6 +74,10 @@ pub struct InformerSet {
     client: Client,
     tasks: TaskGroup,
     running: Mutex<HashMap<TypeId, Running>>,
+    /// The shortest time after which every object is told again.
+    resync: Duration,
+    queued: Option<IntGaugeVec>,
+    name: &'static str,
 }
 
 struct Running {
@@ -80,7 +89,39 @@ struct Running {
 impl InformerSet {
     /// No informer runs yet.
     pub fn new(client: Client, tasks: &TaskGroup) -> Self {
-        Self { client, tasks: tasks.child("informers"), running: Mutex::default() }
+        let (running, tasks) = (Mutex::default(), tasks.child("informers"));
+        Self { client, tasks, running, resync: Duration::ZERO, queued: None, name: "" }
+    }
+
+    /// Tells handlers every object again after `least` and up to as long again; zero is never.
+    pub fn with_resync(mut self, least: Duration) -> Self {
+        self.resync = least;
+        self
+    }
+
+    /// Registers `informer_queued_items` for the informers of the component `name`. Changes are told as they come, so
+    /// none is ever queued.
+    pub fn with_metrics(mut self, name: &'static str, registry: &Registry) -> Result<Self, prometheus::Error> {
+        self.queued = Some(metrics::gauge_vec(
+            registry,
+            Stability::Alpha,
+            "informer_queued_items",
+            "Number of items currently queued in the FIFO of an informer.",
+            &["name", "group", "version", "resource"],
+        )?);
+        self.name = name;
+        Ok(self)
+    }
+
+    fn tell_again<V: Viewed>(&self, informer: &Informer<V>) {
+        let (informer, least) = (informer.clone(), self.resync);
+        let name = format!("resync {}", V::Object::plural(&()));
+        self.tasks.spawn_cancellable(name, async move {
+            loop {
+                tokio::time::sleep(util::jitter(least, 1.0)).await;
+                informer.resync();
+            }
+        });
     }
 
     /// The informer of a view.
@@ -99,6 +140,13 @@ impl InformerSet {
             synced: Box::new(move || probe.synced()),
         };
         running.insert(TypeId::of::<V>(), entry);
+        if !self.resync.is_zero() {
+            self.tell_again(&informer);
+        }
+        if let Some(queued) = &self.queued {
+            let (group, version, resource) = (V::Object::group(&()), V::Object::version(&()), V::Object::plural(&()));
+            queued.with_label_values(&[self.name, &group, &version, &resource]).set(0);
+        }
         informer
     }
 

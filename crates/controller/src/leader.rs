@@ -13,7 +13,7 @@ use k8s_openapi::{
 };
 use kube::{Api, Client, ResourceExt, api::PostParams};
 use parking_lot::Mutex;
-use prometheus::{IntGaugeVec, Registry};
+use prometheus::{IntCounterVec, IntGaugeVec, Registry};
 use runtime::{
     clock::Clock,
     flags::LeaderElectionArgs,
@@ -75,6 +75,8 @@ pub enum LeaderError {
 struct Observed {
     /// The record as it was last seen, and when it changed.
     record: Option<LeaseSpec>,
+    /// The object that this process wrote last, if it has seen no other since.
+    written: Option<Lease>,
     resource_version: Option<String>,
     changed: Duration,
 }
@@ -87,7 +89,7 @@ struct Inner {
     observed: Mutex<Observed>,
     /// Whether this process leads, and when it last renewed.
     leading: Mutex<Option<Duration>>,
-    status: Option<IntGaugeVec>,
+    metrics: Option<ElectionMetrics>,
 }
 
 /// A candidate. Cheap to clone.
@@ -95,7 +97,7 @@ struct Inner {
 pub struct LeaderElector(Arc<Inner>);
 
 impl LeaderElector {
-    /// A candidate that has not run yet. `registry` gets `leader_election_master_status`.
+    /// A candidate that has not run yet. `registry` gets `leader_election_*`.
     pub fn new(
         client: Client,
         config: LeaderConfig,
@@ -103,13 +105,23 @@ impl LeaderElector {
         recorder: EventRecorder,
         registry: Option<&Registry>,
     ) -> Result<Self, prometheus::Error> {
+        Ok(Self::counted(client, config, clock, recorder, registry.map(ElectionMetrics::new).transpose()?))
+    }
+
+    /// [`LeaderElector::new`] with metrics that another candidate of the process has, too.
+    pub fn counted(
+        client: Client,
+        config: LeaderConfig,
+        clock: Arc<dyn Clock>,
+        recorder: EventRecorder,
+        metrics: Option<ElectionMetrics>,
+    ) -> Self {
         let api = Api::namespaced(client, &config.namespace);
-        let status = registry.map(master_status).transpose()?;
-        if let Some(status) = &status {
-            status.with_label_values(&[&config.name]).set(0);
+        if let Some(metrics) = &metrics {
+            metrics.status.with_label_values(&[&config.name]).set(0);
         }
         let (observed, leading) = (Mutex::default(), Mutex::default());
-        Ok(Self(Arc::new(Inner { config, api, clock, recorder, observed, leading, status })))
+        Self(Arc::new(Inner { config, api, clock, recorder, observed, leading, metrics }))
     }
 
     /// Whether this process leads now.
@@ -191,8 +203,8 @@ impl LeaderElector {
     fn became(&self, leader: bool) {
         let inner = &self.0;
         *inner.leading.lock() = leader.then(|| inner.clock.elapsed());
-        if let Some(status) = &inner.status {
-            status.with_label_values(&[&inner.config.name]).set(i64::from(leader));
+        if let Some(metrics) = &inner.metrics {
+            metrics.status.with_label_values(&[&inner.config.name]).set(i64::from(leader));
         }
         let verb = if leader { "became leader" } else { "stopped leading" };
         if leader {
@@ -256,6 +268,14 @@ impl LeaderElector {
     async fn try_once(&self) -> Result<bool, kube::Error> {
         let inner = &self.0;
         let identity = &inner.config.identity;
+        if self.is_leader() {
+            if self.renew_unseen().await {
+                return Ok(true);
+            }
+            if let Some(metrics) = &inner.metrics {
+                metrics.slow.with_label_values(&[&inner.config.name]).inc();
+            }
+        }
         let lease = match inner.api.get(&inner.config.name).await {
             Ok(lease) => lease,
             Err(error) if error.is_not_found() => return self.create().await,
@@ -279,6 +299,18 @@ impl LeaderElector {
         Ok(true)
     }
 
+    /// Renews the lease as this process wrote it, without looking first; `false` if that was not to be.
+    async fn renew_unseen(&self) -> bool {
+        let Some(lease) = self.0.observed.lock().written.take() else { return false };
+        let Some(current) = lease.spec.clone().filter(|record| self.still_valid(record)) else { return false };
+        let record = LeaseSpec {
+            acquire_time: current.acquire_time,
+            lease_transitions: current.lease_transitions,
+            ..self.record()
+        };
+        self.replace(lease, record).await.is_ok()
+    }
+
     async fn create(&self) -> Result<bool, kube::Error> {
         let inner = &self.0;
         let record = LeaseSpec { acquire_time: Some(self.now()), lease_transitions: Some(0), ..self.record() };
@@ -292,6 +324,7 @@ impl LeaderElector {
         };
         let created = inner.api.create(&PostParams::default(), &lease).await?;
         self.observe(&record, created.resource_version());
+        self.0.observed.lock().written = Some(created);
         Ok(true)
     }
 
@@ -300,6 +333,7 @@ impl LeaderElector {
         lease.metadata.managed_fields = None;
         let stored = self.0.api.replace(&self.0.config.name, &PostParams::default(), &lease).await?;
         self.observe(&record, stored.resource_version());
+        self.0.observed.lock().written = Some(stored);
         Ok(())
     }
 
@@ -350,7 +384,8 @@ impl LeaderElector {
             if before != record.holder_identity {
                 tracing::info!(identity = record.holder_identity.as_deref().unwrap_or_default(), "New leader elected");
             }
-            *observed = Observed { record: Some(record.clone()), resource_version, changed: self.0.clock.elapsed() };
+            let (record, changed) = (Some(record.clone()), self.0.clock.elapsed());
+            *observed = Observed { record, written: None, resource_version, changed };
         }
     }
 
@@ -362,15 +397,34 @@ impl LeaderElector {
     }
 }
 
-fn master_status(registry: &Registry) -> Result<IntGaugeVec, prometheus::Error> {
-    metrics::gauge_vec(
-        registry,
-        Stability::Alpha,
-        "leader_election_master_status",
-        "Gauge of if the reporting system is master of the relevant lease, 0 indicates backup, 1 indicates master. \
-         'name' is the string used to identify the lease. Please make sure to group by name.",
-        &["name"],
-    )
+/// Metrics of the candidates of a process. Cheap to clone.
+#[derive(Clone)]
+pub struct ElectionMetrics {
+    status: IntGaugeVec,
+    slow: IntCounterVec,
+}
+
+impl ElectionMetrics {
+    /// Registers them.
+    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let status = metrics::gauge_vec(
+            registry,
+            Stability::Alpha,
+            "leader_election_master_status",
+            "Gauge of if the reporting system is master of the relevant lease, 0 indicates backup, 1 indicates master. \
+             'name' is the string used to identify the lease. Please make sure to group by name.",
+            &["name"],
+        )?;
+        let slow = metrics::counter_vec(
+            registry,
+            Stability::Alpha,
+            "leader_election_slowpath_total",
+            "Total number of slow path exercised in renewing leader leases. 'name' is the string used to identify the \
+             lease. Please make sure to group by name.",
+            &["name"],
+        )?;
+        Ok(Self { status, slow })
+    }
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ pub use events::{EventRecorder, EventType};
 pub use expectations::{Expectations, UidExpectations};
 pub use informer::{InformerConfig, InformerSet, Viewed, Whole, start_informer};
 pub use key::ObjectKey;
-pub use leader::{LeaderConfig, LeaderElector, LeaderError};
+pub use leader::{ElectionMetrics, LeaderConfig, LeaderElector, LeaderError};
 pub use own_writes::OwnWrites;
 pub use queue::{Queue, QueueConfig, QueueMetrics, RateLimiting};
 pub use store::{Cached, Change, Index, Informer};

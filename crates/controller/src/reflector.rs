@@ -71,7 +71,8 @@ where
     F: Fn(K) -> Cached<V> + Send + Sync,
 {
     pub(crate) fn new(api: Api<K>, config: InformerConfig, cached: F, store: Informer<V>) -> Self {
-        Self { api, config, cached, store, streaming: true }
+        let streaming = runtime::features::client_gate("WatchListClient");
+        Self { api, config, cached, store, streaming }
     }
 
     pub(crate) async fn run(mut self) {

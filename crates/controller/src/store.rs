@@ -263,6 +263,15 @@ impl<V: Send + Sync + 'static> Informer<V> {
         self.0.synced.send_replace(true);
     }
 
+    /// Tells every object again, as a change to what it is. What reconciles by it finds what was missed.
+    pub fn resync(&self) {
+        let handlers = self.0.handlers.lock();
+        for object in self.list() {
+            let change = Change::Updated { old: Arc::clone(&object), new: object };
+            handlers.iter().for_each(|h| h(&change));
+        }
+    }
+
     /// Notes a revision that is not of an object.
     pub fn saw(&self, revision: &str) {
         let Ok(revision) = revision.parse::<u64>() else { return };
@@ -368,5 +377,14 @@ mod tests {
         assert_eq!(*late.lock(), ["initial ns/a", "deleted ns/a"]);
         assert!(informer.is_empty() && informer.in_namespace("ns").is_empty());
         assert_eq!(informer.last_revision(), 10);
+    }
+
+    #[test]
+    fn everything_is_told_again() {
+        let informer = Informer::new(&[BY_NODE]);
+        informer.replace(vec![object("a", 1, "n1")]);
+        let log = told(&informer);
+        informer.resync();
+        assert_eq!(*log.lock(), ["initial ns/a", "updated ns/a"]);
     }
 }

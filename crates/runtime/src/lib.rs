@@ -9,6 +9,7 @@ pub mod env;
 pub mod features;
 pub mod flags;
 pub mod health;
+pub mod inotify;
 pub mod logging;
 pub mod metrics;
 pub mod process;

@@ -16,8 +16,8 @@ use axum::{
 use flate2::{Compression, write::GzEncoder};
 use http::{HeaderMap, header};
 use prometheus::{
-    Counter, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry,
+    Counter, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry,
     core::{Collector, Desc},
     proto::MetricFamily,
 };
@@ -123,6 +123,17 @@ pub fn unregistered_gauge_vec(
 /// A gauge of fractions.
 pub fn float_gauge(registry: &Registry, level: Stability, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
     registered(registry, Gauge::new(name, level.help(help))?)
+}
+
+/// A gauge of fractions with labels.
+pub fn float_gauge_vec(
+    registry: &Registry,
+    level: Stability,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> Result<GaugeVec, prometheus::Error> {
+    registered(registry, GaugeVec::new(Opts::new(name, level.help(help)), labels)?)
 }
 
 /// A histogram.

@@ -148,7 +148,7 @@ where
 /// Installs logs and the panic hook; settings that are wrong are told in the default format.
 fn set_up_logs(args: &LoggingArgs, alpha: bool) -> Result<(), Failure> {
     let problems = logging::validate(args, alpha);
-    logging::install(if problems.is_empty() { args } else { &*DEFAULT_LOGS });
+    logging::install(if problems.is_empty() { args } else { &DEFAULT_LOGS });
     install_panic_hook();
     match problems.as_slice() {
         [] => Ok(()),

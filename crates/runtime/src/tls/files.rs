@@ -1,7 +1,6 @@
 //! Files that are read again when they change.
 
 use std::{
-    os::fd::{AsFd, AsRawFd, RawFd},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -11,7 +10,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::io::unix::AsyncFd;
 
 use super::{Authorities, ServingCertificate, TlsError, certificates, read};
-use crate::tasks::TaskGroup;
+use crate::{inotify::Listener, tasks::TaskGroup};
 
 /// How often files are looked at if nothing is heard of them, and if nothing can be heard.
 const PERIOD: Duration = Duration::from_secs(60);
@@ -26,15 +25,6 @@ pub struct WatchedFile {
     stamp: Option<(SystemTime, u64, u64)>,
     content: Vec<u8>,
     looks: u32,
-}
-
-/// What the kernel tells of directories.
-struct Listener(Inotify);
-
-impl AsRawFd for Listener {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
 }
 
 /// News of files: of everything in the directories that they are in, for they may be replaced, or be links.
@@ -55,7 +45,7 @@ impl News {
         let news = tokio::time::timeout(PERIOD, heard.readable()).await;
         if let Ok(Ok(mut ready)) = news {
             // What happened does not matter; that it was read does.
-            let _read = heard.get_ref().0.read_events().is_ok();
+            let _read = heard.get_ref().read().is_ok();
             ready.clear_ready();
         } else if let Ok(Err(error)) = news {
             tracing::warn!(%error, "files are polled");
@@ -75,11 +65,7 @@ fn listen(files: &[&Path]) -> std::io::Result<AsyncFd<Listener>> {
         let directory = file.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
         inotify.add_watch(directory, changes)?;
     }
-    // SAFETY: the descriptor is the one that `Listener` owns for as long as it lives, and `AsyncFd` drops it after it
-    // has ended the registration.
-    #[allow(unsafe_code)]
-    let registered = unsafe { AsyncFd::register(Listener(inotify)) };
-    registered.map_err(std::io::Error::from)
+    Listener::register(inotify)
 }
 
 impl WatchedFile {
