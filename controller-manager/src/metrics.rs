@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use ::controller::ObjectKey;
 use k8s_openapi::jiff::Timestamp;
 use parking_lot::Mutex;
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
+use prometheus::{GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 use runtime::metrics::{self, Stability, exponential_buckets};
 
 type Made<T> = Result<T, prometheus::Error>;
@@ -40,6 +40,48 @@ pub(crate) struct Metrics {
     pub(crate) storage_operations: HistogramVec,
     /// By status and whether administrators asked.
     pub(crate) created_claims: IntCounterVec,
+    pub(crate) ranges: RangeMetrics,
+}
+
+/// `node_ipam_controller_*`, by range of the cluster.
+#[derive(Clone)]
+pub(crate) struct RangeMetrics {
+    pub(crate) allocations: IntCounterVec,
+    pub(crate) releases: IntCounterVec,
+    /// Share of the blocks that are in use.
+    pub(crate) usage: GaugeVec,
+    pub(crate) size: IntGaugeVec,
+    /// Blocks that were looked at for one.
+    pub(crate) tries: HistogramVec,
+}
+
+impl RangeMetrics {
+    fn new(registry: &Registry) -> Made<Self> {
+        use Stability::Alpha;
+        let by = ["clusterCIDR"];
+        let name = |what: &str| format!("node_ipam_controller_{what}");
+        let counter = |what: &str, help: &str| metrics::counter_vec(registry, Alpha, &name(what), help, &by);
+        let usage = "Gauge measuring percentage of allocated CIDRs.";
+        let size = "Maximum number of CIDRs that can be allocated.";
+        Ok(Self {
+            allocations: counter(
+                "cidrset_cidrs_allocations_total",
+                "Counter measuring total number of CIDR allocations.",
+            )?,
+            releases: counter("cidrset_cidrs_releases_total", "Counter measuring total number of CIDR releases.")?,
+            usage: metrics::float_gauge_vec(registry, Alpha, &name("cidrset_usage_cidrs"), usage, &by)?,
+            // Dashboards know it by this name.
+            size: metrics::gauge_vec(registry, Alpha, &name("cirdset_max_cidrs"), size, &by)?,
+            tries: metrics::histogram_vec(
+                registry,
+                Alpha,
+                &name("cidrset_allocation_tries_per_request"),
+                "Number of endpoints added on each Service sync",
+                &by,
+                &exponential_buckets(1.0, 5.0, 5),
+            )?,
+        })
+    }
 }
 
 /// `job_controller_*`.
@@ -221,6 +263,7 @@ impl Metrics {
                 "Number of ResourceClaims creation requests, categorized by creation status and admin access",
                 &["status", "admin_access"],
             )?,
+            ranges: RangeMetrics::new(registry)?,
         })
     }
 }

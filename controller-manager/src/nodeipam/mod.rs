@@ -14,9 +14,10 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
 use kube::{Api, Client};
 use parking_lot::Mutex;
+use prometheus::IntCounterVec;
 use serde_json::json;
 
-use crate::{StartError, context::Context, table::Started, views::NodeView};
+use crate::{StartError, context::Context, metrics::RangeMetrics, table::Started, views::NodeView};
 use pool::Pool;
 
 const CONTROLLER: &str = "node-ipam-controller";
@@ -28,7 +29,7 @@ pub(crate) async fn start(context: &Context) -> Result<Started, StartError> {
         return Ok(Started::Skipped);
     }
     let pools = options.pools().map_err(StartError::Flags)?;
-    let blocks = Arc::new(Mutex::new(Blocks { pools, given: HashMap::new() }));
+    let blocks = Arc::new(Mutex::new(Blocks::new(pools, context.metrics.ranges.clone())));
     let nodes: Informer<NodeView> = context.informers.get();
     let queue = context.queue("node_ipam");
     let (keys, taken) = (queue.clone(), Arc::clone(&blocks));
@@ -58,21 +59,48 @@ fn cidrs(node: &Node) -> Vec<IpNet> {
 struct Blocks {
     pools: Vec<Pool>,
     given: HashMap<ObjectKey, Vec<IpNet>>,
+    metrics: RangeMetrics,
 }
 
 impl Blocks {
+    fn new(pools: Vec<Pool>, metrics: RangeMetrics) -> Self {
+        for pool in &pools {
+            let size = i64::try_from(pool.counts().1).unwrap_or(i64::MAX);
+            metrics.size.with_label_values(&[pool.range().to_string()]).set(size);
+        }
+        Self { pools, given: HashMap::new(), metrics }
+    }
+
+    /// Changes all pools; the change answers by how many blocks.
+    fn change(&mut self, counter: impl Fn(&RangeMetrics) -> &IntCounterVec, change: impl Fn(&mut Pool) -> usize) {
+        for pool in &mut self.pools {
+            let changed = change(pool);
+            if changed > 0 {
+                let range = pool.range().to_string();
+                counter(&self.metrics).with_label_values(&[&range]).inc_by(u64::try_from(changed).unwrap_or(0));
+                let (used, all) = pool.counts();
+                #[allow(clippy::cast_precision_loss)]
+                self.metrics.usage.with_label_values(&[&range]).set(used as f64 / all as f64);
+            }
+        }
+    }
+
     fn occupy(&mut self, cidrs: &[IpNet]) {
         for cidr in cidrs {
-            self.pools.iter_mut().for_each(|pool| pool.occupy(*cidr));
+            self.change(|metrics| &metrics.allocations, |pool| pool.occupy(*cidr));
+        }
+    }
+
+    fn free(&mut self, cidrs: &[IpNet]) {
+        for cidr in cidrs {
+            self.change(|metrics| &metrics.releases, |pool| pool.release(*cidr));
         }
     }
 
     fn release(&mut self, node: &Cached<NodeView>) {
         let mut all = cidrs(node);
         all.extend(self.given.remove(&node.key).unwrap_or_default());
-        for cidr in all {
-            self.pools.iter_mut().for_each(|pool| pool.release(cidr));
-        }
+        self.free(&all);
     }
 
     /// One block of each pool, the same ones when asked again; `None` if a pool has none left.
@@ -82,15 +110,19 @@ impl Blocks {
         }
         let mut taken = Vec::new();
         for at in 0..self.pools.len() {
-            match self.pools[at].take() {
-                Some(cidr) => taken.push(cidr),
-                None => {
-                    for cidr in taken {
-                        self.pools.iter_mut().for_each(|pool| pool.release(cidr));
-                    }
-                    return None;
-                }
-            }
+            let (tries, range) = (self.pools[at].tries(), self.pools[at].range().to_string());
+            let Some(cidr) = self.pools[at].take() else {
+                self.free(&taken);
+                return None;
+            };
+            // Counted as what comes from a Node is.
+            self.pools[at].release(cidr);
+            self.occupy(&[cidr]);
+            self.metrics
+                .tries
+                .with_label_values(&[&range])
+                .observe(f64::from(u32::try_from(tries).unwrap_or(u32::MAX)));
+            taken.push(cidr);
         }
         self.given.insert(node.clone(), taken.clone());
         Some(taken)
@@ -146,7 +178,8 @@ mod tests {
 
     fn blocks() -> Blocks {
         let pool = |cidr: &str, mask| Pool::new(cidr.parse().unwrap(), mask).unwrap();
-        Blocks { pools: vec![pool("10.244.0.0/22", 24), pool("fd00::/62", 64)], given: HashMap::new() }
+        let metrics = crate::metrics::Metrics::new(&prometheus::Registry::new()).unwrap();
+        Blocks::new(vec![pool("10.244.0.0/22", 24), pool("fd00::/62", 64)], metrics.ranges)
     }
 
     fn key(name: &str) -> ObjectKey {
@@ -165,5 +198,10 @@ mod tests {
         assert_eq!(blocks.take(&key("d")), None);
         let free: Vec<_> = std::iter::from_fn(|| blocks.pools[1].take()).collect();
         assert_eq!(free.len(), 1, "what was taken for d was given back");
+        let range = "10.244.0.0/22";
+        assert_eq!(blocks.metrics.allocations.with_label_values(&[range]).get(), 4);
+        assert_eq!(blocks.metrics.size.with_label_values(&[range]).get(), 4);
+        assert!((blocks.metrics.usage.with_label_values(&[range]).get() - 1.0).abs() < 1e-9);
+        assert_eq!(blocks.metrics.releases.with_label_values(&["fd00::/62"]).get(), 0);
     }
 }

@@ -47,7 +47,9 @@ impl IpamOptions {
         let mut pools = Vec::new();
         for cidr in &self.cluster_cidr {
             let mut pool = Pool::new(*cidr, self.mask(cidr))?;
-            self.service_cluster_ip_range.iter().for_each(|service| pool.occupy(*service));
+            for service in &self.service_cluster_ip_range {
+                pool.occupy(*service);
+            }
             pools.push(pool);
         }
         Ok(pools)

@@ -12,6 +12,7 @@ pub(super) struct Pool {
     range: IpNet,
     mask: u8,
     used: Vec<bool>,
+    in_use: usize,
 }
 
 fn number(address: IpAddr) -> u128 {
@@ -32,7 +33,7 @@ impl Pool {
         if bits > MAX_BITS {
             return Err(format!("new CIDR set failed; the node CIDR size is too big: {range} with mask size {mask}"));
         }
-        Ok(Self { range, mask, used: vec![false; 1 << bits] })
+        Ok(Self { range, mask, used: vec![false; 1 << bits], in_use: 0 })
     }
 
     fn shift(&self) -> u32 {
@@ -52,20 +53,43 @@ impl Pool {
         offset(number(cidr.network()))..last + 1
     }
 
-    fn mark(&mut self, cidr: IpNet, used: bool) {
+    /// The range.
+    pub(super) fn range(&self) -> IpNet {
+        self.range
+    }
+
+    /// Blocks in use, and all blocks.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        (self.in_use, self.used.len())
+    }
+
+    /// How many blocks changed.
+    fn mark(&mut self, cidr: IpNet, used: bool) -> usize {
+        let mut changed = 0;
         for at in self.blocks(cidr) {
+            changed += usize::from(self.used[at] != used);
             self.used[at] = used;
         }
+        changed
     }
 
-    /// Marks all blocks that overlap a range as in use.
-    pub(super) fn occupy(&mut self, cidr: IpNet) {
-        self.mark(cidr, true);
+    /// Marks all blocks that overlap a range as in use; how many were not.
+    pub(super) fn occupy(&mut self, cidr: IpNet) -> usize {
+        let changed = self.mark(cidr, true);
+        self.in_use += changed;
+        changed
     }
 
-    /// Gives blocks back.
-    pub(super) fn release(&mut self, cidr: IpNet) {
-        self.mark(cidr, false);
+    /// Gives blocks back; how many were in use.
+    pub(super) fn release(&mut self, cidr: IpNet) -> usize {
+        let changed = self.mark(cidr, false);
+        self.in_use -= changed;
+        changed
+    }
+
+    /// Blocks that come before the first free one.
+    pub(super) fn tries(&self) -> usize {
+        self.used.iter().take_while(|used| **used).count()
     }
 
     /// The first free block.
@@ -77,6 +101,7 @@ impl Pool {
             IpNet::V6(_) => IpAddr::V6(Ipv6Addr::from(start)),
         };
         self.used[at] = true;
+        self.in_use += 1;
         IpNet::new(address, self.mask).ok()
     }
 }

@@ -116,6 +116,40 @@ struct VolumeObject {
     image: Option<ImageVolume>,
     persistent_volume_claim: Option<ClaimSource>,
     ephemeral: Option<serde::de::IgnoredAny>,
+    gce_persistent_disk: Option<GceDisk>,
+    aws_elastic_block_store: Option<AwsVolume>,
+    iscsi: Option<IscsiVolume>,
+    rbd: Option<RbdVolume>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct GceDisk {
+    pd_name: Box<str>,
+    read_only: bool,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct AwsVolume {
+    #[serde(rename = "volumeID")]
+    volume_id: Box<str>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct IscsiVolume {
+    iqn: Box<str>,
+    read_only: bool,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct RbdVolume {
+    monitors: Vec<Box<str>>,
+    pool: Box<str>,
+    image: Box<str>,
+    read_only: bool,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -203,12 +237,76 @@ pub(crate) struct Template {
     /// Claims that the Pod names; those of ephemeral volumes are named after the Pod.
     pub(crate) claims: Vec<Box<str>>,
     pub(crate) ephemeral_claims: Vec<Box<str>>,
+    /// Disks that Pods of one node cannot share freely.
+    pub(crate) disks: Vec<Disk>,
     /// Claims of devices.
     pub(crate) device_claims: Vec<DeviceClaimRef>,
     /// Containers that want extended resources.
     pub(crate) extended: Vec<ExtendedNeed>,
     /// What the node has to declare that it can do.
     pub(crate) features: Vec<&'static str>,
+}
+
+/// A disk that a Pod names itself.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Disk {
+    /// By name.
+    Gce(Box<str>, Sharing),
+    /// By id.
+    Aws(Box<str>),
+    /// By qualified name.
+    Iscsi(Box<str>, Sharing),
+    /// By pool and image; clusters that share a monitor are one.
+    Rbd { monitors: Vec<Box<str>>, pool: Box<str>, image: Box<str>, sharing: Sharing },
+}
+
+/// What others may do with a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Sharing {
+    /// Read it too, if they only read.
+    Readers,
+    /// Nothing.
+    Nobody,
+}
+
+impl Sharing {
+    fn of(read_only: bool) -> Self {
+        if read_only { Self::Readers } else { Self::Nobody }
+    }
+
+    fn excludes(self, other: Self) -> bool {
+        (self, other) != (Self::Readers, Self::Readers)
+    }
+}
+
+impl Disk {
+    /// Whether two Pods of one node cannot have both.
+    pub(crate) fn conflicts(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Gce(a, s), Self::Gce(b, t)) | (Self::Iscsi(a, s), Self::Iscsi(b, t)) => a == b && s.excludes(*t),
+            (Self::Aws(a), Self::Aws(b)) => a == b,
+            (
+                Self::Rbd { monitors: m, pool: p, image: i, sharing: s },
+                Self::Rbd { monitors: n, pool: q, image: j, sharing: t },
+            ) => m.iter().any(|monitor| n.contains(monitor)) && (p, i) == (q, j) && s.excludes(*t),
+            _ => false,
+        }
+    }
+}
+
+fn disk(volume: &VolumeObject) -> Option<Disk> {
+    let gce = volume.gce_persistent_disk.as_ref().map(|d| Disk::Gce(d.pd_name.clone(), Sharing::of(d.read_only)));
+    let aws = || volume.aws_elastic_block_store.as_ref().map(|d| Disk::Aws(d.volume_id.clone()));
+    let iscsi = || volume.iscsi.as_ref().map(|d| Disk::Iscsi(d.iqn.clone(), Sharing::of(d.read_only)));
+    let rbd = || {
+        volume.rbd.as_ref().map(|d| Disk::Rbd {
+            monitors: d.monitors.clone(),
+            pool: d.pool.clone(),
+            image: d.image.clone(),
+            sharing: Sharing::of(d.read_only),
+        })
+    };
+    gce.or_else(aws).or_else(iscsi).or_else(rbd)
 }
 
 /// What a container wants of extended resources.
@@ -448,6 +546,7 @@ fn template(mut metadata: ObjectMeta, spec: SpecObject, status: &StatusObject) -
         gates,
         claims: claims.map(|c| c.claim_name.clone()).collect(),
         ephemeral_claims: spec.volumes.iter().filter(|v| v.ephemeral.is_some()).map(|v| v.name.clone()).collect(),
+        disks: spec.volumes.iter().filter_map(disk).collect(),
         device_claims: spec.resource_claims.into_iter().map(device_claim).collect(),
         namespace,
     }

@@ -44,6 +44,12 @@ struct ClaimSpec {
     selector: Option<LabelSelector>,
 }
 
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct ClaimStatus {
+    phase: Option<Box<str>>,
+}
+
 /// A PersistentVolumeClaim from the API.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct ClaimObject {
@@ -51,6 +57,8 @@ pub(crate) struct ClaimObject {
     metadata: ObjectMeta,
     #[serde(default)]
     spec: ClaimSpec,
+    #[serde(default)]
+    status: ClaimStatus,
 }
 watched!(ClaimObject, "", "v1", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", NamespaceResourceScope);
 
@@ -68,6 +76,8 @@ pub(crate) struct ClaimView {
     pub(crate) selector: Option<LabelSelector>,
     pub(crate) selected_node: Option<Box<str>>,
     pub(crate) terminating: bool,
+    /// Its volume is gone for good.
+    pub(crate) lost: bool,
     /// Who controls it, by UID: ephemeral volumes belong to their Pod.
     pub(crate) owner: Option<Box<str>>,
 }
@@ -76,7 +86,7 @@ impl Viewed for ClaimView {
     type Object = ClaimObject;
 
     fn project(object: ClaimObject) -> Self {
-        let ClaimObject { metadata, spec } = object;
+        let ClaimObject { metadata, spec, status } = object;
         let annotations = metadata.annotations.unwrap_or_default();
         let owners = metadata.owner_references.unwrap_or_default();
         let old_class = annotations.get(OLD_CLASS).map(|c| c.as_str().into());
@@ -90,6 +100,7 @@ impl Viewed for ClaimView {
             selector: spec.selector,
             selected_node: annotations.get(SELECTED_NODE).map(|n| n.as_str().into()),
             terminating: metadata.deletion_timestamp.is_some(),
+            lost: status.phase.as_deref() == Some("Lost"),
             owner: owners.into_iter().find(|o| o.controller == Some(true)).map(|o| o.uid.into()),
         }
     }

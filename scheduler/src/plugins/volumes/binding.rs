@@ -60,6 +60,12 @@ impl Storage {
                     format!("persistentvolumeclaim {name:?} not found")
                 });
             };
+            if claim.lost {
+                let volume = &*claim.volume;
+                return Err(format!(
+                    "persistentvolumeclaim {name:?} bound to non-existent persistentvolume {volume:?}"
+                ));
+            }
             if claim.terminating {
                 return Err(format!("persistentvolumeclaim {name:?} is being deleted"));
             }

@@ -62,6 +62,11 @@ fn claims_that_are_not_ready() {
     assert_eq!(told(&using("c")).1, "pod has unbound immediate PersistentVolumeClaims");
     with_claim(&storage, "d", |c| c.terminating = true);
     assert_eq!(told(&using("d")).1, "persistentvolumeclaim \"d\" is being deleted");
+    with_claim(&storage, "l", |c| {
+        c.lost = true;
+        c.volume = "gone".into();
+    });
+    assert_eq!(told(&using("l")).1, "persistentvolumeclaim \"l\" bound to non-existent persistentvolume \"gone\"");
     let ephemeral = pod_view("p", |p| p.spec("volumes", json!([{"name": "v", "ephemeral": {}}])));
     let waiting = "waiting for ephemeral volume controller to create the persistentvolumeclaim \"p-v\"";
     assert_eq!(told(&ephemeral).1, waiting);
@@ -207,4 +212,40 @@ fn what_is_attached_or_will_be_counts_too() {
     let volume = json!([{"name": "v", "persistentVolumeClaim": {"claimName": "open"}}]);
     fixture.bound("user", "b", |p| p.spec("volumes", volume));
     assert_eq!(fixture.passing(&plugin, &using("c")), Vec::<String>::new());
+}
+
+#[test]
+fn disks_are_for_one_pod_of_a_node() {
+    let rbd = |monitor: &str, read_only: bool| json!({"rbd": {"monitors": [monitor, "m9"], "pool": "p", "image": "i", "readOnly": read_only}});
+    let gce = |name: &str, read_only: bool| json!({"gcePersistentDisk": {"pdName": name, "readOnly": read_only}});
+    let iscsi = |read_only: bool| json!({"iscsi": {"iqn": "q", "lun": 1, "targetPortal": "t", "readOnly": read_only}});
+    let aws = |id: &str| json!({"awsElasticBlockStore": {"volumeID": id, "readOnly": true}});
+    let other = json!({"rbd": {"monitors": ["m1"], "pool": "p", "image": "another"}});
+    let cases = [
+        (gce("a", false), gce("a", false), true),
+        (gce("a", true), gce("a", true), false),
+        (gce("a", true), gce("a", false), true),
+        (gce("a", false), gce("b", false), false),
+        (aws("a"), aws("a"), true),
+        (aws("a"), aws("b"), false),
+        (aws("a"), gce("a", false), false),
+        (iscsi(true), iscsi(true), false),
+        (iscsi(true), iscsi(false), true),
+        (rbd("m1", false), rbd("m2", false), true),
+        (rbd("m1", true), rbd("m2", true), false),
+        (rbd("m1", false), other, false),
+    ];
+    for (there, wanted, conflict) in cases {
+        let (mut fixture, storage) = scene();
+        let plugin = VolumeRestrictions(storage);
+        let volumes = |volume: &serde_json::Value| {
+            let mut volume = volume.clone();
+            volume["name"] = "v".into();
+            json!([volume])
+        };
+        fixture.bound("there", "a", |p| p.spec("volumes", volumes(&there)));
+        let told = fixture.filter(&plugin, &pod_view("p", |p| p.spec("volumes", volumes(&wanted))));
+        assert_eq!(told[0].1, if conflict { "node(s) had no available disk" } else { "" }, "{there} {wanted}");
+        assert_eq!(told[1].1, "");
+    }
 }
