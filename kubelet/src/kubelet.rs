@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use runtime::Runtime;
@@ -29,7 +29,7 @@ use crate::evict::{EvictionPolicy, Evictor, LiveWorld};
 use crate::gc::{ContainerPolicy, Gc, ImageGc, ImagePolicy};
 use crate::hooks::Hooks;
 use crate::housekeeping::{housekeep, qos_loop};
-use crate::images::{Images, Providers, Records, Verification};
+use crate::images::{Images, Providers, Records, Verification, node_files};
 use crate::memory::Memory;
 use crate::metrics::METRICS;
 use crate::node::status::SharedPressure;
@@ -56,6 +56,7 @@ use crate::volumes::Volumes;
 use crate::workers::{Workers, resize_loop};
 
 const HOUSEKEEPING: Duration = Duration::from_secs(2);
+const SLOW_HOUSEKEEPING: Duration = Duration::from_secs(1);
 const RESTART_INITIAL: Duration = Duration::from_secs(10);
 
 /// Why the kubelet does not run.
@@ -214,7 +215,11 @@ impl Kubelet {
                     },
                     _ = housekeeping.tick() => {
                         heartbeat.beat();
+                        let began = Instant::now();
                         housekeep(&desired, services, workers, pleg).await;
+                        if began.elapsed() > SLOW_HOUSEKEEPING {
+                            tracing::error!(actual = ?began.elapsed(), "housekeeping took longer than expected");
+                        }
                         self.mirror(&desired).await;
                     }
                 }
@@ -488,7 +493,7 @@ fn assemble(
         &config.preloaded_images_verification_allowlist,
     );
     let records = Records::new(&paths.root().join("image_manager"), policy.map_err(KubeletError::Machine)?);
-    let registry_files = vec![paths.root().join("config.json")];
+    let registry_files = node_files(paths.root(), runtime::env::home().as_deref());
     let cell: Arc<OnceLock<std::sync::Weak<Workers>>> = Arc::default();
     let wake = {
         let cell = Arc::clone(&cell);

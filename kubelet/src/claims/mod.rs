@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodResourceClaim};
+use k8s_openapi::api::core::v1::{Container, Pod, PodExtendedResourceClaimStatus, PodResourceClaim};
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use parking_lot::Mutex;
 use proto::dra as v1;
@@ -99,15 +99,14 @@ impl Claims {
 
     /// Has everything prepared that a Pod's claims were given.
     pub async fn prepare(&self, pod: &Pod) -> Result<(), String> {
-        let wanted = pods::spec(pod).resource_claims.as_deref().unwrap_or_default();
+        let wanted = claims_of(pod)?;
         if wanted.is_empty() {
             return Ok(());
         }
         // The semaphore is never closed.
         let turn = self.turn.acquire().await;
         let mut by_driver: BTreeMap<String, Vec<v1::Claim>> = BTreeMap::new();
-        for one in wanted {
-            let Some((name, is_own)) = claim_name(pod, one)? else { continue };
+        for (name, is_own) in wanted {
             let claim = self.objects.resource_claim(pods::namespace(pod), &name).await;
             let claim = claim.map_err(|error| {
                 format!("failed to fetch ResourceClaim {name} referenced by pod {}: {error}", pods::name(pod))
@@ -241,19 +240,18 @@ impl Claims {
 
     /// The devices of a container, with driver and by claim.
     pub fn devices(&self, pod: &Pod, container: &Container) -> Vec<(PreparedClaim, Vec<(String, ClaimDevice)>)> {
-        let used = container.resources.as_ref().and_then(|resources| resources.claims.as_deref()).unwrap_or_default();
         let mut out = Vec::new();
-        for own in used {
-            let listed = pods::spec(pod).resource_claims.iter().flatten().find(|one| one.name == own.name);
-            let Some(Ok(Some((name, _)))) = listed.map(|one| claim_name(pod, one)) else { continue };
+        for (name, request) in uses(pod, container) {
             let state = self.state.lock();
             let known = state.values().find(|claim| {
                 claim.name == name && claim.namespace == pods::namespace(pod) && claim.users.contains(pods::uid(pod))
             });
             let Some(known) = known else { continue };
-            let request = own.request.as_deref().filter(|request| !request.is_empty());
             let devices = known.drivers.iter().flat_map(|(driver, devices)| {
-                devices.iter().filter(|device| is_for(device, request)).map(|device| (driver.clone(), device.clone()))
+                devices
+                    .iter()
+                    .filter(|device| is_for(device, request.as_deref()))
+                    .map(|device| (driver.clone(), device.clone()))
             });
             out.push((known.clone(), devices.collect()));
         }
@@ -271,6 +269,37 @@ fn is_for(device: &ClaimDevice, request: Option<&str>) -> bool {
     let Some(request) = request else { return true };
     let belongs = |name: &String| name == request || name.split_once('/').is_some_and(|(main, _)| main == request);
     device.requests.is_empty() || device.requests.iter().any(belongs)
+}
+
+/// All claims of a Pod, and whether they were made for it.
+fn claims_of(pod: &Pod) -> Result<Vec<(String, bool)>, String> {
+    let listed = pods::spec(pod).resource_claims.iter().flatten();
+    let mut out = Vec::new();
+    for one in listed {
+        out.extend(claim_name(pod, one)?);
+    }
+    out.extend(extended(pod).map(|claim| (claim.resource_claim_name.clone(), true)));
+    Ok(out)
+}
+
+/// The claim for extended resources that devices stand for.
+fn extended(pod: &Pod) -> Option<&PodExtendedResourceClaimStatus> {
+    pod.status.as_ref()?.extended_resource_claim_status.as_ref()
+}
+
+/// Claims that a container uses, and the request of the claim, where it is only one.
+fn uses(pod: &Pod, container: &Container) -> Vec<(String, Option<String>)> {
+    let own = container.resources.iter().flat_map(|resources| resources.claims.iter().flatten());
+    let own = own.filter_map(|own| {
+        let listed = pods::spec(pod).resource_claims.iter().flatten().find(|one| one.name == own.name)?;
+        let (name, _) = claim_name(pod, listed).ok()??;
+        Some((name, own.request.clone().filter(|request| !request.is_empty())))
+    });
+    let extended = extended(pod).into_iter().flat_map(|claim| {
+        let mine = claim.request_mappings.iter().filter(|mapping| mapping.container_name == container.name);
+        mine.map(|mapping| (claim.resource_claim_name.clone(), Some(mapping.request_name.clone())))
+    });
+    own.chain(extended).collect()
 }
 
 /// The claim that an entry of a Pod stands for, and whether it was made for the Pod; nothing if none is needed.

@@ -123,6 +123,23 @@ fn claims_must_be_reserved_and_allocated() {
 }
 
 #[test]
+fn devices_may_stand_for_extended_resources() {
+    let mut own = pod("u", "c");
+    own.status = serde_json::from_value(json!({ "extendedResourceClaimStatus": {
+        "resourceClaimName": "made",
+        "requestMappings": [
+            { "containerName": "c", "resourceName": "x.io/y", "requestName": "container-0-request-0" },
+            { "containerName": "other", "resourceName": "x.io/y", "requestName": "container-1-request-0" },
+        ],
+    } }))
+    .unwrap();
+    assert_eq!(claims_of(&own).unwrap(), [("c".to_owned(), false), ("made".to_owned(), true)]);
+    let used = uses(&own, &pods::containers(&own)[0]);
+    let expected = [("c", "r"), ("made", "container-0-request-0")];
+    assert_eq!(used, expected.map(|(claim, request)| (claim.to_owned(), Some(request.to_owned()))));
+}
+
+#[test]
 fn requests_choose_devices() {
     let device = |requests: &[&str]| ClaimDevice {
         requests: requests.iter().map(|r| (*r).to_owned()).collect(),

@@ -81,6 +81,7 @@ fn what_cannot_be_done_is_refused() {
         ),
         (json!({ "topologyManagerPolicyOptions": { "max-allowable-numa-nodes": "99" } }), "must be between 8 and 16"),
         (json!({ "topologyManagerPolicyOptions": { "near": "true" } }), "topologyManagerPolicyOptions"),
+        (json!({ "userNamespaces": { "idsPerPod": 1000 } }), "must be a multiple of 65536"),
         (json!({ "runOnce": true }), "runOnce"),
         (json!({ "tracing": { "samplingRatePerMillion": 1 } }), "tracing"),
         (json!({ "systemCgroups": "/system" }), "systemCgroups"),

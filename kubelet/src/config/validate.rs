@@ -8,19 +8,50 @@ use crate::images::Verification;
 /// Features that can be named; what is not in the making is part of the product.
 const GATES: &[Gate] = &[
     Gate::locked("CPUManager"),
+    Gate::locked("CPUManagerPolicyBetaOptions"),
+    Gate::locked("CPUManagerPolicyOptions"),
     Gate::locked("CloudDualStackNodeIPs"),
+    Gate::locked("ContainerCheckpoint"),
+    Gate::locked("ContainerRestartRules"),
+    Gate::locked("DevicePluginCDIDevices"),
     Gate::locked("DisableNodeKubeProxyVersion"),
+    Gate::locked("DynamicResourceAllocation"),
+    Gate::locked("EnvFiles"),
+    Gate::locked("GracefulNodeShutdown"),
+    Gate::locked("GracefulNodeShutdownBasedOnPodPriority"),
     Gate::locked("HonorPVReclaimPolicy"),
+    Gate::locked("HostnameOverride"),
+    Gate::locked("ImageMaximumGCAge"),
+    Gate::locked("ImageVolume"),
+    Gate::locked("InPlacePodLevelResourcesVerticalScaling"),
+    Gate::locked("InPlacePodVerticalScaling"),
+    Gate::locked("InPlacePodVerticalScalingInitContainers"),
+    Gate::locked("KubeletCrashLoopBackOffMax"),
+    Gate::locked("KubeletEnsureSecretPulledImages"),
+    Gate::locked("KubeletFineGrainedAuthz"),
+    Gate::locked("KubeletPodResourcesDynamicResources"),
+    Gate::locked("KubeletPodResourcesGet"),
+    Gate::locked("KubeletServiceAccountTokenForCredentialProviders"),
     Gate::locked("KubeletTracing"),
     Gate::locked("LocalStorageCapacityIsolation"),
     Gate::locked("MemoryManager"),
+    Gate::locked("NodeDeclaredFeatures"),
+    Gate::locked("NodeLogQuery"),
     Gate::locked("NodeSwap"),
     Gate::locked("PodHostIPs"),
+    Gate::locked("PodLevelResources"),
     Gate::locked("PodLifecycleSleepAction"),
+    Gate::locked("PodLifecycleSleepActionAllowZero"),
+    Gate::locked("PodObservedGenerationTracking"),
     Gate::locked("PodReadyToStartContainersCondition"),
+    Gate::locked("ProcMountType"),
+    Gate::locked("RecursiveReadOnlyMounts"),
+    Gate::locked("RestartAllContainersOnContainerExits"),
     Gate::locked("RotateKubeletServerCertificate"),
     Gate::locked("SidecarContainers"),
     Gate::locked("SupplementalGroupsPolicy"),
+    Gate::locked("TopologyManagerPolicyBetaOptions"),
+    Gate::locked("TopologyManagerPolicyOptions"),
     Gate::locked("UserNamespacesSupport"),
 ];
 
@@ -40,6 +71,7 @@ pub(super) fn validate(config: &KubeletConfiguration) -> Vec<String> {
     problems.ranges(config);
     problems.choices(config);
     problems.shutdown(config);
+    problems.user_namespaces(config);
     problems.unsupported(config);
     problems.0.extend(FeatureGates::new(GATES, &gate_settings(config)).err().unwrap_or_default());
     problems.0.extend(crate::evict::thresholds(config).err().unwrap_or_default());
@@ -147,6 +179,16 @@ impl Problems {
         self.check(
             cpu_count(&config.reserved_system_cpus).is_some(),
             format!("unable to parse reservedSystemCPUs (--reserved-cpus) {}", config.reserved_system_cpus),
+        );
+    }
+
+    fn user_namespaces(&mut self, config: &KubeletConfiguration) {
+        let Some(ids) = config.user_namespaces.as_ref().map(|own| own.ids_per_pod).filter(|ids| *ids != 0) else {
+            return;
+        };
+        self.check(
+            ids > 0 && ids % 65_536 == 0 && u32::try_from(ids).is_ok(),
+            format!("userNamespaces.idsPerPod: Invalid value: {ids}: must be a multiple of 65536 and fit in 32 bits"),
         );
     }
 

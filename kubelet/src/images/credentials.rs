@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -15,6 +15,20 @@ use crate::cri::v1;
 
 const DEFAULT_REGISTRY: &str = "index.docker.io";
 const MAX_FILE: u64 = 1 << 20;
+
+/// Where a node may keep its credentials, in the order in which they are looked for.
+pub fn node_files(root: &Path, home: Option<&Path>) -> Vec<PathBuf> {
+    let (here, top) = (Path::new("."), Path::new("/"));
+    let json = [
+        Some(root.to_owned()),
+        Some(here.to_owned()),
+        home.map(|home| home.join(".docker")),
+        Some(top.join(".docker")),
+    ];
+    let old = [Some(root), Some(here), home, Some(top)];
+    let json = json.into_iter().flatten().map(|dir| dir.join("config.json"));
+    json.chain(old.into_iter().flatten().map(|dir| dir.join(".dockercfg"))).collect()
+}
 
 /// A user at a registry. Never printed.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -92,33 +106,34 @@ impl Keyring {
             match secret.type_.as_deref() {
                 Some("kubernetes.io/dockerconfigjson") => ring.add_json(data(".dockerconfigjson").unwrap_or_default()),
                 Some("kubernetes.io/dockercfg") => ring.add_map(data(".dockercfg").unwrap_or_default()),
-                _ => {}
-            }
+                _ => false,
+            };
         }
+        // The first file that is one counts.
         for path in files {
             let dir = path.parent().unwrap_or(Path::new("/"));
             let name = path.file_name().map(Path::new).unwrap_or(Path::new(""));
             if let Ok(bytes) = crate::platform::read_beneath(dir, name, MAX_FILE) {
-                if path.extension().is_some_and(|extension| extension == "json") {
-                    ring.add_json(&bytes);
-                } else {
-                    ring.add_map(&bytes);
+                let is_json = path.extension().is_some_and(|extension| extension == "json");
+                let is_taken = if is_json { ring.add_json(&bytes) } else { ring.add_map(&bytes) };
+                if is_taken {
+                    break;
                 }
+                tracing::warn!(path = %path.display(), "credentials for registries that cannot be read");
             }
         }
         ring
     }
 
-    fn add_json(&mut self, bytes: &[u8]) {
-        if let Ok(config) = serde_json::from_slice::<DockerConfigJson>(bytes) {
-            self.add_all(config.auths);
-        }
+    /// Whether that was what it should be.
+    fn add_json(&mut self, bytes: &[u8]) -> bool {
+        let config = serde_json::from_slice::<DockerConfigJson>(bytes);
+        config.map(|config| self.add_all(config.auths)).is_ok()
     }
 
-    fn add_map(&mut self, bytes: &[u8]) {
-        if let Ok(entries) = serde_json::from_slice::<BTreeMap<String, Entry>>(bytes) {
-            self.add_all(entries);
-        }
+    /// Whether that was what it should be.
+    fn add_map(&mut self, bytes: &[u8]) -> bool {
+        serde_json::from_slice(bytes).map(|entries| self.add_all(entries)).is_ok()
     }
 
     /// From logins by registry.
@@ -192,14 +207,29 @@ pub(super) fn matches(pattern: &str, target: &str) -> bool {
         && labels.iter().zip(&target_labels).all(|(label, text)| glob(label.as_bytes(), text.as_bytes()))
 }
 
+/// Patterns come from whoever may write a Secret: only the last star is ever tried again.
 fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    match (pattern.split_first(), text.split_first()) {
-        (None, None) => true,
-        (Some((b'*', rest)), _) => glob(rest, text) || text.split_first().is_some_and(|(_, tail)| glob(pattern, tail)),
-        (Some((b'?', rest)), Some((_, tail))) => glob(rest, tail),
-        (Some((byte, rest)), Some((other, tail))) => byte == other && glob(rest, tail),
-        _ => false,
+    let (mut at, mut next) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while at < text.len() {
+        match pattern.get(next) {
+            Some(b'*') => {
+                star = Some((next, at));
+                next += 1;
+            }
+            Some(byte) if *byte == b'?' || *byte == text[at] => {
+                at += 1;
+                next += 1;
+            }
+            _ => {
+                let Some((position, taken)) = star else { return false };
+                star = Some((position, taken + 1));
+                at = taken + 1;
+                next = position + 1;
+            }
+        }
     }
+    pattern[next..].iter().all(|byte| *byte == b'*')
 }
 
 #[cfg(test)]
@@ -212,6 +242,46 @@ mod tests {
         serde_json::from_value(serde_json::json!({
             "type": "kubernetes.io/dockerconfigjson", "data": { ".dockerconfigjson": data } }))
         .unwrap()
+    }
+
+    #[test]
+    fn stars_stand_for_anything_and_cost_little() {
+        for (pattern, text, expected) in [
+            ("", "", true),
+            ("*", "", true),
+            ("a*c", "abbc", true),
+            ("a*c", "abbd", false),
+            ("*b?", "aabbc", true),
+            ("?", "", false),
+            ("a", "ab", false),
+            ("*a*b*", "xxaxxbxx", true),
+        ] {
+            assert_eq!(glob(pattern.as_bytes(), text.as_bytes()), expected, "{pattern} {text}");
+        }
+        assert!(!glob(&b"*a".repeat(100), &b"a".repeat(99)));
+    }
+
+    #[test]
+    fn the_first_file_of_the_node_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, home) = (dir.path().join("root"), dir.path().join("home"));
+        std::fs::create_dir_all(&root).unwrap();
+        std::fs::create_dir_all(home.join(".docker")).unwrap();
+        let files = node_files(&root, Some(&home));
+        assert_eq!(files[2], home.join(".docker/config.json"));
+        assert_eq!(files.last().unwrap(), Path::new("/.dockercfg"));
+        let own = |name: &str| format!(r#"{{"reg.io":{{"username":"{name}","password":"x"}}}}"#);
+        let user = || {
+            let files: Vec<&Path> = [&files[0], &files[2], &files[4]].map(PathBuf::as_path).to_vec();
+            let found = Keyring::new(std::iter::empty(), &files).lookup(&parse("reg.io/x").unwrap());
+            found.into_iter().map(|credential| credential.username).collect::<Vec<_>>()
+        };
+        std::fs::write(&files[4], own("old")).unwrap();
+        assert_eq!(user(), ["old"]);
+        std::fs::write(&files[2], format!(r#"{{"auths":{}}}"#, own("home"))).unwrap();
+        assert_eq!(user(), ["home"]);
+        std::fs::write(&files[0], "no json").unwrap();
+        assert_eq!(user(), ["home"]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ mod pull;
 mod records;
 mod reference;
 
-pub use credentials::{Credential, Keyring};
+pub use credentials::{Credential, Keyring, node_files};
 pub use providers::{ProviderError, Providers};
 pub use pull::{ImageError, Images, PullPolicy, Pulled};
 pub use records::{PullSecret, Records, Source, Verification};

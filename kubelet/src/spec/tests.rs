@@ -50,6 +50,18 @@ fn sandbox_identity_wins_over_labels() {
 }
 
 #[test]
+fn user_ids_of_a_pod_reach_the_runtime() {
+    let ids = v1::IdMapping { host_id: 65_536, container_id: 0, length: 65_536 };
+    let users = v1::UserNamespace { mode: v1::NamespaceMode::Pod as i32, uids: vec![ids], gids: vec![ids] };
+    let own = pod(json!({ "hostUsers": false, "containers": [{ "name": "c" }] }));
+    let settings = settings();
+    let (log_directory, dns) = (Path::new("/x"), v1::DnsConfig::default());
+    let inputs = SandboxInputs { attempt: 0, log_directory, dns, users: &users, settings: &settings };
+    let context = sandbox_config(&own, inputs).unwrap().linux.unwrap().security_context.unwrap();
+    assert_eq!(context.namespace_options.unwrap().userns_options, Some(users));
+}
+
+#[test]
 fn pod_limits_need_every_container_to_have_one() {
     let half = pod(json!({ "containers": [
         { "name": "a", "resources": { "limits": { "cpu": "1", "memory": "64Mi" } } }, { "name": "b", "resources": { "requests": { "cpu": "500m" } } }] }));

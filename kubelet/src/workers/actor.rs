@@ -14,6 +14,7 @@ use super::inbox::{Inbox, Orders};
 use super::plan::{self, PodPlan};
 use super::registry::Stage;
 use super::start::StartError;
+use super::steps::Steps;
 use crate::admission::{self, Refusal};
 use crate::cri::{CriError, PodView};
 use crate::events::EventType;
@@ -232,6 +233,7 @@ impl Actor {
     /// One look and one set of actions.
     async fn round(&mut self) -> Result<Done, RoundError> {
         let services = Arc::clone(&self.services);
+        let mut steps = Steps::begin(&self.pod);
         let errors = services.health.runtime_errors();
         if !errors.is_empty() {
             return Err(RoundError::Other(errors.join(", ")));
@@ -245,6 +247,7 @@ impl Actor {
             }
         };
         self.publish(&view, false).await;
+        steps.done("status");
         let pod = Arc::clone(&self.pod);
         let mut plan = {
             let probes = services.probes.of(&pod, &view);
@@ -262,9 +265,12 @@ impl Actor {
         }
         self.network_ready()?;
         self.prepare_node().await?;
+        steps.done("control group and directories");
         let mounted = self.mount().await?;
+        steps.done("volumes");
         services.probes.register(&pod, &self.probe_state.subscribe());
         let secrets = self.pull_secrets().await;
+        steps.done("pull secrets");
         let acted = !plan_is_empty(&plan) || !changes.is_empty();
         let outcome = Box::pin(self.act(&plan, &changes, &view, &mounted, &secrets)).await;
         if outcome.is_err()

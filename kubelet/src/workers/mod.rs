@@ -21,6 +21,7 @@ mod reject;
 mod report;
 mod resize;
 mod start;
+mod steps;
 mod stop;
 
 pub use inbox::StopRequest;

@@ -276,7 +276,7 @@ fn changes_work(old: &Pod, new: &Pod) -> bool {
             .map(|c| (c.type_, c.status))
             .collect();
         let is_over = status.phase.as_deref().is_some_and(pods::is_terminal_phase);
-        (foreign, status.resource_claim_statuses, is_over)
+        (foreign, status.resource_claim_statuses, status.extended_resource_claim_status, is_over)
     };
     old.spec != new.spec || meta(old) != meta(new) || foreign(old) != foreign(new)
 }
