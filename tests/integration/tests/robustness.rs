@@ -23,10 +23,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use harness::wait_until;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{
+    Api,
+    api::{DeleteParams, PostParams},
+};
 use parking_lot::Mutex;
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use self::{cluster::Cluster, history::History, random::Random};
+use self::{cluster::Cluster, history::History, proxy::Weather, random::Random};
 
 /// Seed of the choices, unless another one is wanted.
 const SEED: u64 = 1;
@@ -94,4 +101,45 @@ async fn two_servers_on_one_etcd_keep_their_word() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_servers_on_three_etcd_members_keep_their_word() {
     run(Cluster::on_etcd(3, 2).await).await;
+}
+
+/// A write that the store carries out while its answer is lost: the server has to say that it does not know.
+async fn unanswered<F, O>(write: F, is_done: fn(Option<&ConfigMap>) -> bool)
+where
+    F: FnOnce(Api<ConfigMap>, ConfigMap) -> O,
+    O: Future<Output = kube::Result<()>> + Send + 'static,
+{
+    let cluster = Cluster::on_etcd(1, 2).await;
+    let clients = cluster.clients().await;
+    let [maps, others] = [0, 1].map(|server: usize| Api::<ConfigMap>::namespaced(clients[server].clone(), "default"));
+    let map: ConfigMap = serde_json::from_value(json!({"metadata": {"name": "map"}})).expect("valid");
+    let map = maps.create(&PostParams::default(), &map).await.expect("created");
+
+    cluster.set_weather(0, Weather::Deaf);
+    let outcome = tokio::spawn(write(maps, map));
+    let done = || async {
+        let found = others.get_opt("map").await.map_err(|error| error.to_string())?;
+        if is_done(found.as_ref()) { Ok(()) } else { Err(format!("{found:?}")) }
+    };
+    wait_until("the write", done).await;
+    cluster.set_weather(0, Weather::Fair);
+    match outcome.await.expect("a task") {
+        Err(kube::Error::Api(status)) => assert!(status.code >= 500, "{status:?}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_without_an_answer_is_no_conflict() {
+    let update = |maps: Api<ConfigMap>, mut map: ConfigMap| async move {
+        map.data = Some([("written".to_owned(), "yes".to_owned())].into());
+        maps.replace("map", &PostParams::default(), &map).await.map(drop)
+    };
+    unanswered(update, |found| found.is_some_and(|map| map.data.is_some())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_without_an_answer_is_not_of_something_else() {
+    let delete = |maps: Api<ConfigMap>, _| async move { maps.delete("map", &DeleteParams::default()).await.map(drop) };
+    unanswered(delete, |found| found.is_none()).await;
 }

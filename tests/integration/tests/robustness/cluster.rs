@@ -146,6 +146,11 @@ impl Cluster {
         }
     }
 
+    /// The weather between a server and its store.
+    pub(super) fn set_weather(&self, server: usize, weather: Weather) {
+        self.proxies[server].iter().for_each(|proxy| proxy.set(weather));
+    }
+
     async fn weather(&self, proxies: &[Proxy], weather: Weather, lasting: u64) {
         proxies.iter().for_each(|proxy| proxy.set(weather));
         pause(lasting).await;

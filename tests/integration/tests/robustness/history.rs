@@ -94,11 +94,22 @@ struct Known {
     is_deletion: bool,
 }
 
+/// A deletion that nobody was shown: every watcher listed again after it. It has one of the revisions from `low` to
+/// `high`, if there was one.
+struct Hidden {
+    low: u64,
+    high: u64,
+    /// It was acknowledged, or the object was made anew.
+    is_certain: bool,
+}
+
 /// All known changes, by revision and by key.
 #[derive(Default)]
 struct Order {
     changes: BTreeMap<u64, Known>,
     by_key: HashMap<String, BTreeMap<u64, (u64, bool)>>,
+    /// By the revision of the object that was deleted.
+    hidden: HashMap<u64, Hidden>,
 }
 
 impl Order {
@@ -117,6 +128,30 @@ impl Order {
         Some((*at, *is_deletion))
     }
 
+    /// The next change of a key, if it is a deletion: its first and last possible revision.
+    fn deletion_after(&self, key: &str, version: u64) -> Option<(u64, u64)> {
+        match self.hidden.get(&version) {
+            Some(Hidden { low, high, .. }) => Some((*low, *high)),
+            None => self.after(key, version).filter(|(_, is_deletion)| *is_deletion).map(|(at, _)| (at, at)),
+        }
+    }
+
+    /// The last revision at which a key can still have had the object of a revision.
+    fn end_of(&self, key: &str, version: u64) -> u64 {
+        let hidden = self.hidden.get(&version).filter(|hidden| hidden.is_certain).map(|hidden| hidden.high);
+        hidden.or(self.after(key, version).map(|(at, _)| at)).unwrap_or(u64::MAX)
+    }
+
+    /// Whether a key can have had this object, or none, at a revision.
+    fn fits(&self, key: &str, version: u64, told: Option<(u64, u64)>) -> bool {
+        let there = self.at(key, version);
+        match there.and_then(|(at, _)| self.hidden.get(&at)) {
+            Some(hidden) if version >= hidden.high && hidden.is_certain => told.is_none(),
+            Some(hidden) if version >= hidden.low => told.is_none() || told == there,
+            _ => told == there,
+        }
+    }
+
     /// The object of a key at a revision.
     fn at(&self, key: &str, version: u64) -> Option<(u64, u64)> {
         let (at, (value, is_deletion)) = self.by_key.get(key)?.range(..=version).next_back()?;
@@ -126,7 +161,9 @@ impl Order {
     /// Whether a key has no object at some revision from `low` to `high`.
     fn is_absent_between(&self, key: &str, low: u64, high: u64) -> bool {
         let Some(changes) = self.by_key.get(key).filter(|_| low <= high) else { return low <= high };
-        self.at(key, low).is_none() || changes.range(low..=high).any(|(_, (_, is_deletion))| *is_deletion)
+        let ends = |at: &u64| self.hidden.get(at).is_some_and(|hidden| hidden.low <= high);
+        self.at(key, low).is_none_or(|(at, _)| ends(&at))
+            || changes.range(low..=high).any(|(at, (_, is_deletion))| *is_deletion || ends(at))
     }
 
     fn keys(&self) -> impl Iterator<Item = &String> {
@@ -146,7 +183,8 @@ impl History {
     /// Everything that no order of events explains.
     pub(super) fn violations(&self) -> Vec<String> {
         let mut wrong = Vec::new();
-        let order = self.order(&mut wrong);
+        let mut order = self.order(&mut wrong);
+        self.find_hidden(&mut order);
         self.check_segments(&order, &mut wrong);
         self.check_origins(&order, &mut wrong);
         let times = Times::new(self, &order);
@@ -180,6 +218,33 @@ impl History {
         order
     }
 
+    /// Finds the deletions that fit between what was shown: of objects that somebody wanted to delete, at revisions that
+    /// no watcher has covered.
+    fn find_hidden(&self, order: &mut Order) {
+        let made_by: HashMap<u64, Operation> = self.records.iter().map(|r| (r.value, r.operation)).collect();
+        let most = order.changes.keys().next_back().copied().unwrap_or(0);
+        for record in &self.records {
+            let Operation::Delete { expected } = record.operation else { continue };
+            if record.outcome == Outcome::Refused || !order.changes.contains_key(&expected) {
+                continue;
+            }
+            let next = order.by_key[&record.key].range(expected + 1..).next();
+            if next.is_some_and(|(_, (_, is_deletion))| *is_deletion) {
+                continue;
+            }
+            let is_remade = next.is_some_and(|(_, (value, _))| made_by.get(value) == Some(&Operation::Create));
+            let end = next.map_or(most + 1, |(at, _)| *at);
+            let covered = |at: &u64| self.segments.iter().any(|s| s.from < *at && *at <= s.last);
+            let mut free = (expected + 1..end).filter(|at| !order.changes.contains_key(at) && !covered(at));
+            if let Some(low) = free.next().filter(|_| is_remade || next.is_none()) {
+                let high = free.last().unwrap_or(low);
+                let is_certain = is_remade || record.outcome == Outcome::Deleted;
+                let hidden = order.hidden.entry(expected).or_insert(Hidden { low, high, is_certain });
+                hidden.is_certain |= is_certain;
+            }
+        }
+    }
+
     /// Watches: ordered, unique, complete, and true to what was there before.
     fn check_segments(&self, order: &Order, wrong: &mut Vec<String>) {
         for segment in &self.segments {
@@ -192,9 +257,15 @@ impl History {
                     wrong.push(format!("a watch shows {event:?} after revision {seen}"));
                 }
                 seen = event.version;
-                let existed = order.at(&event.key, event.version.saturating_sub(1)).is_some();
-                if event.change != Change::Bookmark && existed != (event.change != Change::Added) {
-                    wrong.push(format!("a watch shows {event:?}, before which the object was there: {existed}"));
+                let before = event.version.saturating_sub(1);
+                let there = order.at(&event.key, before);
+                let fits = match event.change {
+                    Change::Bookmark => true,
+                    Change::Added => order.fits(&event.key, before, None),
+                    Change::Modified | Change::Deleted => there.is_some() && order.fits(&event.key, before, there),
+                };
+                if !fits {
+                    wrong.push(format!("a watch shows {event:?}, before which there was {there:?}"));
                 }
             }
             let changes = segment.events.iter().filter(|event| event.change != Change::Bookmark);
@@ -227,7 +298,7 @@ impl History {
                 continue;
             };
             let expected = match origin.operation {
-                Operation::Create => previous.is_none_or(|(_, is_deletion)| is_deletion),
+                Operation::Create => previous.is_none_or(|(at, gone)| gone || order.hidden.contains_key(&at)),
                 Operation::Update { expected } => previous == Some((expected, false)),
                 _ => false,
             };
@@ -253,12 +324,12 @@ impl History {
             Outcome::Wrote(version) => check(*version > low && *version < high, "a write"),
             Outcome::Deleted => {
                 let Operation::Delete { expected } = record.operation else { return };
-                let next = order.after(&record.key, expected);
-                let fits = next.is_some_and(|(at, is_deletion)| is_deletion && at > low && at < high);
-                check(fits, &format!("a deletion, after which is {next:?}"));
+                let deletion = order.deletion_after(&record.key, expected);
+                let fits = deletion.is_some_and(|(first, last)| first.max(low + 1) <= last.min(high - 1));
+                check(fits, &format!("a deletion at {deletion:?}"));
             }
             Outcome::Found(Some((version, _))) => {
-                let over = order.after(&record.key, *version).map_or(u64::MAX, |(at, _)| at);
+                let over = order.end_of(&record.key, *version);
                 check(over > low && *version < high, &format!("an object that ended at {over}"));
             }
             Outcome::Found(None) => {
@@ -304,8 +375,9 @@ impl History {
 /// A list shows exactly what was there at its revision.
 fn check_state(order: &Order, version: u64, items: &BTreeMap<String, (u64, u64)>, what: &str, wrong: &mut Vec<String>) {
     for key in order.keys() {
-        let (told, there) = (items.get(key).copied(), order.at(key, version));
-        if told != there {
+        let told = items.get(key).copied();
+        if !order.fits(key, version, told) {
+            let there = order.at(key, version);
             wrong.push(format!("{what} at {version} shows {key} as {told:?}, not as {there:?}"));
         }
     }
@@ -331,7 +403,8 @@ impl Times {
         for record in &history.records {
             let written = match (&record.outcome, record.operation) {
                 (Outcome::Deleted, Operation::Delete { expected }) => {
-                    order.after(&record.key, expected).map(|(at, _)| at)
+                    // Of one that nobody was shown, the revision is not known.
+                    order.deletion_after(&record.key, expected).filter(|(low, high)| low == high).map(|(at, _)| at)
                 }
                 _ => applied.get(&record.value).copied(),
             };

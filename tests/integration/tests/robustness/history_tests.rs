@@ -33,6 +33,14 @@ impl Script {
         self
     }
 
+    /// A change of another object that ends the story.
+    fn seen_later(mut self, version: u64) -> Self {
+        let segment = &mut self.history.segments[0];
+        segment.events.push(Event { change: Change::Added, key: "last-0".into(), version, value: 0 });
+        segment.last = version;
+        self
+    }
+
     /// The beginning of all stories: 2 made, 3 updated.
     fn usual() -> Self {
         Self::new()
@@ -92,11 +100,34 @@ fn lies_are_found() {
     Script::usual().seen(Change::Modified, 4, 77).lies("nobody wrote 4");
     Script::usual().seen(Change::Modified, 3, 30).lies("after revision 3");
     Script::usual().seen(Change::Bookmark, 9, 0).seen(Change::Deleted, 8, 30).lies("after revision 9");
-    Script::usual()
-        .asked(Operation::Delete { expected: 3 }, 1, Outcome::Deleted)
-        .lies("a deletion, after which is None");
+    Script::usual().asked(Operation::Delete { expected: 3 }, 1, Outcome::Deleted).lies("a deletion at None");
     Script::usual()
         .asked(Operation::Create, 40, Outcome::Wrote(4))
         .seen(Change::Added, 4, 40)
-        .lies("the object was there");
+        .lies("before which there was Some((3, 30))");
+}
+
+/// The watcher lists again at a revision, with what is there.
+fn listed_again(mut story: Script, from: u64, items: BTreeMap<String, (u64, u64)>) -> Script {
+    story.history.segments.insert(0, Segment { from, last: from, items, events: Vec::new() });
+    story
+}
+
+#[test]
+fn deletions_may_be_where_nobody_looked() {
+    let deleted = || Script::usual().asked(Operation::Delete { expected: 3 }, 3, Outcome::Deleted);
+    let made_again = |story: Script| {
+        let story = story.asked(Operation::Get, 1, Outcome::Found(None));
+        story.asked(Operation::Create, 50, Outcome::Wrote(6)).asked(Operation::Get, 2, Outcome::Found(Some((6, 50))))
+    };
+    let told = listed_again(made_again(deleted()), 7, items(6, 50));
+    assert_eq!(told.violations(), Vec::<String>::new());
+    let gone = listed_again(deleted(), 7, BTreeMap::new());
+    assert_eq!(gone.seen_later(8).violations(), Vec::<String>::new());
+
+    listed_again(made_again(Script::usual()), 7, items(6, 50)).lies("6 Known");
+    listed_again(deleted(), 7, items(3, 30)).seen_later(8).lies("a list before a watch at 7");
+    let mut all_seen = made_again(deleted());
+    all_seen = all_seen.seen(Change::Added, 6, 50);
+    all_seen.lies("6 Known");
 }

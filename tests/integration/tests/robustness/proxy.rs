@@ -20,6 +20,8 @@ pub(super) enum Weather {
     Slow(Duration),
     /// They do not arrive, and nobody is told.
     Frozen,
+    /// What the client sends arrives, what it is told is lost.
+    Deaf,
     /// Connections are closed, new ones too.
     Cut,
 }
@@ -70,15 +72,15 @@ async fn accept(listener: TcpListener, target: u16, weather: watch::Receiver<Wea
             }
             let ((near_read, near_write), (far_read, far_write)) = (near.into_split(), far.into_split());
             tokio::select! {
-                () = pass(near_read, far_write, weather.clone()) => {}
-                () = pass(far_read, near_write, weather) => {}
+                () = pass(near_read, far_write, weather.clone(), false) => {}
+                () = pass(far_read, near_write, weather, true) => {}
             }
         });
     }
 }
 
 /// Passes bytes on until one side or the weather ends it.
-async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut weather: watch::Receiver<Weather>) {
+async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut weather: watch::Receiver<Weather>, is_answer: bool) {
     let mut buffer = vec![0; 16 << 10];
     loop {
         let current = *weather.borrow_and_update();
@@ -90,15 +92,17 @@ async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut weather: watc
                 }
                 continue;
             }
-            Weather::Fair | Weather::Slow(_) => {}
+            Weather::Fair | Weather::Slow(_) | Weather::Deaf => {}
         }
         let read = tokio::select! {
             changed = weather.changed() => if changed.is_err() { return } else { continue },
             read = from.read(&mut buffer) => read,
         };
         let Ok(count @ 1..) = read else { return };
-        if let Weather::Slow(delay) = current {
-            tokio::time::sleep(delay).await;
+        match current {
+            Weather::Slow(delay) => tokio::time::sleep(delay).await,
+            Weather::Deaf if is_answer => continue,
+            _ => {}
         }
         if to.write_all(&buffer[..count]).await.is_err() {
             return;
