@@ -34,7 +34,7 @@ pub(crate) async fn start(
     let router: Router = runtime
         .health
         .router()
-        .merge(runtime::metrics::resettable_router(runtime.registry.clone(), &runtime.health))
+        .merge(runtime::metrics::all_resettable_router(runtime.registry.clone(), &runtime.health))
         .merge(resources.router())
         .merge(zpages::router(runtime, PATHS))
         .merge(zpages::configz("componentconfig", move || document.clone()));

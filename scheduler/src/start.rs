@@ -173,7 +173,8 @@ impl Assembly<'_> {
     async fn assemble(&self) -> Result<Parts, StartError> {
         let runtime = self.runtime;
         let metrics = Metrics::new(&runtime.registry)?;
-        let informers = Arc::new(InformerSet::new(self.client.clone(), &runtime.tasks));
+        let informers = InformerSet::new(self.client.clone(), &runtime.tasks);
+        let informers = Arc::new(informers.with_metrics(NAME, &runtime.registry)?);
         let watched = Watched::start(&informers);
         let storage = Storage::following(&informers);
         let devices = Devices::following(&informers);
