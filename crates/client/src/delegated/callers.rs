@@ -5,17 +5,19 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use http::{HeaderMap, header};
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use kube::{Api, Client, api::PostParams};
+use prometheus::Histogram;
 use runtime::{
     Runtime,
     clock::Clock,
     flags::DelegatedAuthArgs,
+    metrics,
     tls::{self, Authorities},
 };
 use rustls::pki_types::{CertificateDer, UnixTime};
 use sha2::{Digest, Sha256};
 
 use super::{
-    AuthMetrics, DelegatedError,
+    AuthMetrics, DelegatedError, TokenMetrics,
     lookup::{self, ClusterTrust},
 };
 use crate::{ApiErrorExt, answers::Answers};
@@ -77,6 +79,7 @@ pub(super) struct Callers {
     rules: ProxyRules,
     cluster: ClusterTrust,
     tokens: Option<Tokens>,
+    expirations: Histogram,
 }
 
 struct Tokens {
@@ -85,6 +88,7 @@ struct Tokens {
     known: Answers<[u8; 32], Option<Caller>>,
     clock: Arc<dyn Clock>,
     metrics: AuthMetrics,
+    cache: TokenMetrics,
 }
 
 impl Callers {
@@ -110,6 +114,7 @@ impl Callers {
                 known: Answers::new(),
                 clock: Arc::clone(&runtime.clock),
                 metrics: AuthMetrics::new(&runtime.registry, "authn")?,
+                cache: TokenMetrics::new(&runtime.registry)?,
             }),
         };
         let rules = ProxyRules {
@@ -119,7 +124,8 @@ impl Callers {
             group: args.requestheader_group_headers.clone(),
             extra_prefixes: args.requestheader_extra_headers_prefix.clone(),
         };
-        Ok(Self { client_trust, proxy_trust, rules, cluster, tokens })
+        let expirations = metrics::certificate_expirations(&runtime.registry)?;
+        Ok(Self { client_trust, proxy_trust, rules, cluster, tokens, expirations })
     }
 
     /// A proxy's word counts before a certificate, a certificate before a token.
@@ -151,7 +157,11 @@ impl Callers {
             Trust::File(authorities) => Some(Arc::clone(authorities)),
             Trust::Cluster => self.cluster.clients(),
         }?;
-        let identity = authorities.verify(certificates, UnixTime::now()).ok()?;
+        let now = UnixTime::now();
+        let identity = authorities.verify(certificates, now).ok()?;
+        let left = identity.not_after.saturating_sub(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
+        // Seconds stay far below the range in which f64 is exact.
+        self.expirations.observe(left as f64);
         let mut groups = identity.organizations;
         groups.push(AUTHENTICATED.into());
         (!identity.common_name.is_empty()).then(|| Caller { name: identity.common_name, groups, ..Caller::default() })
@@ -205,9 +215,12 @@ impl Tokens {
     /// Whose token it is. An answer that cannot be had is a no, and not remembered.
     async fn review(&self, token: &str) -> Option<Caller> {
         let key: [u8; 32] = Sha256::digest(token.as_bytes()).into();
-        if let Some(known) = self.known.get(&key, self.clock.elapsed()) {
+        let known = self.known.get(&key, self.clock.elapsed());
+        self.cache.asked(known.is_some());
+        if let Some(known) = known {
             return known;
         }
+        let _fetching = self.cache.fetching();
         let began = self.clock.elapsed();
         let spec = TokenReviewSpec { token: token.to_owned(), ..TokenReviewSpec::default() };
         let review = TokenReview { spec, ..TokenReview::default() };
@@ -221,6 +234,7 @@ impl Tokens {
             Err(_) => "<error>".to_owned(),
         };
         self.metrics.finished(&code, now.saturating_sub(began));
+        self.cache.fetched(matches!(answered, Ok(Ok(_))));
         let status = match answered {
             Ok(Ok(review)) => review.status?,
             Ok(Err(error)) => {

@@ -20,7 +20,7 @@ use axum::{
 };
 use http::{HeaderMap, StatusCode, header};
 use machinery::{ApiError, Reason};
-use prometheus::{HistogramVec, IntCounterVec, Registry};
+use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec, Registry};
 use runtime::{
     Runtime,
     flags::{ClientArgs, DelegatedAuthArgs},
@@ -98,6 +98,50 @@ impl AuthMetrics {
     pub(crate) fn finished(&self, code: &str, took: std::time::Duration) {
         self.requests.with_label_values(&[code]).inc();
         self.seconds.with_label_values(&[code]).observe(took.as_secs_f64());
+    }
+}
+
+/// What is known of tokens that were looked up before.
+#[derive(Clone)]
+pub(crate) struct TokenMetrics {
+    requests: IntCounterVec,
+    fetches: IntCounterVec,
+    active: IntGaugeVec,
+}
+
+impl TokenMetrics {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let alpha = Stability::Alpha;
+        let counter = |name: &str| metrics::counter_vec(registry, alpha, name, "", &["status"]);
+        let active = "authentication_token_cache_active_fetch_count";
+        Ok(Self {
+            requests: counter("authentication_token_cache_request_total")?,
+            fetches: counter("authentication_token_cache_fetch_total")?,
+            active: metrics::gauge_vec(registry, alpha, active, "", &["status"])?,
+        })
+    }
+
+    /// Whether an answer was known.
+    pub(crate) fn asked(&self, known: bool) {
+        self.requests.with_label_values(&[if known { "hit" } else { "miss" }]).inc();
+    }
+
+    /// An answer is fetched until what is returned is dropped.
+    pub(crate) fn fetching(&self) -> impl Drop + use<> {
+        struct Fetching(prometheus::IntGauge);
+        impl Drop for Fetching {
+            fn drop(&mut self) {
+                self.0.dec();
+            }
+        }
+        let active = self.active.with_label_values(&["in_flight"]);
+        active.inc();
+        Fetching(active)
+    }
+
+    /// Whether an answer came.
+    pub(crate) fn fetched(&self, came: bool) {
+        self.fetches.with_label_values(&[if came { "ok" } else { "error" }]).inc();
     }
 }
 

@@ -78,7 +78,6 @@ async fn takes_a_free_lease_and_hands_it_back() {
         assert!(case.requests.recv().await.unwrap().starts_with(expected));
     }
     // The first renewal shows that it leads.
-    assert!(case.requests.recv().await.unwrap().starts_with("GET"));
     assert!(case.requests.recv().await.unwrap().starts_with("PUT"));
     assert!(case.elector.is_leader());
     assert_eq!(case.elector.leader().as_deref(), Some("host_me"));
@@ -112,7 +111,7 @@ async fn waits_for_the_holder_by_its_own_clock() {
     case.pass(Duration::from_secs(5)).await;
     assert!(case.requests.recv().await.unwrap().starts_with("GET"));
     assert!(case.requests.recv().await.unwrap().starts_with("PUT"));
-    assert!(case.requests.recv().await.unwrap().starts_with("GET"));
+    assert!(case.requests.recv().await.unwrap().starts_with("PUT"));
     assert!(case.elector.is_leader());
     assert_eq!(case.spec()["leaseTransitions"], 4);
     stop.cancel();
@@ -125,7 +124,7 @@ async fn waits_for_the_holder_by_its_own_clock() {
 async fn a_leader_that_cannot_renew_gives_up() {
     let mut case = case(true);
     let running = case.start(&CancellationToken::new());
-    for _ in 0..4 {
+    for _ in 0..3 {
         case.requests.recv().await.unwrap();
     }
     case.server.lock().failing = Some(500);
@@ -155,4 +154,28 @@ async fn an_empty_holder_is_replaced_at_once() {
     stop.cancel();
     running.await.unwrap().unwrap();
     assert_eq!(case.spec()["leaseTransitions"], 8);
+}
+
+#[tokio::test]
+async fn a_lease_that_others_touched_is_looked_at_before_it_is_renewed() {
+    let mut case = case(false);
+    let stop = CancellationToken::new();
+    let running = case.start(&stop);
+    for expected in ["GET", "POST", "PUT"] {
+        assert!(case.requests.recv().await.unwrap().starts_with(expected));
+    }
+    // A write of somebody who leaves the holder as it is.
+    while case.clock.sleepers() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let touched = case.server.lock().objects[PATH].clone();
+    case.server.lock().put(PATH, touched);
+    case.pass(Duration::from_secs(2)).await;
+    for expected in ["PUT", "GET", "PUT"] {
+        assert!(case.requests.recv().await.unwrap().starts_with(expected));
+    }
+    assert!(case.elector.is_leader());
+    assert_eq!(case.spec()["leaseTransitions"], 0);
+    stop.cancel();
+    running.await.unwrap().unwrap();
 }
