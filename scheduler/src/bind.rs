@@ -86,7 +86,9 @@ impl Binding {
         let pod = &self.waiting.pod;
         if self.volumes.is_some() || self.devices.is_some() {
             // This takes a while: others can see where the Pod is going.
+            let call = shared.metrics.calling("pod_status_patch");
             let nominated = shared.api.patch_status(pod, &json!({"nominatedNodeName": &*self.node})).await;
+            call.ended(&nominated);
             if let Err(error) = nominated {
                 tracing::debug!(pod = %pod.full_name(), %error, "the nominated node is not written");
             }
@@ -107,7 +109,12 @@ impl Binding {
         }
         let bound = match shared.extenders.bind(pod, &self.node).await {
             Some(bound) => bound.map_err(BindError::from),
-            None => shared.api.bind(pod, &self.node).await.map_err(BindError::from),
+            None => {
+                let call = shared.metrics.calling("pod_binding");
+                let bound = shared.api.bind(pod, &self.node).await;
+                call.ended(&bound);
+                bound.map_err(BindError::from)
+            }
         };
         if bound.is_err()
             && let Some(((devices, _), plan)) = devices

@@ -1,6 +1,6 @@
 //! Metrics of scheduling, under upstream's names.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Registry};
 use runtime::metrics::{self, Stability, exponential_buckets};
@@ -43,6 +43,39 @@ pub(crate) struct Metrics {
     goroutines: IntGaugeVec,
     unschedulable: IntGaugeVec,
     handling: HistogramVec,
+    calls: IntCounterVec,
+    call_duration: HistogramVec,
+    calls_pending: IntGaugeVec,
+    preemption_duration: HistogramVec,
+    preemptions_executed: IntCounterVec,
+}
+
+/// A call to the API server beside the scheduling of other Pods; without a word about its end it has failed.
+pub(crate) struct Call<'a> {
+    metrics: &'a Metrics,
+    kind: &'static str,
+    began: Instant,
+    result: &'static str,
+}
+
+impl Call<'_> {
+    /// How it ended.
+    pub(crate) fn ended<T, E>(mut self, outcome: &Result<T, E>) {
+        self.result = result_of(outcome.is_ok());
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        let labels = [self.kind, self.result];
+        self.metrics.calls.with_label_values(&labels).inc();
+        self.metrics.call_duration.with_label_values(&labels).observe(self.began.elapsed().as_secs_f64());
+        self.metrics.calls_pending.with_label_values(&[self.kind]).dec();
+    }
+}
+
+fn result_of(fine: bool) -> &'static str {
+    if fine { "success" } else { "error" }
 }
 
 impl Metrics {
@@ -159,7 +192,56 @@ impl Metrics {
                 &["event"],
                 &exponential_buckets(0.0001, 2.0, 14),
             )?,
+            calls: metrics::counter_vec(
+                registry,
+                Alpha,
+                "scheduler_async_api_call_execution_total",
+                "Total number of API calls executed by the async dispatcher.",
+                &["call_type", "result"],
+            )?,
+            call_duration: metrics::histogram_vec(
+                registry,
+                Alpha,
+                "scheduler_async_api_call_execution_duration_seconds",
+                "Duration in seconds for executing API call in the async dispatcher.",
+                &["call_type", "result"],
+                &x15,
+            )?,
+            calls_pending: metrics::gauge_vec(
+                registry,
+                Alpha,
+                "scheduler_pending_async_api_calls",
+                "Number of API calls currently pending in the async queue.",
+                &["call_type"],
+            )?,
+            preemption_duration: metrics::histogram_vec(
+                registry,
+                Alpha,
+                "scheduler_preemption_goroutines_duration_seconds",
+                "Duration in seconds for running goroutines for the preemption.",
+                &["result"],
+                &exponential_buckets(0.01, 2.0, 20),
+            )?,
+            preemptions_executed: metrics::counter_vec(
+                registry,
+                Alpha,
+                "scheduler_preemption_goroutines_execution_total",
+                "Number of preemption goroutines executed.",
+                &["result"],
+            )?,
         })
+    }
+
+    /// A call of a kind begins.
+    pub(crate) fn calling(&self, kind: &'static str) -> Call<'_> {
+        self.calls_pending.with_label_values(&[kind]).inc();
+        Call { metrics: self, kind, began: Instant::now(), result: result_of(false) }
+    }
+
+    /// The victims of a preemption were asked to go.
+    pub(crate) fn evicted(&self, fine: bool, took: Duration) {
+        self.preemptions_executed.with_label_values(&[result_of(fine)]).inc();
+        self.preemption_duration.with_label_values(&[result_of(fine)]).observe(took.as_secs_f64());
     }
 
     /// A change was taken over.

@@ -20,6 +20,7 @@ impl Eviction {
     /// of what happened meanwhile may have helped.
     pub(crate) async fn run(self, shared: &Shared, preemptor: &Arc<PodView>) {
         shared.metrics.running("preemption", 1);
+        let began = shared.now();
         for pod in &self.displaced {
             let cleared = shared.api.patch_status(pod, &json!({"nominatedNodeName": null})).await;
             if let Err(error) = cleared
@@ -38,6 +39,7 @@ impl Eviction {
         }
         self.ended(shared, preemptor, failed);
         shared.metrics.running("preemption", -1);
+        shared.metrics.evicted(!failed, shared.now().saturating_sub(began));
     }
 
     fn ended(&self, shared: &Shared, preemptor: &Arc<PodView>, again: bool) {

@@ -47,11 +47,15 @@ impl Report {
         let pod = &self.pod;
         tracing::info!(v = 2, pod = %pod.full_name(), err = %self.message, "Unable to schedule pod");
         shared.tell(pod, "Warning", "FailedScheduling", "Scheduling", self.message.clone());
-        if let Some(status) = self.status(OffsetDateTime::from(shared.clock.now()))
-            && let Err(error) = shared.api.patch_status(pod, &status).await
-            && !error.is_not_found()
-        {
-            tracing::error!(pod = %pod.full_name(), %error, "Error updating pod");
+        if let Some(status) = self.status(OffsetDateTime::from(shared.clock.now())) {
+            let call = shared.metrics.calling("pod_status_patch");
+            let written = shared.api.patch_status(pod, &status).await;
+            call.ended(&written);
+            if let Err(error) = written
+                && !error.is_not_found()
+            {
+                tracing::error!(pod = %pod.full_name(), %error, "Error updating pod");
+            }
         }
         if let Some(release) = &self.release
             && let Some((devices, _)) = shared.profiles.of(pod).and_then(|p| p.devices.as_ref())

@@ -10,6 +10,7 @@ pub mod delegated;
 mod discovery;
 mod dynamic;
 mod error;
+mod journal;
 mod metrics;
 mod reload;
 mod transport;

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tower::{BoxError, Layer, Service};
 
-use crate::metrics::ClientMetrics;
+use crate::{journal, metrics::ClientMetrics};
 
 /// Time the server has to begin its answer.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -141,6 +141,7 @@ where
         let verb = request.method().as_str().to_owned();
         let long = is_long_running(&request);
         let sent = request.body().size_hint().exact();
+        let entry = journal::Entry::of(&request, &self.layer.host);
         let layer = self.layer.clone();
         // The inner service does nothing before its future is polled.
         let answer = self.inner.call(request);
@@ -159,6 +160,9 @@ where
                 tokio::time::sleep(backoff.wait()).await;
             }
             let start = Instant::now();
+            if let Some(entry) = &entry {
+                entry.sent();
+            }
             let outcome = match tokio::time::timeout(DEADLINE, answer).await {
                 Ok(outcome) => outcome,
                 Err(_) => Err(DeadlineExceeded.into()),
@@ -172,7 +176,10 @@ where
                 let received = outcome.as_ref().ok().and_then(|r| r.body().size_hint().exact());
                 metrics.sizes(&verb, &layer.host, sent, received.filter(|_| !long));
             }
-            Ok(outcome?.map(|body| bounded(body, long)))
+            if let Some(entry) = &entry {
+                entry.answered(&outcome, start.elapsed());
+            }
+            Ok(outcome?.map(|body| journal::Entry::told(entry, bounded(body, long))))
         })
     }
 }
