@@ -18,9 +18,37 @@ use crate::workers::{LostPod, Workers};
 
 const QOS_PERIOD: Duration = Duration::from_secs(60);
 
+/// Looks between two at all that Pods may have left.
+const QUIET: u32 = 10;
+
+/// When all that Pods may have left is looked through: after Pods went for a while each time, else now and then.
+#[derive(Debug, Default)]
+pub(crate) struct Rounds {
+    count: u32,
+    busy_until: u32,
+}
+
+impl Rounds {
+    /// Whether this round is one; `gone`: Pods were forgotten in it.
+    fn next(&mut self, gone: bool) -> bool {
+        if gone {
+            self.busy_until = self.count.saturating_add(QUIET);
+        }
+        let due = self.count < self.busy_until || self.count.is_multiple_of(QUIET);
+        self.count = self.count.wrapping_add(1);
+        due
+    }
+}
+
 /// Ends what nobody wants any more and removes what it left.
-pub(crate) async fn housekeep(desired: &Desired, services: &Services, workers: &Workers, pleg: &Pleg) {
-    workers.prune();
+pub(crate) async fn housekeep(
+    desired: &Desired,
+    services: &Services,
+    workers: &Workers,
+    pleg: &Pleg,
+    rounds: &mut Rounds,
+) {
+    let gone = !workers.prune().is_empty();
     if !desired.is_complete() {
         return;
     }
@@ -48,7 +76,9 @@ pub(crate) async fn housekeep(desired: &Desired, services: &Services, workers: &
             workers.stop_lost(Arc::new(lost));
         }
     }
-    remove_orphans(desired, services, workers, &pleg.pods()).await;
+    if rounds.next(gone) {
+        remove_orphans(desired, services, workers, &pleg.pods()).await;
+    }
 }
 
 /// Directories and control groups of Pods that are over.
@@ -121,4 +151,21 @@ fn write_groups(services: &Services, workers: &Workers) -> std::io::Result<()> {
         services.platform.apply_cgroup(&root.child(name), &limits)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_pods_left_is_looked_for_after_they_went() {
+        let mut rounds = Rounds::default();
+        let mut take = |count: usize, gone: bool| (0..count).filter(|_| rounds.next(gone)).count();
+        assert_eq!(take(1, false), 1);
+        assert_eq!(take(9, false), 0);
+        assert_eq!(take(10, false), 1);
+        assert_eq!(take(1, true), 1);
+        assert_eq!(take(9, false), 9);
+        assert_eq!(take(9, false), 1);
+    }
 }

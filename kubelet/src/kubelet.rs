@@ -28,7 +28,7 @@ use crate::events::{EventSink, Events, LogSink};
 use crate::evict::{EvictionPolicy, Evictor, LiveWorld};
 use crate::gc::{ContainerPolicy, Gc, ImageGc, ImagePolicy};
 use crate::hooks::Hooks;
-use crate::housekeeping::{housekeep, qos_loop};
+use crate::housekeeping::{Rounds, housekeep, qos_loop};
 use crate::images::{Images, Providers, Records, Verification, node_files};
 use crate::memory::Memory;
 use crate::metrics::METRICS;
@@ -206,6 +206,7 @@ impl Kubelet {
         let sync = async {
             let mut desired = Desired::new(expected);
             let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+            let mut rounds = Rounds::default();
             loop {
                 tokio::select! {
                     () = stop.cancelled() => return,
@@ -216,7 +217,7 @@ impl Kubelet {
                     _ = housekeeping.tick() => {
                         heartbeat.beat();
                         let began = Instant::now();
-                        housekeep(&desired, services, workers, pleg).await;
+                        housekeep(&desired, services, workers, pleg, &mut rounds).await;
                         if began.elapsed() > SLOW_HOUSEKEEPING {
                             tracing::error!(actual = ?began.elapsed(), "housekeeping took longer than expected");
                         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Container, Secret};
 
-use super::actor::{Actor, RETRY, RoundError};
+use super::actor::{Actor, RETRY, RoundError, plan_is_empty};
 use super::plan::{KillReason, PodPlan};
 use super::start::{Round, StartError};
 use crate::cri::{ContainerRecord, CriError, PodView, RecordState, labels};
@@ -37,6 +37,9 @@ impl Actor {
         } else {
             self.kill_unwanted(plan, &view).await?;
             self.prune_init(&view, false).await?;
+        }
+        if plan_is_empty(plan) && changes.is_empty() {
+            return Ok(());
         }
         if plan.create_sandbox {
             self.prepare_claims().await?;

@@ -300,7 +300,7 @@ impl Actor {
     }
 }
 
-fn plan_is_empty(plan: &PodPlan) -> bool {
+pub(super) fn plan_is_empty(plan: &PodPlan) -> bool {
     !plan.kill_pod
         && !plan.create_sandbox
         && plan.kill.is_empty()
