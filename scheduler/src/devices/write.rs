@@ -138,6 +138,13 @@ impl DevicePlan {
         claims.chain(extended)
     }
 
+    /// Names of all devices that were chosen.
+    #[cfg(test)]
+    pub(crate) fn chosen_devices(&self) -> Vec<String> {
+        let all = self.chosen().filter_map(|(_, allocation)| allocation.devices.as_ref());
+        all.flat_map(|d| d.results.iter().flatten()).map(|result| result.device.clone()).collect()
+    }
+
     /// Claims that were given devices, as far as they exist.
     fn allocated(&self) -> impl Iterator<Item = (&ObjectKey, &str, &AllocationResult)> {
         let extended = match self.extended.as_deref() {

@@ -24,7 +24,7 @@ pub(crate) use spec::{
     AffinityTerm, InclusionPolicy, NodeSelector, NodeSelectorTerm, SpreadConstraint, Toleration, Weighted,
 };
 pub(crate) use storage::{
-    AttachmentView, CapacityView, ClaimView, ClassView, CsiDriverView, CsiNodeView, SELECTED_NODE, VolumeView,
+    AttachmentView, CapacityView, ClaimRef, ClaimView, ClassView, CsiDriverView, CsiNodeView, SELECTED_NODE, VolumeView,
 };
 #[cfg(test)]
 pub(crate) use {node::NodeObject, pod::PodObject};

@@ -46,7 +46,7 @@ struct ClaimSpec {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-struct ClaimStatus {
+struct PhaseOnly {
     phase: Option<Box<str>>,
 }
 
@@ -58,7 +58,7 @@ pub(crate) struct ClaimObject {
     #[serde(default)]
     spec: ClaimSpec,
     #[serde(default)]
-    status: ClaimStatus,
+    status: PhaseOnly,
 }
 watched!(ClaimObject, "", "v1", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", NamespaceResourceScope);
 
@@ -146,6 +146,8 @@ pub(crate) struct VolumeObject {
     metadata: ObjectMeta,
     #[serde(default)]
     spec: VolumeSpec,
+    #[serde(default)]
+    status: PhaseOnly,
 }
 watched!(VolumeObject, "", "v1", "v1", "PersistentVolume", "persistentvolumes", ClusterResourceScope);
 
@@ -160,6 +162,8 @@ pub(crate) struct VolumeView {
     pub(crate) modes: Vec<Box<str>>,
     pub(crate) block: bool,
     pub(crate) terminating: bool,
+    /// Its phase says that claims may have it.
+    pub(crate) available: bool,
     /// Driver and handle of a CSI volume.
     pub(crate) csi: Option<(Box<str>, Box<str>)>,
 }
@@ -168,7 +172,7 @@ impl Viewed for VolumeView {
     type Object = VolumeObject;
 
     fn project(object: VolumeObject) -> Self {
-        let VolumeObject { mut metadata, spec } = object;
+        let VolumeObject { mut metadata, spec, status } = object;
         let old_class = metadata.annotations.take().and_then(|mut a| a.remove(OLD_CLASS)).map(String::into_boxed_str);
         Self {
             labels: Labels::new(metadata.labels.take()),
@@ -179,6 +183,7 @@ impl Viewed for VolumeView {
             modes: spec.access_modes,
             block: spec.volume_mode.as_deref() == Some("Block"),
             terminating: metadata.deletion_timestamp.is_some(),
+            available: status.phase.as_deref() == Some("Available"),
             csi: spec.csi.map(|c| (c.driver, c.volume_handle)),
         }
     }

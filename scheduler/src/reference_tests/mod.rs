@@ -1,6 +1,8 @@
 //! The scheduler against a slow one that follows the rules word by word: random clusters, random Pods, the same nodes and
 //! the same differences of scores. A failure names the seed that makes the scene again.
 
+mod claims;
+mod preemption;
 mod reference;
 mod scene;
 

@@ -91,29 +91,65 @@ fn is_spread(world: &World, node: &Node, pod: &Pod) -> bool {
     true
 }
 
-fn has_room(node: &Node, there: &[Pod], pod: &Pod) -> bool {
-    let sum = |of: fn(&Pod) -> Option<i64>| there.iter().filter_map(of).sum::<i64>();
-    let fits = |of: fn(&Pod) -> Option<i64>, all: i64| of(pod).is_none_or(|want| want <= all - sum(of));
-    i64::try_from(there.len()).unwrap() < node.pods && fits(|p| p.cpu, node.cpu) && fits(|p| p.memory, node.memory)
+fn resource(there: &[Pod], pod: &Pod, of: fn(&Pod) -> Option<i64>, all: i64) -> Option<Refusal> {
+    let want = of(pod)?;
+    let used: i64 = there.iter().filter_map(of).sum();
+    (want > all - used).then_some(if want > all { Refusal::ByNode } else { Refusal::ByPods })
+}
+
+/// Who keeps a Pod off a node: the node itself, or the Pods that are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    ByNode,
+    ByPods,
+}
+
+fn has_no_room(node: &Node, there: &[Pod], pod: &Pod) -> Option<Refusal> {
+    let full = i64::try_from(there.len()).unwrap() >= node.pods;
+    let pods = full.then_some(if node.pods < 1 { Refusal::ByNode } else { Refusal::ByPods });
+    let cpu = resource(there, pod, |p| p.cpu, node.cpu);
+    let memory = resource(there, pod, |p| p.memory, node.memory);
+    let all = [pods, cpu, memory];
+    // What is missing for good decides.
+    all.iter().flatten().find(|r| **r == Refusal::ByNode).or(all.iter().flatten().next()).copied()
+}
+
+/// The first rule that keeps a Pod off a node.
+pub(super) fn refusal(world: &World, at: usize, pod: &Pod) -> Option<Refusal> {
+    let (node, there) = &world[at];
+    let cordon = Taint { key: "node.kubernetes.io/unschedulable", effect: "NoSchedule" };
+    let repels = |t: &&Taint| t.effect != "PreferNoSchedule";
+    let is_open = (!node.unschedulable || tolerates(pod, &cordon))
+        && node.taints.iter().filter(repels).all(|taint| tolerates(pod, taint));
+    if !is_open || !suits(node, pod) {
+        return Some(Refusal::ByNode);
+    }
+    if pod.port.is_some_and(|port| there.iter().any(|p| p.port == Some(port))) {
+        return Some(Refusal::ByPods);
+    }
+    if let Some(refusal) = has_no_room(node, there, pod) {
+        return Some(refusal);
+    }
+    if pod.spread.iter().any(|s| s.hard && !node.labels.contains_key(s.key)) {
+        return Some(Refusal::ByNode);
+    }
+    if !is_spread(world, node, pod) {
+        return Some(Refusal::ByPods);
+    }
+    if !affinity(world, node, pod) {
+        return Some(Refusal::ByNode);
+    }
+    let is_near = pod.anti_affinity.iter().any(|term| near(world, node, term.key, |other| means(pod, term, other)));
+    let is_shunned = world.iter().any(|(other, pods)| {
+        let same = |key: &str| other.labels.contains_key(key) && other.labels.get(key) == node.labels.get(key);
+        pods.iter().any(|p| p.anti_affinity.iter().any(|term| means(p, term, pod) && same(term.key)))
+    });
+    (is_near || is_shunned).then_some(Refusal::ByPods)
 }
 
 /// Whether a Pod can be on a node.
 pub(super) fn fits(world: &World, at: usize, pod: &Pod) -> bool {
-    let (node, there) = &world[at];
-    let cordon = Taint { key: "node.kubernetes.io/unschedulable", effect: "NoSchedule" };
-    let repels = |t: &&Taint| t.effect != "PreferNoSchedule";
-    (!node.unschedulable || tolerates(pod, &cordon))
-        && node.taints.iter().filter(repels).all(|taint| tolerates(pod, taint))
-        && suits(node, pod)
-        && pod.port.is_none_or(|port| there.iter().all(|p| p.port != Some(port)))
-        && has_room(node, there, pod)
-        && is_spread(world, node, pod)
-        && affinity(world, node, pod)
-        && !pod.anti_affinity.iter().any(|term| near(world, node, term.key, |other| means(pod, term, other)))
-        && !world.iter().any(|(other, pods)| {
-            let same = |key: &str| other.labels.contains_key(key) && other.labels.get(key) == node.labels.get(key);
-            pods.iter().any(|p| p.anti_affinity.iter().any(|term| means(p, term, pod) && same(term.key)))
-        })
+    refusal(world, at, pod).is_none()
 }
 
 fn normalized(scores: &[i64], reverse: bool) -> Vec<i64> {

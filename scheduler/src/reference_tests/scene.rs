@@ -73,9 +73,15 @@ pub(super) struct Pod {
     pub(super) liked: Vec<(i64, Term)>,
     pub(super) spread: Vec<Spread>,
     pub(super) terminating: bool,
+    pub(super) priority: i32,
+    /// Seconds since the epoch.
+    pub(super) started: i64,
+    /// Claims of volumes and of devices, by name.
+    pub(super) volumes: Vec<String>,
+    pub(super) devices: Vec<String>,
 }
 
-fn one<T: Copy>(random: &mut StdRng, from: &[T]) -> T {
+pub(super) fn one<T: Copy>(random: &mut StdRng, from: &[T]) -> T {
     *from.choose(random).expect("not empty")
 }
 
@@ -171,6 +177,10 @@ pub(super) fn pod(random: &mut StdRng, name: String) -> Pod {
         }),
         spread,
         terminating: random.random_bool(0.1),
+        priority: random.random_range(0..4),
+        started: 1_700_000_000 + random.random_range(0..1000),
+        volumes: Vec::new(),
+        devices: Vec::new(),
     }
 }
 
@@ -263,6 +273,13 @@ impl Pod {
         if let Some((key, value)) = self.selector {
             object["spec"]["nodeSelector"] = json!({key: value});
         }
+        object["spec"]["priority"] = self.priority.into();
+        let started = k8s_openapi::jiff::Timestamp::from_second(self.started).expect("a time");
+        object["status"] = json!({"startTime": started.to_string()});
+        let volume = |claim: &String| json!({"name": claim, "persistentVolumeClaim": {"claimName": claim}});
+        object["spec"]["volumes"] = self.volumes.iter().map(volume).collect();
+        let claim = |claim: &String| json!({"name": claim, "resourceClaimName": claim});
+        object["spec"]["resourceClaims"] = self.devices.iter().map(claim).collect();
         if self.terminating {
             object["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
         }

@@ -9,7 +9,7 @@ use crate::{
     cluster::{Cluster, NodeIx},
     events::ClusterEvent,
     framework::{Denial, Filter, NodeCheck, Plugin, PluginId, Prepared, Reason, Reasons},
-    objects::{CapacityView, ClaimView, ClassView, NodeSelector, PodView, VolumeView},
+    objects::{CapacityView, ClaimRef, ClaimView, ClassView, NodeSelector, PodView, VolumeView},
     plugins::node_affinity,
 };
 
@@ -116,14 +116,15 @@ impl Storage {
                 chosen.iter().any(|(_, c)| *c == Choice::Volume(name.into()))
                     || reserved.get(name).is_some_and(|by| *by != open.key)
             };
-            let fits = |v: &&Arc<Cached<VolumeView>>| {
-                open.accepts(v) && !taken(&v.key.name) && reaches(v.nodes.as_ref(), cluster, node)
+            let usable = |v: &&Arc<Cached<VolumeView>>| !taken(&v.key.name) && reaches(v.nodes.as_ref(), cluster, node);
+            let best = match all.iter().find(|v| v.claim.is_some() && open.accepts(v)) {
+                // What is meant for the claim is its volume, or it has none.
+                Some(own) => Some(own).filter(usable),
+                None => {
+                    let fitting = all.iter().filter(|v| open.accepts(v)).filter(usable);
+                    fitting.min_by(|a, b| (a.size, &a.key.name).cmp(&(b.size, &b.key.name)))
+                }
             };
-            let own = |v: &Arc<Cached<VolumeView>>| v.claim.is_none();
-            let best = all
-                .iter()
-                .filter(fits)
-                .min_by(|a, b| (own(a), a.size, &a.key.name).cmp(&(own(b), b.size, &b.key.name)));
             let choice = match best {
                 Some(volume) => Choice::Volume(volume.key.name.as_str().into()),
                 None if !open.can_be_made(cluster, node) => return Err(NONE_AVAILABLE),
@@ -161,17 +162,24 @@ impl Open {
     /// Whether a volume is what the claim wants, and is free or meant for it.
     fn accepts(&self, volume: &Cached<VolumeView>) -> bool {
         let claim = &self.claim;
-        let free = volume.claim.as_ref().is_none_or(|r| {
+        let is_meant = |r: &ClaimRef| {
             *r.namespace == *self.key.namespace
                 && *r.name == *self.key.name
                 && (r.uid.is_empty() || *r.uid == *claim.uid)
-        });
-        free && !volume.terminating
-            && volume.class == claim.class
+        };
+        let can_do = !volume.terminating
             && volume.block == claim.block
             && volume.size >= claim.size
-            && claim.modes.iter().all(|m| volume.modes.contains(m))
-            && claim.selector.as_ref().is_none_or(|s| volume.labels.match_selector(s))
+            && claim.modes.iter().all(|m| volume.modes.contains(m));
+        let may_have = || match &volume.claim {
+            Some(reference) => is_meant(reference),
+            None => {
+                volume.available
+                    && volume.class == claim.class
+                    && claim.selector.as_ref().is_none_or(|s| volume.labels.match_selector(s))
+            }
+        };
+        can_do && may_have()
     }
 
     /// Whether a volume can be made where the node is.

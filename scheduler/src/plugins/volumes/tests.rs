@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    objects::{ClaimView, ClassView, VolumeView},
+    objects::{ClaimRef, ClaimView, ClassView, VolumeView},
     plugins::testing::{Fixture, pod_view},
 };
 
@@ -29,6 +29,7 @@ fn with_volume(storage: &Storage, name: &str, size: i64, node: &str) {
         size,
         modes: vec!["ReadWriteOnce".into()],
         nodes: Some(serde_json::from_value(nodes).unwrap()),
+        available: true,
         ..VolumeView::default()
     };
     storage.volumes.apply(cached(ObjectKey::cluster(name), view));
@@ -212,6 +213,35 @@ fn what_is_attached_or_will_be_counts_too() {
     let volume = json!([{"name": "v", "persistentVolumeClaim": {"claimName": "open"}}]);
     fixture.bound("user", "b", |p| p.spec("volumes", volume));
     assert_eq!(fixture.passing(&plugin, &using("c")), Vec::<String>::new());
+}
+
+#[test]
+fn a_volume_that_is_meant_for_a_claim_is_its_only_one() {
+    let (mut fixture, storage) = scene();
+    with_class(&storage, None, true);
+    with_claim(&storage, "c", |_| {});
+    with_volume(&storage, "free", 10, "a");
+    let mine = ClaimRef { namespace: "default".into(), name: "c".into(), uid: "".into() };
+    let meant = VolumeView { class: "other".into(), claim: Some(mine), ..view_of(&storage, "free") };
+    let reach_b = VolumeView { nodes: node_b(), ..meant };
+    storage.volumes.apply(cached(ObjectKey::cluster("meant"), reach_b));
+    let plugin = VolumeBinding(Arc::clone(&storage));
+    assert_eq!(fixture.passing(&plugin, &using("c")), ["b"]);
+    // What is not available yet is nobody's.
+    with_claim(&storage, "d", |_| {});
+    let early = VolumeView { available: false, ..view_of(&storage, "free") };
+    storage.volumes.apply(cached(ObjectKey::cluster("free"), early));
+    assert!(fixture.passing(&plugin, &using("d")).is_empty());
+}
+
+fn view_of(storage: &Storage, name: &str) -> VolumeView {
+    storage.volume(name).unwrap().view.clone()
+}
+
+fn node_b() -> Option<crate::objects::NodeSelector> {
+    serde_json::from_value(json!({"nodeSelectorTerms": [{"matchExpressions": [
+        {"key": "kubernetes.io/hostname", "operator": "In", "values": ["b"]}]}]}))
+    .ok()
 }
 
 #[test]
