@@ -29,6 +29,9 @@ pub struct AccountOptions {
     /// it in --cert-dir by default.
     #[arg(long)]
     pub service_account_signing_key_file: Option<PathBuf>,
+    /// Unix socket of a service that signs ServiceAccount tokens. Tokens are signed here only: it is refused.
+    #[arg(long)]
+    pub service_account_signing_endpoint: Option<PathBuf>,
     /// Whether the objects that tokens were made for must still be there.
     #[arg(long, default_value_t = true)]
     pub service_account_lookup: bool,
@@ -53,6 +56,9 @@ impl AccountOptions {
         let mut problems = Vec::new();
         if shared && self.service_account_signing_key_file.is_none() {
             problems.push("--service-account-signing-key-file and --service-account-issuer are required flags".into());
+        }
+        if self.service_account_signing_endpoint.is_some() {
+            problems.push("--service-account-signing-endpoint: this server signs tokens itself only".into());
         }
         let longest = self.service_account_max_token_expiration;
         if !longest.is_zero() && !LIVES.contains(&longest) {

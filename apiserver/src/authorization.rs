@@ -11,17 +11,19 @@ use generic::{
         rbac::Rbac,
         webhook::{AccessWebhook, WebhookMetrics},
     },
-    projection::Projection,
+    projection::{Observer, Projection},
     remote::Remote,
     user::User,
 };
+use prometheus::HistogramVec;
 use rules::rbac::PolicyRule;
 use runtime::{
     Registry,
     clock::{Clock, RealClock},
     config_file,
-    metrics::Stability,
+    metrics::{self, Stability},
 };
+use storage::cache::EventKind;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -75,13 +77,35 @@ fn rbac(resources: &Resources, stop: &CancellationToken) -> Result<Rbac, StartEr
     })
 }
 
-fn node(resources: &Resources, stop: &CancellationToken) -> Result<NodeAuthorizer, StartError> {
+/// Tells a metric how long the Node authorizer takes to follow a change.
+fn observer(seconds: &HistogramVec, add: &str, delete: &str) -> Option<Observer> {
+    let (add, delete) = (seconds.with_label_values(&[add]), seconds.with_label_values(&[delete]));
+    Some(Box::new(move |kind, took| match kind {
+        EventKind::Deleted => delete.observe(took.as_secs_f64()),
+        _ => add.observe(took.as_secs_f64()),
+    }))
+}
+
+fn node(resources: &Resources, registry: &Registry, stop: &CancellationToken) -> Result<NodeAuthorizer, StartError> {
     let pods = resources.get("", "pods")?;
+    let seconds = metrics::histogram_vec(
+        registry,
+        Stability::Alpha,
+        "node_authorizer_graph_actions_duration_seconds",
+        "Histogram of duration of graph actions in node authorizer.",
+        &["operation"],
+        &metrics::exponential_buckets(0.0001, 2.0, 12),
+    )?;
+    let attachments = resources.get("storage.k8s.io", "volumeattachments")?;
     Ok(NodeAuthorizer {
-        references: Projection::follow(&pods, stop),
+        references: Projection::follow_observed(&pods, observer(&seconds, "AddPod", "DeletePod"), stop),
         pods,
         claims: Projection::follow(&resources.get("", "persistentvolumeclaims")?, stop),
-        attachments: Projection::follow(&resources.get("storage.k8s.io", "volumeattachments")?, stop),
+        attachments: Projection::follow_observed(
+            &attachments,
+            observer(&seconds, "AddVolumeAttachment", "DeleteVolumeAttachment"),
+            stop,
+        ),
         rules: rules::bootstrap::node_rules(),
     })
 }
@@ -109,7 +133,7 @@ impl Authorizers {
     ) -> Result<Self, StartError> {
         Ok(Self {
             rbac: Arc::new(rbac(resources, stop)?),
-            node: Arc::new(node(resources, stop)?),
+            node: Arc::new(node(resources, registry, stop)?),
             decisions: DecisionMetrics::new(registry)?,
             webhooks: WebhookMetrics::new(registry)?,
             clock: RealClock::shared(),

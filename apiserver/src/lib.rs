@@ -11,6 +11,7 @@ pub mod auth_options;
 mod authorization;
 mod bootstrap;
 mod debug_socket;
+mod egress;
 pub mod encryption;
 mod flow;
 pub mod generic_options;
@@ -20,6 +21,7 @@ mod identity_lease;
 mod kms;
 pub mod kubelet_options;
 mod kubernetes_service;
+mod loopback;
 pub mod misc_options;
 pub mod options;
 mod reload;
@@ -103,6 +105,9 @@ pub enum StartError {
     /// An admission plugin is unknown.
     #[error(transparent)]
     Admission(#[from] admission::UnknownPlugin),
+    /// The configuration of an admission plugin is unusable.
+    #[error(transparent)]
+    Plugin(#[from] admission::ConfigurationError),
     /// The bootstrap objects cannot be written.
     #[error("bootstrap: {0}")]
     Api(#[from] ApiError),
@@ -162,7 +167,8 @@ pub async fn run(mut options: Options, runtime: Runtime) -> Result<(), StartErro
     runtime::metrics::feature_gates(&runtime.registry, &gates)?;
     let advertise = advertise_address(&options);
     let service_ip = first_address(options.service_cluster_ip_range);
-    let serving = identity::bind(&options, advertise, service_ip.into(), &runtime.tasks)?;
+    let mut serving = identity::bind(&options, advertise, service_ip.into(), &runtime.tasks)?;
+    loopback::add(&mut serving, &runtime.health, RealClock::shared())?;
     serve(options, serving, advertise, runtime).await
 }
 
@@ -227,7 +233,9 @@ async fn serve(
         },
     )?;
     let hooks = Arc::new(ServiceHooks { addresses: Arc::clone(&addresses), ports: Arc::clone(&ports) });
-    let lookups = admission::Lookups::new(&resources, &authorizer, &registry, &finished)?;
+    let file = options.admission.admission_control_config_file.as_deref();
+    let settings_of_plugins = file.map(admission::Settings::read).transpose()?.unwrap_or_default();
+    let lookups = admission::Lookups::new(&resources, &authorizer, &registry, settings_of_plugins, &finished)?;
     let choice = admission::Choice {
         enable: &options.admission.enable_admission_plugins,
         disable: &options.admission.disable_admission_plugins,

@@ -5,6 +5,8 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use clap::Args;
 use runtime::flags::duration;
 
+use crate::egress;
+
 /// The gate of requests that servers of other versions answer; it is off, and cannot be turned on.
 const PEERS: &str = "UnknownVersionInteroperabilityProxy";
 
@@ -18,10 +20,10 @@ pub struct MiscOptions {
     /// Whether /logs shows the log directory of this machine. Deprecated.
     #[arg(long, default_value_t = false)]
     pub enable_logs_handler: bool,
-    /// File with the proxies that connections to kubelets, webhooks and etcd go by.
+    /// File with the proxies that connections to kubelets, webhooks and etcd go by. Only direct connections are taken.
     #[arg(long)]
     pub egress_selector_config_file: Option<PathBuf>,
-    /// File with where traces of requests are sent.
+    /// File with where traces of requests are sent. None are sent: a file is refused.
     #[arg(long)]
     pub tracing_config_file: Option<PathBuf>,
     /// CA of the serving certificates of other servers of the cluster. Needs a feature that is off.
@@ -77,6 +79,7 @@ impl MiscOptions {
         if self.tracing_config_file.is_some() {
             problems.push("--tracing-config-file: this server sends no traces".into());
         }
+        problems.extend(self.egress_selector_config_file.iter().flat_map(|file| egress::check(file)));
         problems
     }
 }

@@ -104,6 +104,7 @@ async fn answer(
         None => work.await,
         Some(deadline) => tokio::time::timeout(deadline, work).await.unwrap_or_else(|_| {
             server.metrics.terminated(asked, StatusCode::GATEWAY_TIMEOUT);
+            server.metrics.ended_late();
             Err(ApiError::timeout("request did not complete within the allotted timeout", 0).edit(|s| s.details = None))
         }),
     };
@@ -178,6 +179,7 @@ async fn authenticated(
             return Ok(too_many(refused.retry_after));
         }
     };
+    found.runs();
     let attributes = Attributes::of(&info, &query, &user);
     let asked = std::time::Instant::now();
     let decision = server.authorizer.authorize(&attributes).await;

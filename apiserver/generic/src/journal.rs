@@ -70,6 +70,7 @@ impl Journal {
             return;
         }
         let (schema, level) = found.names().unwrap_or_default();
+        let seats = found.seats();
         tracing::info!(
             v = VERBOSITY,
             verb = asked.verb(),
@@ -80,6 +81,10 @@ impl Journal {
             srcIP = self.client,
             apf_pl = (!level.is_empty()).then_some(level),
             apf_fs = (!schema.is_empty()).then_some(schema),
+            apf_iseats = seats.map(|(initial, ..)| initial),
+            apf_fseats = seats.map(|(_, last, _)| last),
+            apf_additionalLatency = seats.map(|(.., after)| format_duration(after)),
+            apf_execution_time = found.ran().map(format_duration),
             hijacked = (status == StatusCode::SWITCHING_PROTOCOLS).then_some(true),
             resp = (status != StatusCode::SWITCHING_PROTOCOLS).then_some(status.as_u16()),
             "HTTP"

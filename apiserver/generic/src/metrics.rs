@@ -11,7 +11,7 @@ use std::{
 use http::{HeaderMap, Method, StatusCode, header};
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
-use runtime::metrics::{Stability, counter_vec, gauge_vec, histogram_vec};
+use runtime::metrics::{Stability, counter, counter_vec, gauge_vec, histogram_vec};
 
 use crate::request::{Query, RequestInfo};
 
@@ -103,6 +103,9 @@ pub struct Metrics {
     pub authorization: Outcomes<4>,
     users: IntCounterVec,
     other_users: IntCounter,
+    late: IntCounterVec,
+    /// Requests of this server to itself. There are none: what it needs of itself it calls.
+    _own: IntCounterVec,
 }
 
 /// Attempts and their durations by result.
@@ -201,6 +204,13 @@ impl Metrics {
             "Counter of authenticated requests broken out by username.",
             &["username"],
         )?;
+        let handshakes = counter(
+            registry,
+            Alpha,
+            "apiserver_tls_handshake_errors_total",
+            "Number of requests dropped with 'TLS handshake error from' error",
+        )?;
+        runtime::serving::count_failed_handshakes(handshakes);
         let other_users = users.with_label_values(&["other"]);
         Ok(Self {
             total: counter_vec(
@@ -307,6 +317,21 @@ impl Metrics {
             )?,
             users,
             other_users,
+            late: counter_vec(
+                registry,
+                Alpha,
+                "apiserver_request_post_timeout_total",
+                "Tracks the activity of the request handlers after the associated requests have been timed out by the \
+                 apiserver",
+                &["source", "status"],
+            )?,
+            _own: counter_vec(
+                registry,
+                Alpha,
+                "apiserver_selfrequest_total",
+                "Counter of apiserver self-requests broken out for each verb, API resource and subresource.",
+                &["verb", "group", "resource", "subresource"],
+            )?,
         })
     }
 
@@ -351,6 +376,11 @@ impl Metrics {
         let [verb, _, group, version, resource, subresource, scope, component] = asked.labels();
         let labels = [verb, group, version, resource, subresource, scope, component, code.as_str()];
         self.terminations.with_label_values(&labels).inc();
+    }
+
+    /// Counts the end of a handler whose request had run out of time: it is dropped with the request.
+    pub(crate) fn ended_late(&self) {
+        self.late.with_label_values(&["timeout-handler", "error"]).inc();
     }
 
     /// Counts a request whose client left before the answer.

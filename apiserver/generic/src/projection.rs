@@ -1,6 +1,9 @@
 //! Decoded views of one resource, kept current by following its watch cache: what authorizers and admission look at.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use arc_swap::ArcSwap;
 use futures::StreamExt;
@@ -21,15 +24,29 @@ pub struct Projection<T> {
     map: ArcSwap<OrdMap<String, Arc<T>>>,
     synced: watch::Sender<bool>,
     changes: watch::Sender<u64>,
+    observer: Option<Observer>,
 }
+
+/// Told how long each change took to be followed.
+pub type Observer = Box<dyn Fn(EventKind, Duration) + Send + Sync>;
 
 impl<T: DeserializeOwned + Send + Sync + 'static> Projection<T> {
     /// Follows a resource until `stop`.
     pub fn follow(resource: &Arc<Resource>, stop: &CancellationToken) -> Arc<Self> {
+        Self::follow_observed(resource, None, stop)
+    }
+
+    /// The same, with somebody who wants to know how long changes take.
+    pub fn follow_observed(
+        resource: &Arc<Resource>,
+        observer: Option<Observer>,
+        stop: &CancellationToken,
+    ) -> Arc<Self> {
         let projection = Arc::new(Self {
             map: ArcSwap::default(),
             synced: watch::Sender::new(false),
             changes: watch::Sender::new(0),
+            observer,
         });
         let (this, resource, stop) = (Arc::clone(&projection), Arc::clone(resource), stop.clone());
         tokio::spawn(async move {
@@ -64,7 +81,13 @@ impl<T: DeserializeOwned + Send + Sync + 'static> Projection<T> {
         let mut complete = false;
         while let Some(item) = watcher.next().await {
             match item {
-                WatchItem::Event(event) => apply::<T>(&mut map, &event.object, event.kind, resource),
+                WatchItem::Event(event) => {
+                    let start = Instant::now();
+                    apply::<T>(&mut map, &event.object, event.kind, resource);
+                    if let Some(observer) = &self.observer {
+                        observer(event.kind, start.elapsed());
+                    }
+                }
                 WatchItem::Bookmark { initial_events_end: true, .. } => complete = true,
                 WatchItem::Bookmark { .. } => continue,
             }

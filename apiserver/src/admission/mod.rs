@@ -1,8 +1,10 @@
 //! The built-in admission plugins, in upstream's order.
 
 mod certificates;
+mod configuration;
 mod criteria;
 mod defaults;
+mod event_rate;
 mod expressions;
 mod limit_ranger;
 mod matching;
@@ -34,8 +36,11 @@ use policies::{
 };
 use prometheus::Registry;
 use registry::connect::webhook::Caller;
+use runtime::clock::{Clock, RealClock};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use configuration::ConfigurationError;
+pub(crate) use configuration::Settings;
 pub(crate) use webhooks::Configuration;
 use webhooks::{MutatingWebhooks, ValidatingWebhooks, WebhookMetrics, Webhooks};
 
@@ -61,8 +66,10 @@ pub(crate) struct Lookups {
     pub(crate) mutating: Arc<Projection<Configuration>>,
     /// `ValidatingWebhookConfiguration`s.
     pub(crate) validating: Arc<Projection<Configuration>>,
-    /// How webhooks are called.
-    pub(crate) caller: Arc<Caller>,
+    /// How webhooks that change objects are called, and those that do not.
+    callers: [Arc<Caller>; 2],
+    settings: Settings,
+    clock: Arc<dyn Clock>,
     webhook_metrics: WebhookMetrics,
     validating_policies: Policies<ValidatingPolicy>,
     mutating_policies: Policies<MutatingPolicy>,
@@ -74,8 +81,12 @@ impl Lookups {
         resources: &Resources,
         authorizer: &Arc<dyn Authorizer>,
         metrics: &Registry,
+        mut settings: Settings,
         stop: &CancellationToken,
     ) -> Result<Self, StartError> {
+        let services = resources.get("", "services")?;
+        let credentials = [&mut settings.mutating, &mut settings.validating].map(std::mem::take);
+        let callers = credentials.map(|own| Arc::new(Caller::with_credentials(Arc::clone(&services), own)));
         let configurations =
             |plural| -> Result<_, StartError> { Ok(Projection::follow(&resources.get(GROUP, plural)?, stop)) };
         let namespaces = resources.get("", "namespaces")?;
@@ -107,7 +118,9 @@ impl Lookups {
             authorizer: Arc::clone(authorizer),
             mutating: configurations("mutatingwebhookconfigurations")?,
             validating: configurations("validatingwebhookconfigurations")?,
-            caller: Arc::new(Caller::new(resources.get("", "services")?)),
+            callers,
+            settings,
+            clock: RealClock::shared(),
             webhook_metrics,
             validating_policies,
             mutating_policies,
@@ -120,13 +133,13 @@ impl Lookups {
             mutate,
             configurations: Arc::clone(configurations),
             namespaces: Arc::clone(&self.namespaces),
-            caller: Arc::clone(&self.caller),
+            caller: Arc::clone(&self.callers[usize::from(!mutate)]),
         }
     }
 }
 
 /// Names of all plugins, in order, with whether they are on by default.
-const ORDER: [(&str, bool); 31] = [
+const ORDER: [(&str, bool); 32] = [
     ("AlwaysAdmit", false),
     ("NamespaceAutoProvision", false),
     ("NamespaceLifecycle", true),
@@ -140,6 +153,7 @@ const ORDER: [(&str, bool); 31] = [
     ("PodSecurity", true),
     ("Priority", true),
     ("DefaultTolerationSeconds", true),
+    ("EventRateLimit", false),
     ("ExtendedResourceToleration", false),
     ("DefaultStorageClass", true),
     ("StorageObjectInUseProtection", true),
@@ -162,7 +176,7 @@ const ORDER: [(&str, bool); 31] = [
 
 /// A name that is no plugin.
 #[derive(Debug, thiserror::Error)]
-#[error("admission plugin {0:?} is unknown")]
+#[error("{0}")]
 pub struct UnknownPlugin(String);
 
 /// What the flags say about admission.
@@ -186,12 +200,18 @@ pub(crate) fn plugins(
     let Choice { enable, disable, only, allow_privileged } = choice;
     if let Some(name) = enable.iter().chain(*disable).chain(*only).find(|n| !ORDER.iter().any(|(known, _)| known == n))
     {
-        return Err(UnknownPlugin(name.clone()));
+        let mut known: Vec<&str> = ORDER.iter().map(|(name, _)| *name).collect();
+        known.sort_unstable();
+        return Err(UnknownPlugin(format!("admission plugin {name:?} is unknown (known: {})", known.join(", "))));
     }
     let on = |name: &str, default: bool| match only.is_empty() {
         true => (default || enable.iter().any(|n| n == name)) && !disable.iter().any(|n| n == name),
         false => only.iter().any(|n| n == name),
     };
+    if on("EventRateLimit", false) && lookups.settings.event_rate.is_none() {
+        let text = "couldn't init admission plugin \"EventRateLimit\": no configuration";
+        return Err(UnknownPlugin(text.into()));
+    }
     let named = ORDER.iter().filter(|(name, default)| on(name, *default)).filter_map(|(name, _)| make(name, lookups));
     let check: Option<Arc<dyn Plugin>> =
         if *allow_privileged { None } else { Some(Arc::new(privileged::NoPrivileged)) };
@@ -214,7 +234,10 @@ fn make(name: &str, lookups: &Lookups) -> Option<Arc<dyn Plugin>> {
             nodes: Arc::clone(&lookups.nodes),
             authorizer: Arc::clone(&lookups.authorizer),
         }),
-        "ResourceQuota" => Arc::new(quota::ResourceQuotas { quotas: Arc::clone(&lookups.quotas) }),
+        "ResourceQuota" => Arc::new(quota::ResourceQuotas {
+            quotas: Arc::clone(&lookups.quotas),
+            limited: lookups.settings.limited.clone(),
+        }),
         "ServiceAccount" => {
             Arc::new(service_account::ServiceAccounts { accounts: Arc::clone(&lookups.service_accounts) })
         }
@@ -240,7 +263,12 @@ fn make(name: &str, lookups: &Lookups) -> Option<Arc<dyn Plugin>> {
         "PodSecurity" => Arc::new(pod_security::PodSecurity {
             namespaces: Arc::clone(&lookups.namespaces),
             pods: Arc::clone(&lookups.pods),
+            settings: lookups.settings.pod_security.clone(),
         }),
+        "EventRateLimit" => Arc::new(event_rate::EventRateLimit::new(
+            lookups.settings.event_rate.as_deref().unwrap_or_default(),
+            Arc::clone(&lookups.clock),
+        )),
         "StorageObjectInUseProtection" => Arc::new(storage::StorageObjectInUseProtection),
         "PersistentVolumeClaimResize" => {
             Arc::new(storage::PersistentVolumeClaimResize { classes: Arc::clone(&lookups.storage_classes) })

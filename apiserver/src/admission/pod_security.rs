@@ -16,16 +16,20 @@ use rules::pod_security::{Policy, Standard, describe, evaluate};
 use serde_json::Value;
 use storage::cache::Freshness;
 
-use super::privileged::pod_spec_place;
+use super::{configuration::PodSecuritySettings, privileged::pod_spec_place};
 
 /// Existing Pods that are checked when a namespace raises its standard, and the time for that.
 const EXISTING: usize = 3000;
 const EXISTING_TIME: Duration = Duration::from_secs(1);
 
+/// Note in the audit log of what is not checked.
+const EXEMPT: &str = "pod-security.kubernetes.io/exempt";
+
 /// The plugin.
 pub(super) struct PodSecurity {
     pub(super) namespaces: Arc<Resource>,
     pub(super) pods: Arc<Resource>,
+    pub(super) settings: PodSecuritySettings,
 }
 
 #[async_trait]
@@ -54,9 +58,18 @@ impl Plugin for PodSecurity {
         if pods && old.is_some_and(|old| !is_significant(old, object)) {
             return Ok(());
         }
+        if let Some(why) = self.exempts(request) {
+            request.audit.add(EXEMPT, why);
+            return Ok(());
+        }
         let namespace = self.namespaces.get_settled("", &request.namespace).await?;
-        let (policy, _) = Policy::of(|key| namespace.index.label(key));
+        let (policy, _) = Policy::with_defaults(&self.settings.defaults, |key| namespace.index.label(key));
         let Some((metadata, spec)) = template(request, object) else { return Ok(()) };
+        let class = spec["runtimeClassName"].as_str().unwrap_or_default();
+        if self.settings.exemptions.runtime_classes.iter().any(|exempt| exempt == class) {
+            request.audit.add(EXEMPT, "runtimeClass");
+            return Ok(());
+        }
         let violations = |standard: Standard| describe(&evaluate(standard, metadata, spec));
         let audited = violations(policy.audit);
         if !audited.is_empty() {
@@ -80,9 +93,9 @@ impl Plugin for PodSecurity {
 }
 
 /// What a Namespace that is being written asks for.
-fn policy_of(namespace: &Value) -> (Policy, ErrorList) {
+fn policy_of(defaults: &Policy, namespace: &Value) -> (Policy, ErrorList) {
     let labels = &namespace["metadata"]["labels"];
-    Policy::of(|key| labels.get(key).and_then(Value::as_str))
+    Policy::with_defaults(defaults, |key| labels.get(key).and_then(Value::as_str))
 }
 
 /// Metadata and spec of the Pod, or of the template of one.
@@ -106,14 +119,27 @@ fn is_significant(old: &Value, new: &Value) -> bool {
 }
 
 impl PodSecurity {
+    /// Why a request is not checked, if it is not.
+    fn exempts(&self, request: &AdmissionRequest) -> Option<&'static str> {
+        let exempt = &self.settings.exemptions;
+        if exempt.namespaces.contains(&request.namespace) {
+            return Some("namespace");
+        }
+        exempt.usernames.contains(&request.user.name).then_some("user")
+    }
+
     async fn namespace(&self, request: &AdmissionRequest, new: &Value, old: Option<&Value>) -> ApiResult<()> {
-        let (policy, errors) = policy_of(new);
-        let before = old.map(policy_of);
+        let defaults = &self.settings.defaults;
+        let (policy, errors) = policy_of(defaults, new);
+        let before = old.map(|old| policy_of(defaults, old));
         if !errors.is_empty() && before.as_ref().is_none_or(|(_, errors)| errors.is_empty()) {
             return Err(ApiError::invalid(&request.kind.group_kind(), meta::name(new), errors.into_causes()));
         }
         let Some((before, _)) = before else { return Ok(()) };
         let (enforce, before) = (policy.enforce, before.enforce);
+        if self.settings.exemptions.namespaces.iter().any(|exempt| exempt == meta::name(new)) {
+            return Ok(());
+        }
         let relaxed = enforce.version == before.version && enforce.level <= before.level;
         if enforce == before || enforce.is_privileged() || relaxed {
             return Ok(());

@@ -15,7 +15,7 @@ use semantics::{
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use super::namespaced;
+use super::{configuration::LimitedResource, namespaced};
 
 /// Tries to charge while others do the same.
 const ATTEMPTS: usize = 4;
@@ -23,6 +23,8 @@ const ATTEMPTS: usize = 4;
 /// The plugin.
 pub(super) struct ResourceQuotas {
     pub(super) quotas: Arc<Resource>,
+    /// What no quota has to cover may be used without.
+    pub(super) limited: Vec<LimitedResource>,
 }
 
 #[async_trait]
@@ -50,6 +52,9 @@ impl Plugin for ResourceQuotas {
         }
         for _ in 0..ATTEMPTS {
             let quotas = namespaced::objects(&self.quotas, &request.namespace).await?;
+            if let Some(why) = uncovered(&self.limited, request, object, old, &quotas) {
+                return Err(request.reject(Some(object), &why));
+            }
             let charges = charges(request, object, old, &quotas)?;
             if request.dry_run || self.store(charges).await? {
                 return Ok(());
@@ -93,6 +98,63 @@ fn texts(list: &ResourceList) -> Value {
         .map(|(name, quantity)| (name.clone(), json!(quantity.to_string())))
         .collect::<serde_json::Map<_, _>>()
         .into()
+}
+
+/// What the operator wants covered by quotas and is not, if something is.
+fn uncovered(
+    limited: &[LimitedResource],
+    request: &AdmissionRequest,
+    object: &Value,
+    old: Option<&Value>,
+    quotas: &[Stored],
+) -> Option<String> {
+    let (group, resource) = (request.resource.group.as_str(), request.resource.resource.as_str());
+    let limited: Vec<&LimitedResource> =
+        limited.iter().filter(|limited| limited.api_group == group && limited.resource == resource).collect();
+    if limited.is_empty() {
+        return None;
+    }
+    let now = OffsetDateTime::now_utc();
+    let mut delta = usage(group, resource, object, now);
+    for (name, before) in old.map(|old| usage(group, resource, old, now)).unwrap_or_default() {
+        if let Some(amount) = delta.get_mut(&name) {
+            *amount -= before;
+        }
+    }
+    delta.retain(|_, amount| !amount.is_zero() && !amount.is_negative());
+    let covering: Vec<&Stored> =
+        quotas.iter().filter(|quota| in_scope(&quota.object["spec"], group, resource, object)).collect();
+    let covered = |name: &str| covering.iter().any(|quota| quota.object["status"]["hard"].get(name).is_some());
+    let contains =
+        |name: &str| limited.iter().any(|l| l.match_contains.iter().any(|part| name.contains(part.as_str())));
+    let names: Vec<&str> = delta.keys().map(String::as_str).filter(|name| contains(name) && !covered(name)).collect();
+    if !names.is_empty() {
+        return Some(format!("insufficient quota to consume: {}", names.join(",")));
+    }
+    let asks = |scope: &Value| json!({"scopeSelector": {"matchExpressions": [scope]}});
+    let has = |scope: &Value| {
+        covering.iter().any(|quota| {
+            let spec = &quota.object["spec"];
+            let selected = spec.pointer("/scopeSelector/matchExpressions").and_then(Value::as_array);
+            let named = spec["scopes"].as_array();
+            selected.into_iter().flatten().any(|term| term["scopeName"] == scope["scopeName"])
+                || named.into_iter().flatten().any(|name| *name == scope["scopeName"])
+        })
+    };
+    let scopes: Vec<String> = limited
+        .iter()
+        .flat_map(|limited| &limited.match_scopes)
+        .filter(|scope| in_scope(&asks(scope), group, resource, object) && !has(scope))
+        .map(shown)
+        .collect();
+    (!scopes.is_empty()).then(|| format!("insufficient quota to match these scopes: [{}]", scopes.join(" ")))
+}
+
+/// A scope as upstream prints it.
+fn shown(scope: &Value) -> String {
+    let text = |field: &str| scope[field].as_str().unwrap_or_default();
+    let values: Vec<&str> = scope["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    format!("{{{} {} [{}]}}", text("scopeName"), text("operator"), values.join(" "))
 }
 
 /// The new `status.used` of each quota that the write is charged to.

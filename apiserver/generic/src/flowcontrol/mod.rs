@@ -20,7 +20,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     hash::{BuildHasher, RandomState},
     sync::{Arc, OnceLock, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -52,20 +52,39 @@ static PRIORITY_LEVEL: HeaderName = HeaderName::from_static("x-kubernetes-pf-pri
 /// How often seats are divided anew.
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// What a request found: the schema that matched it.
+/// What a request found: the schema that matched it, what it takes, and since when it runs.
 #[derive(Default)]
-pub struct Found(OnceLock<Arc<Schema>>);
+pub struct Found {
+    schema: OnceLock<Arc<Schema>>,
+    work: OnceLock<Work>,
+    began: OnceLock<Instant>,
+}
 
 impl Found {
     /// The names of schema and level.
     pub(crate) fn names(&self) -> Option<(&str, &str)> {
-        let view = &self.0.get()?.view;
+        let view = &self.schema.get()?.view;
         Some((&view.metadata.name, &view.spec.priority_level_configuration.name))
+    }
+
+    /// Seats while it runs and after, and how long they are taken after.
+    pub(crate) fn seats(&self) -> Option<(u32, u32, Duration)> {
+        self.work.get().map(|work| (work.initial_seats, work.final_seats, work.after))
+    }
+
+    /// Says that the request runs.
+    pub(crate) fn runs(&self) {
+        self.began.get_or_init(Instant::now);
+    }
+
+    /// How long it has run since it was let in.
+    pub(crate) fn ran(&self) -> Option<Duration> {
+        self.schema.get().and(self.began.get()).map(Instant::elapsed)
     }
 
     /// Names schema and level in the answer, if the request got as far.
     pub fn mark(&self, headers: &mut HeaderMap) {
-        if let Some(schema) = self.0.get() {
+        if let Some(schema) = self.schema.get() {
             headers.insert(FLOW_SCHEMA.clone(), schema.uid.clone());
             headers.insert(PRIORITY_LEVEL.clone(), schema.level_uid.clone());
         }
@@ -260,7 +279,7 @@ impl FlowControl {
         };
         // Schema catch-all matches everybody who is authenticated or is not.
         let Some(schema) = schema else { return Ok(None) };
-        found.0.get_or_init(|| Arc::clone(&schema));
+        found.schema.get_or_init(|| Arc::clone(&schema));
         let level = &schema.level;
         let watches = resource.and_then(|resource| estimate::watches(info, resource));
         let mut work = resource
@@ -269,6 +288,7 @@ impl FlowControl {
             // Nobody waits for what follows.
             work.final_seats = 0;
         }
+        found.work.get_or_init(|| work);
         let flow = schema.view.flow(info, user);
         let hash = self.hashes.hash_one((&schema.view.metadata.name, flow));
         let now = self.clock.elapsed();

@@ -213,7 +213,7 @@ async fn matched(flow: &FlowControl, info: &RequestInfo, user: &User) -> String 
     let found = Found::default();
     let ticket = flow.admit(info, &Query::parse(""), user, None, &found).await;
     assert!(ticket.is_ok_and(|ticket| ticket.is_some()));
-    found.0.get().map(|schema| schema.view.metadata.name.clone()).unwrap_or_default()
+    found.schema.get().map(|schema| schema.view.metadata.name.clone()).unwrap_or_default()
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 //! - [`webhook`]: calls of the server itself.
 //! - [`proxy`]: plain and upgraded requests to nodes, Pods and Services.
 
+pub mod credentials;
 pub mod dial;
 pub mod kubelet;
 pub mod logs;

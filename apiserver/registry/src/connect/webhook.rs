@@ -18,7 +18,10 @@ use rustls::pki_types::ServerName;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::dial::host_port;
+use super::{
+    credentials::{Credentials, Identity, User},
+    dial::host_port,
+};
 
 /// Answers are read up to this size, bytes.
 const MOST: usize = 16 << 20;
@@ -89,12 +92,13 @@ pub enum CallError {
 }
 
 type Client = legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
-/// Server name and authorities.
-type Key = (String, Option<String>);
+/// Server name, authorities, and as whom it is asked.
+type Key = (String, Option<String>, Option<String>);
 
 /// Calls webhooks. Connections are kept between calls.
 pub struct Caller {
     services: Arc<Resource>,
+    credentials: Credentials,
     clients: Mutex<HashMap<Key, Client>>,
 }
 
@@ -113,21 +117,32 @@ struct Target {
 impl Caller {
     /// With the Services that webhooks may be behind.
     pub fn new(services: Arc<Resource>) -> Self {
-        Self { services, clients: Mutex::default() }
+        Self::with_credentials(services, Credentials::default())
+    }
+
+    /// The same, with what this server proves itself with.
+    pub fn with_credentials(services: Arc<Resource>, credentials: Credentials) -> Self {
+        Self { services, credentials, clients: Mutex::default() }
     }
 
     /// Posts `body`, with the time it has in the query, and answers the decoded answer.
     pub async fn call(&self, config: &ClientConfig, body: &Value, within: Duration) -> Result<Value, CallError> {
         let target = self.target(config, within).await?;
-        let client = self.client(&target.name, config.ca_bundle.as_deref())?;
+        let user = self.credentials.of(&target.host);
+        let client = self.client(&target.name, config.ca_bundle.as_deref(), user)?;
+        let authorization =
+            user.map(|(_, user)| user.authorization()).transpose().map_err(CallError::Config)?.flatten();
         let failed = |why: String| CallError::Transport { url: target.url.clone(), why };
         let request = Request::post(target.uri.parse::<Uri>().map_err(|error| failed(error.to_string()))?)
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::ACCEPT, "application/json, */*")
             .header(header::HOST, HeaderValue::from_str(&target.host).map_err(|error| failed(error.to_string()))?)
             .header(header::USER_AGENT, "kube-apiserver-admission")
-            .body(Full::new(Bytes::from(body.to_string())))
-            .map_err(|error| failed(error.to_string()))?;
+            .body(Full::new(Bytes::from(body.to_string())));
+        let mut request = request.map_err(|error| failed(error.to_string()))?;
+        if let Some(value) = authorization {
+            request.headers_mut().insert(header::AUTHORIZATION, value);
+        }
         let exchange = async {
             let answer = client.request(request).await.map_err(|error| failed(reason(&error, &target)))?;
             let (head, body) = answer.into_parts();
@@ -177,12 +192,14 @@ impl Caller {
         })
     }
 
-    fn client(&self, name: &str, authorities: Option<&str>) -> Result<Client, CallError> {
-        let key = (name.to_owned(), authorities.filter(|bundle| !bundle.is_empty()).map(str::to_owned));
+    fn client(&self, name: &str, authorities: Option<&str>, user: Option<(&str, &User)>) -> Result<Client, CallError> {
+        let authorities = authorities.filter(|bundle| !bundle.is_empty()).map(str::to_owned);
+        let key = (name.to_owned(), authorities, user.map(|(name, _)| name.to_owned()));
         if let Some(client) = self.clients.lock().get(&key) {
             return Ok(client.clone());
         }
-        let client = new_client(&key)?;
+        let identity = user.map(|(_, user)| user.identity()).transpose().map_err(CallError::Config)?.flatten();
+        let client = new_client(&key, identity)?;
         let mut clients = self.clients.lock();
         if clients.len() >= MOST_CLIENTS {
             clients.clear();
@@ -205,14 +222,15 @@ fn of_url(url: &str, seconds: u64) -> Result<Target, CallError> {
     Ok(Target { uri: url.clone(), url, host: authority, name })
 }
 
-fn new_client((name, authorities): &Key) -> Result<Client, CallError> {
+fn new_client((name, authorities, _): &Key, identity: Option<Identity>) -> Result<Client, CallError> {
     let roots = match authorities {
         Some(bundle) => BASE64_STANDARD
             .decode(bundle)
             .map_err(|error| CallError::Config(format!("unable to load root certificates: {error}")))?,
         None => tls::read(SYSTEM_ROOTS.as_ref())?,
     };
-    let config = tls::client_config(&roots, None)?;
+    let identity = identity.as_ref().map(|(certificate, key)| (certificate.as_slice(), key.as_slice()));
+    let config = tls::client_config(&roots, identity)?;
     let wrong = |_| CallError::Config(format!("{name:?} is no name of a server"));
     let server = ServerName::try_from(name.clone()).map_err(wrong)?;
     let mut tcp = HttpConnector::new();

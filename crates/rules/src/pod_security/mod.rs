@@ -117,13 +117,20 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// What holds where nothing is said.
+    pub const DEFAULT: Self = Self { enforce: Standard::DEFAULT, audit: Standard::DEFAULT, warn: Standard::DEFAULT };
+
     /// Reads the labels of a namespace by their keys, with what is wrong with them. A level that is not one counts as the
     /// strictest.
     pub fn of<'a>(labels: impl Fn(&str) -> Option<&'a str>) -> (Self, ErrorList) {
+        Self::with_defaults(&Self::DEFAULT, labels)
+    }
+
+    /// The same where `defaults` hold if the labels say nothing.
+    pub fn with_defaults<'a>(defaults: &Self, labels: impl Fn(&str) -> Option<&'a str>) -> (Self, ErrorList) {
         let mut errors = ErrorList::default();
         let label = |name: &str| labels(&format!("{LABELS}{name}"));
-        let mut read = |mode: &str| -> (Standard, bool) {
-            let mut standard = Standard::DEFAULT;
+        let mut read = |mode: &str, mut standard: Standard| -> (Standard, bool) {
             let level = label(mode);
             if let Some(text) = level {
                 standard.level = Level::parse(text).unwrap_or_else(|| {
@@ -140,8 +147,10 @@ impl Policy {
             }
             (standard, level.is_some())
         };
-        let ((enforce, _), (audit, _), (mut warn, warns)) = (read("enforce"), read("audit"), read("warn"));
-        if !warns && enforce.level > Standard::DEFAULT.level {
+        let (enforce, enforces) = read("enforce", defaults.enforce);
+        let (audit, _) = read("audit", defaults.audit);
+        let (mut warn, warns) = read("warn", defaults.warn);
+        if enforces && !warns && enforce.level > warn.level {
             warn = enforce;
         }
         (Self { enforce, audit, warn }, errors)

@@ -5,7 +5,7 @@ use std::process::Command;
 use harness::{
     ApiServer,
     process::{binary, free_port},
-    server::http_get,
+    server::{ADMIN_TOKEN, NOBODY_TOKEN, http_get},
     wait_until,
 };
 use http::{HeaderMap, Request};
@@ -39,6 +39,17 @@ async fn settings_that_cannot_be_are_told_before_anything_is_served() {
         ("--insecure-port=8080", "Error: unknown flag: --insecure-port\n"),
         ("--feature-gates=NoSuch=true", "unrecognized feature gate: NoSuch"),
         ("--authorization-mode=RBAC,RBAC", "has mode specified more than once"),
+        ("--storage-media-type=text/plain", "--storage-media-type \\\"text/plain\\\" invalid, allowed values: "),
+        ("--etcd-servers-overrides=events#http://a:1", "must be of format: group/resource#servers"),
+        ("--watch-cache-sizes=pods#-1", "watch cache size cannot be negative: pods#-1"),
+        ("--peer-ca-file=/x", "--peer-ca-file requires UnknownVersionInteroperabilityProxy feature to be turned on"),
+        ("--coordinated-leadership-renew-deadline=20s", "must be greater than --coordinated-leadership-renew-deadline"),
+        ("--enable-admission-plugins=NoSuch", "admission plugin \\\"NoSuch\\\" is unknown (known: AlwaysAdmit, "),
+        ("--enable-admission-plugins=EventRateLimit", "couldn't init admission plugin \\\"EventRateLimit\\\""),
+        (
+            "--etcd-servers=http://127.0.0.1:1",
+            "--service-account-signing-key-file and --service-account-issuer are required",
+        ),
         ("--tls-min-version=VersionTLS99", "unknown tls version \\\"VersionTLS99\\\""),
     ] {
         let directory = tempfile::TempDir::new().expect("temporary directory");
@@ -94,6 +105,12 @@ async fn answers_and_metrics_are_as_the_flags_want_them() {
     let (_, batch) = get(&admin, "/apis/batch/v1", &[]).await;
     assert!(batch.contains("\"cronjobs\"") && !batch.contains("\"jobs\""), "{batch}");
 
+    let (_, document) = get(&admin, "/openapi/v3/apis/batch/v1", &[]).await;
+    assert!(document.contains("/cronjobs") && !document.contains("/jobs\""), "{document}");
+    let (_, young) = get(&admin, "/apis/admissionregistration.k8s.io/v1", &[]).await;
+    let has = |name: &str| young.contains(&format!("\"{name}\""));
+    assert!(has("validatingadmissionpolicies") && !has("mutatingadmissionpolicies"), "{young}");
+
     get(&admin, "/api/v1/namespaces", &[]).await;
     let map = r#"{"metadata":{"name":"m"}}"#;
     let maps = "/api/v1/namespaces/default/configmaps";
@@ -121,7 +138,14 @@ async fn answers_and_metrics_are_as_the_flags_want_them() {
     let reset = Request::delete("/metrics/slis").body(Vec::new()).expect("a request");
     assert_eq!(admin.request_text(reset).await.expect("reset"), "metrics reset\n");
     let (_, checks) = get(&admin, "/livez?verbose", &[]).await;
-    for hook in ["poststarthook/crd-informer-synced", "poststarthook/rbac/bootstrap-roles"] {
+    for hook in [
+        "poststarthook/crd-informer-synced",
+        "poststarthook/rbac/bootstrap-roles",
+        "poststarthook/storage-readiness",
+        "poststarthook/start-legacy-token-tracking-controller",
+        "poststarthook/apiservice-wait-for-first-sync",
+        "autoregister-completion",
+    ] {
         assert!(checks.contains(&format!("[+]{hook} ok\n")), "{checks}");
     }
 }
@@ -219,4 +243,107 @@ async fn reviews_take_selectors() {
     let refused = both.map_err(status).expect_err("invalid");
     assert_eq!(refused["code"], 422);
     assert!(refused["message"].as_str().is_some_and(|m| m.contains("may not specified at the same time")), "{refused}");
+}
+
+#[tokio::test]
+async fn without_a_mode_everybody_may_do_everything_but_nobody_is_nobody() {
+    let server = ApiServer::start_with(&["--authorization-webhook-version=v1"]).await;
+    let nobody = server.client(NOBODY_TOKEN).await;
+    let map = r#"{"metadata":{"name":"m"}}"#;
+    send(&nobody, "POST", "/api/v1/namespaces/default/configmaps", "application/json", map).await.expect("created");
+    let anonymous = server.client("").await;
+    let refused = anonymous.request::<Value>(http_get("/version")).await.map_err(status).expect_err("no credentials");
+    assert_eq!(refused["code"], 401);
+}
+
+#[tokio::test]
+async fn objects_are_kept_as_the_flags_want() {
+    let mut server = ApiServer::start_with(&[
+        "--storage-media-type=application/vnd.kubernetes.protobuf",
+        "--watch-cache=false",
+        "--enable-garbage-collector=false",
+        "--delete-collection-workers=4",
+        "--enable-logs-handler",
+    ])
+    .await;
+    let admin = server.admin().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    for n in 0..10 {
+        let map =
+            json!({"metadata": {"name": format!("m{n}"), "labels": {"of": "test"}}, "data": {"n": n.to_string()}});
+        send(&admin, "POST", maps, "application/json", &map.to_string()).await.expect("created");
+    }
+    let page =
+        admin.request::<Value>(http_get(&format!("{maps}?labelSelector=of=test&limit=3&resourceVersion=0"))).await;
+    assert_eq!(page.expect("a page")["items"].as_array().map(Vec::len), Some(3));
+    server.restart().await;
+    let admin = server.admin().await;
+    let kept = admin.request::<Value>(http_get(&format!("{maps}/m7"))).await.expect("kept");
+    assert_eq!((&kept["data"]["n"], &kept["metadata"]["labels"]["of"]), (&json!("7"), &json!("test")));
+    let options = r#"{"propagationPolicy":"Foreground"}"#;
+    send(&admin, "DELETE", &format!("{maps}/m7"), "application/json", options).await.expect("deleted");
+    let gone = admin.request::<Value>(http_get(&format!("{maps}/m7"))).await.map_err(status).expect_err("gone at once");
+    assert_eq!(gone["code"], 404);
+    let all = format!("{maps}?labelSelector=of=test");
+    send(&admin, "DELETE", &all, "application/json", "").await.expect("deleted");
+    let left = admin.request::<Value>(http_get(&all)).await.expect("a list");
+    assert_eq!(left["items"], json!([]));
+    let (headers, listing) = get(&admin, "/logs/", &[]).await;
+    assert_eq!(headers["content-type"], "text/html; charset=utf-8");
+    assert!(listing.starts_with("<pre>\n"), "{listing}");
+}
+
+#[tokio::test]
+async fn plugins_are_configured_by_a_file() {
+    let directory = tempfile::TempDir::new().expect("temporary directory");
+    let file = directory.path().join("admission.yaml");
+    let text = "apiVersion: apiserver.config.k8s.io/v1\nkind: AdmissionConfiguration\nplugins:\n\
+                - name: EventRateLimit\n  path: rates.yaml\n\
+                - name: PodSecurity\n  configuration:\n    apiVersion: pod-security.admission.config.k8s.io/v1\n    \
+                kind: PodSecurityConfiguration\n    defaults: {enforce: baseline}\n    \
+                exemptions: {namespaces: [exempt]}\n\
+                - name: ResourceQuota\n  configuration:\n    apiVersion: apiserver.config.k8s.io/v1\n    \
+                kind: ResourceQuotaConfiguration\n    limitedResources:\n    \
+                - {resource: configmaps, matchContains: [configmaps]}\n";
+    std::fs::write(&file, text).expect("a file");
+    let rates = "apiVersion: eventratelimit.admission.k8s.io/v1alpha1\nkind: Configuration\n\
+                 limits: [{type: User, qps: 1, burst: 1}]\n";
+    std::fs::write(directory.path().join("rates.yaml"), rates).expect("a file");
+    let flag = format!("--admission-control-config-file={}", file.display());
+    let server =
+        ApiServer::start_with(&[&flag, "--enable-admission-plugins=EventRateLimit", "--allow-privileged"]).await;
+    let admin = server.admin().await;
+    let namespace = r#"{"metadata":{"name":"exempt"}}"#;
+    send(&admin, "POST", "/api/v1/namespaces", "application/json", namespace).await.expect("created");
+    let account = r#"{"metadata":{"name":"default"}}"#;
+    let pod =
+        json!({"metadata": {"name": "p"}, "spec": {"hostNetwork": true, "containers": [{"name": "c", "image": "i"}]}});
+    for (namespace, refused) in [("default", true), ("exempt", false)] {
+        let path = |what: &str| format!("/api/v1/namespaces/{namespace}/{what}");
+        send(&admin, "POST", &path("serviceaccounts"), "application/json", account).await.expect("created");
+        let outcome = send(&admin, "POST", &path("pods"), "application/json", &pod.to_string()).await.map_err(status);
+        assert_eq!(outcome.is_err(), refused, "{outcome:?}");
+        if let Err(told) = outcome {
+            let message = told["message"].as_str().unwrap_or_default();
+            assert!(message.contains("violates PodSecurity \"baseline:latest\": host namespaces"), "{told}");
+        }
+    }
+    let map = r#"{"metadata":{"name":"m"}}"#;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let refused = send(&admin, "POST", maps, "application/json", map).await.map_err(status).expect_err("not covered");
+    let told = refused["message"].as_str().unwrap_or_default();
+    assert!(told.contains("insufficient quota to consume: configmaps,count/configmaps"), "{refused}");
+    let plain = server.plain_client(ADMIN_TOKEN).await;
+    let mut limited = Value::Null;
+    for n in 0..20 {
+        let event = json!({"metadata": {"name": format!("e{n}")}, "type": "Normal", "reason": "r", "message": "m",
+            "involvedObject": {"kind": "Pod", "namespace": "default", "name": "p"}});
+        let path = "/api/v1/namespaces/default/events";
+        if let Err(error) = send(&plain, "POST", path, "application/json", &event.to_string()).await {
+            limited = status(error);
+            break;
+        }
+    }
+    assert_eq!((&limited["code"], &limited["reason"]), (&json!(429), &json!("TooManyRequests")));
+    assert_eq!(limited["message"], "limit reached on type User for key admin");
 }
