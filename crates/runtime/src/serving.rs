@@ -293,11 +293,16 @@ where
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(about.clone());
+        let tunnel = request.method() == http::Method::CONNECT;
         let close = (request.version() == http::Version::HTTP_2).then(|| close.clone());
-        let running = seen.begin();
+        let (running, seen) = (seen.begin(), seen.clone());
         let answer = handler(request);
         async move {
             let mut response = answer.await;
+            if response.status() == http::StatusCode::SWITCHING_PROTOCOLS || (tunnel && response.status().is_success())
+            {
+                seen.upgrade();
+            }
             if let Some(close) = close
                 && asks_to_close(&mut response)
             {

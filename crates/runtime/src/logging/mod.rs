@@ -15,6 +15,7 @@ use std::{
     time::SystemTime,
 };
 
+use parking_lot::RwLock;
 use tracing::{Event, Level, Metadata, Subscriber, level_filters::LevelFilter, subscriber::Interest};
 use tracing_subscriber::{Layer, layer::Context, layer::SubscriberExt, util::SubscriberInitExt};
 
@@ -35,6 +36,7 @@ const LIBRARIES: [&str; 10] =
 static VERBOSITY: AtomicI32 = AtomicI32::new(0);
 static INSTALLED: OnceLock<()> = OnceLock::new();
 static SINK: OnceLock<Arc<dyn Sink>> = OnceLock::new();
+static FORM: OnceLock<Arc<RwLock<Form>>> = OnceLock::new();
 
 /// Form of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +45,27 @@ pub enum Format {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// How lines look, and how verbose files are that have a verbosity of their own.
+#[derive(Debug)]
+struct Form {
+    format: Format,
+    modules: Vec<(String, i32)>,
+}
+
+/// Changes what a configuration file says of logs, which is read after the first lines were written; what is `None`
+/// stays.
+pub fn set_form(format: Option<Format>, modules: Option<Vec<(String, i32)>>) {
+    let Some(form) = FORM.get() else { return };
+    {
+        let mut form = form.write();
+        form.format = format.unwrap_or(form.format);
+        if let Some(modules) = modules {
+            form.modules = modules;
+        }
+    }
+    tracing::callsite::rebuild_interest_cache();
 }
 
 /// Changes the verbosity of a running process.
@@ -108,7 +131,9 @@ pub fn install(args: &LoggingArgs) {
         Arc::new(Streams::one())
     };
     let _second = SINK.set(Arc::clone(&sink)).is_err();
-    let output = Output { format, modules: modules.into(), sink };
+    let form = Arc::new(RwLock::new(Form { format, modules }));
+    let _second = FORM.set(Arc::clone(&form)).is_err();
+    let output = Output { form, sink };
     if tracing_subscriber::registry().with(output).try_init().is_err() {
         tracing::debug!("logs are set up already");
     }
@@ -133,20 +158,20 @@ fn vmodule(text: &str) -> Result<Vec<(String, i32)>, String> {
 }
 
 struct Output {
-    format: Format,
-    modules: Box<[(String, i32)]>,
+    form: Arc<RwLock<Form>>,
     sink: Arc<dyn Sink>,
 }
 
 impl Output {
     fn verbosity_for(&self, metadata: &Metadata<'_>) -> i32 {
         let level = verbosity();
-        if self.modules.is_empty() {
+        let form = self.form.read();
+        if form.modules.is_empty() {
             return level;
         }
         let file = metadata.file().and_then(|f| f.rsplit('/').next()).unwrap_or_default();
         let stem = file.strip_suffix(".rs").unwrap_or(file);
-        self.modules.iter().find(|(pattern, _)| matches_glob(pattern, stem)).map_or(level, |(_, n)| *n)
+        form.modules.iter().find(|(pattern, _)| matches_glob(pattern, stem)).map_or(level, |(_, n)| *n)
     }
 
     fn wanted(&self, metadata: &Metadata<'_>) -> bool {
@@ -182,7 +207,8 @@ impl<S: Subscriber> Layer<S> for Output {
         if fields.v.is_some_and(|v| v > self.verbosity_for(event.metadata())) {
             return;
         }
-        let text = match self.format {
+        let format = self.form.read().format;
+        let text = match format {
             Format::Text => line::text(event.metadata(), &fields, SystemTime::now()),
             Format::Json => line::json(event.metadata(), &fields, SystemTime::now()),
         };

@@ -13,7 +13,7 @@ impl Sink for Lines {
 
 fn logged(format: Format, work: impl FnOnce()) -> String {
     let lines = Arc::new(Lines::default());
-    let output = Output { format, modules: Box::new([]), sink: lines.clone() };
+    let output = Output { form: Arc::new(RwLock::new(Form { format, modules: Vec::new() })), sink: lines.clone() };
     tracing::subscriber::with_default(tracing_subscriber::registry().with(output), work);
     lines.0.lock().clone()
 }

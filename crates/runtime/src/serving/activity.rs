@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -38,6 +38,8 @@ struct State {
     idle_since: AtomicU64,
     /// Milliseconds since the beginning at which the head of a request began; [`NONE`] between heads.
     head_since: AtomicU64,
+    /// Whether another protocol is spoken from here on.
+    upgraded: AtomicBool,
 }
 
 impl Activity {
@@ -48,6 +50,7 @@ impl Activity {
             running: AtomicUsize::new(0),
             idle_since: AtomicU64::new(0),
             head_since: AtomicU64::new(if http1 { 0 } else { NONE }),
+            upgraded: AtomicBool::new(false),
         }))
     }
 
@@ -60,6 +63,11 @@ impl Activity {
         self.0.head_since.store(NONE, Ordering::Relaxed);
         self.0.running.fetch_add(1, Ordering::Relaxed);
         Running(self.clone())
+    }
+
+    /// The connection carries something else now: there are no heads to come.
+    pub(super) fn upgrade(&self) {
+        self.0.upgraded.store(true, Ordering::Relaxed);
     }
 
     /// Ends when nothing has run for `longest`.
@@ -81,6 +89,9 @@ impl Activity {
 
     /// Bytes have come.
     fn received(&self, bytes: &[u8]) {
+        if self.0.upgraded.load(Ordering::Relaxed) {
+            return;
+        }
         if self.0.head_since.load(Ordering::Relaxed) == 0 && bytes.starts_with(PREFACE) {
             self.0.head_since.store(NONE, Ordering::Relaxed);
         } else if self.0.running.load(Ordering::Relaxed) == 0 {
@@ -233,6 +244,19 @@ mod tests {
         assert_eq!(near.read_u8().await.unwrap(), b'G');
         let error = near.read_u8().await.expect_err("the rest does not come");
         assert_eq!((error.kind(), began.elapsed().as_secs()), (io::ErrorKind::TimedOut, LONGEST.as_secs()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn other_protocols_have_no_heads() {
+        let (mut far, near) = tokio::io::duplex(64);
+        let activity = Activity::new(true);
+        let mut near = Heads::new(near, activity.clone(), LONGEST, true);
+        let running = activity.begin();
+        activity.upgrade();
+        drop(running);
+        far.write_all(b"x").await.unwrap();
+        assert_eq!(near.read_u8().await.unwrap(), b'x');
+        assert!(tokio::time::timeout(LONGEST * 3, near.read_u8()).await.is_err(), "it is waited for");
     }
 
     #[tokio::test(start_paused = true)]
