@@ -11,6 +11,8 @@ use std::{
 
 use harness::{Host, Segment, process::binary};
 
+/// A flag of kubelets that have an API server.
+const JOINED: &str = "--kubeconfig=/etc/kubelet.conf";
 const IMAGE: &str = "timonel.local/box:1";
 const BOOTSTRAP: &str = "apiVersion: v1\nkind: Config\ncurrent-context: b\n\
     clusters: [{name: c, cluster: {server: 'https://127.0.0.1:6443', insecure-skip-tls-verify: true}}]\n\
@@ -102,6 +104,22 @@ impl Machine {
         self.write("/etc/kubelet.yaml", &format!("{KUBELET}{config}{eviction}"));
         self.ok("mkdir -p /etc/manifests");
         self.start("kubelet", &format!("kubelet --config=/etc/kubelet.yaml {flags}"));
+    }
+
+    /// A host with a control plane and a kubelet that has joined it and may run Pods of the default namespace.
+    fn joined(network: &str, config: &str) -> Self {
+        let machine = Self::new(network);
+        machine.start_control_plane();
+        machine.ok("cp /etc/admin.conf /etc/kubelet.conf");
+        machine.start_kubelet(config, JOINED);
+        machine.until(&machine.kubectl("get serviceaccount default"), |_| true);
+        machine.until(&machine.kubectl("get node node"), |_| true);
+        machine
+    }
+
+    /// A command that tells phase, reason and message of a Pod.
+    fn status(&self, pod: &str) -> String {
+        self.kubectl(&format!("get pod {pod} -o jsonpath='{{.status.phase}} {{.status.reason}} {{.status.message}}'"))
     }
 
     fn kubectl(&self, line: &str) -> String {
@@ -301,14 +319,14 @@ fn a_full_disk_costs_the_node_its_own_garbage_first() {
     machine.ok("cp /etc/admin.conf /etc/kubelet.conf");
     machine.import("timonel.local/unused:1", r#"["/bin/busybox","true"]"#);
     machine.write("/etc/manifests/early.yaml", STATIC);
-    machine.start_kubelet("", "--kubeconfig=/etc/kubelet.conf");
+    machine.start_kubelet("", JOINED);
     machine.until("ctr -n k8s.io tasks ls | grep -c RUNNING", |out| out.trim() == "2");
     machine.end("kubelet");
     // A dead container of a Pod that nobody wants any more, with its logs.
     machine.ok("rm /etc/manifests/early.yaml");
     let logs = machine.ok("ls /var/log/pods");
     assert!(logs.contains("kube-system_early-node_"), "{logs}");
-    machine.start_kubelet("evictionHard: {imagefs.available: 1Pi}\n", "--kubeconfig=/etc/kubelet.conf");
+    machine.start_kubelet("evictionHard: {imagefs.available: 1Pi}\n", JOINED);
     machine.until("ctr -n k8s.io images ls -q", |out| !out.contains("unused"));
     let pressure = "get node node -o jsonpath='{.status.conditions[?(@.type==\"DiskPressure\")].status}'";
     machine.until(&machine.kubectl(pressure), |out| out == "True");
@@ -400,7 +418,7 @@ fn plugins_give_volumes_and_devices() {
     machine.ok(&machine.kubectl("create -f /etc/slice.yaml"));
     machine.start("csi", "node-plugin csi dirs.timonel.test /opt/dirs");
     machine.start("devices", "node-plugin devices timonel.test/name 2");
-    machine.start_kubelet("", "--kubeconfig=/etc/kubelet.conf");
+    machine.start_kubelet("", JOINED);
     let driver = "get csinode node -o jsonpath='{.spec.drivers[*].nodeID} {.spec.drivers[*].allocatable.count}'";
     machine.until(&machine.kubectl(driver), |out| out == "this-node 7");
     let node = machine.ok(&machine.kubectl("get node node -o yaml"));
@@ -415,17 +433,13 @@ fn plugins_give_volumes_and_devices() {
     machine.until(&machine.kubectl("get serviceaccount default"), |_| true);
     machine.write("/etc/volumes.yaml", VOLUMES);
     machine.ok(&machine.kubectl("apply --server-side -f /etc/volumes.yaml"));
-    let status = |pod: &str| {
-        machine
-            .kubectl(&format!("get pod {pod} -o jsonpath='{{.status.phase}} {{.status.reason}} {{.status.message}}'"))
-    };
-    machine.until(&status("writer"), |out| out.starts_with("Running"));
+    machine.until(&machine.status("writer"), |out| out.starts_with("Running"));
     machine.until("cat /opt/dirs/kept-handle/file", |out| out.trim() == "name0" || out.trim() == "name1");
     machine.until("cat /opt/dirs/csi-*/file", |out| out.trim() == "brief");
     assert_eq!(machine.ok("stat -c %g /opt/dirs/kept-handle").trim(), "4321");
     machine.write("/etc/greedy.yaml", GREEDY);
     machine.ok(&machine.kubectl("apply --server-side -f /etc/greedy.yaml"));
-    let refused = machine.until(&status("greedy"), |out| out.starts_with("Failed"));
+    let refused = machine.until(&machine.status("greedy"), |out| out.starts_with("Failed"));
     assert_eq!(
         refused.trim_end(),
         "Failed UnexpectedAdmissionError Pod was rejected: Allocate failed due to requested number of devices unavailable for timonel.test/name. Requested: 2, Available: 1, which is unexpected"
@@ -435,7 +449,7 @@ fn plugins_give_volumes_and_devices() {
     machine.until(&summary, |out| out.contains("\"capacityBytes\":1000"));
     // A kubelet that starts anew knows what the last one did.
     machine.end("kubelet");
-    machine.start_kubelet("", "--kubeconfig=/etc/kubelet.conf");
+    machine.start_kubelet("", JOINED);
     machine.until(&machine.kubectl(names), |out| out == "2");
     let grow = r#"patch pv kept --type=merge -p '{"spec":{"capacity":{"storage":"2Gi"}}}'"#;
     machine.ok(&machine.kubectl(grow));

@@ -1,6 +1,6 @@
 //! What becomes of containers while their Pod stays: resized, restarted together, refused.
 
-use crate::Machine;
+use crate::{JOINED, Machine};
 
 const SIZED: &str = r#"
 apiVersion: v1
@@ -40,15 +40,10 @@ spec:
 
 #[test]
 fn pods_are_resized_where_they_run() {
-    let machine = Machine::new("10.79.0");
-    machine.start_control_plane();
-    machine.ok("cp /etc/admin.conf /etc/kubelet.conf");
     let cores = std::thread::available_parallelism().expect("processors").get();
     // One core for Pods.
     let config = format!("kubeReserved: {{cpu: '{}'}}\n", cores - 1);
-    machine.start_kubelet(&config, "--kubeconfig=/etc/kubelet.conf");
-    machine.until(&machine.kubectl("get serviceaccount default"), |_| true);
-    machine.until(&machine.kubectl("get node node"), |_| true);
+    let machine = Machine::joined("10.79.0", &config);
     machine.write("/etc/sized.yaml", SIZED);
     machine.ok(&machine.kubectl("apply --server-side -f /etc/sized.yaml"));
     let of = |path: &str| machine.kubectl(&format!("get pod sized -o jsonpath='{path}'"));
@@ -115,7 +110,7 @@ fn pods_are_resized_where_they_run() {
     assert_eq!(waits, "Node didn't have enough resource: cpu, requested: 700, used: 500, capacity: 1000");
     assert_eq!(machine.ok(&condition("PodResizePending", "reason")), "Deferred");
     machine.end("kubelet");
-    machine.start_kubelet(&config, "--kubeconfig=/etc/kubelet.conf");
+    machine.start_kubelet(&config, JOINED);
     machine.until("curl -sf http://127.0.0.1:10248/healthz", |out| out == "ok");
     assert_eq!(file("c", "cpu/cpu.cfs_quota_us"), "40000");
     machine.ok(&machine.kubectl("delete pod other --timeout=60s"));
@@ -190,12 +185,7 @@ spec:
 
 #[test]
 fn pods_start_from_the_beginning_or_not_at_all() {
-    let machine = Machine::new("10.80.0");
-    machine.start_control_plane();
-    machine.ok("cp /etc/admin.conf /etc/kubelet.conf");
-    machine.start_kubelet("", "--kubeconfig=/etc/kubelet.conf");
-    machine.until(&machine.kubectl("get serviceaccount default"), |_| true);
-    machine.until(&machine.kubectl("get node node"), |_| true);
+    let machine = Machine::joined("10.80.0", "");
     machine.write("/etc/special.yaml", SPECIAL);
     machine.ok(&machine.kubectl("create -f /etc/special.yaml"));
     let of = |pod: &str, path: &str| machine.kubectl(&format!("get pod {pod} -o jsonpath='{path}'"));
