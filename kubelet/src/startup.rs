@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use runtime::Runtime;
-use serde_json::Value;
 
-use crate::config::KubeletConfiguration;
+use crate::config::{KubeletConfiguration, Logging};
 use crate::cri::{Cri, CriError, v1};
 use crate::kubelet::KubeletError;
 use crate::options::KubeletFlags;
@@ -42,6 +41,18 @@ pub(crate) async fn cgroup_driver(cri: &Cri, config: &KubeletConfiguration) -> R
     last.map_or(Ok(configured), Err)
 }
 
+/// What the file says of logs, where flags say nothing.
+fn logs(config: &KubeletConfiguration, runtime: &Runtime) {
+    // It was found valid before.
+    let Ok(logging) = Logging::read(&config.logging) else { return };
+    if let Some(verbosity) = logging.verbosity.filter(|_| !runtime.given("v")) {
+        runtime::logging::set_verbosity(verbosity);
+    }
+    let format = (!runtime.given("logging-format")).then_some(logging.format);
+    let modules = (!runtime.given("vmodule")).then_some(logging.modules);
+    runtime::logging::set_form(format, modules);
+}
+
 /// Settings of the process itself.
 pub(crate) fn process(
     flags: &KubeletFlags,
@@ -49,11 +60,7 @@ pub(crate) fn process(
     runtime: &Runtime,
 ) -> Result<(), KubeletError> {
     take_lock(flags, runtime)?;
-    if !runtime.given("v")
-        && let Some(verbosity) = config.logging.get("verbosity").and_then(Value::as_i64)
-    {
-        runtime::logging::set_verbosity(i32::try_from(verbosity).unwrap_or(i32::MAX));
-    }
+    logs(config, runtime);
     tuning::share_memory();
     if let Err(error) = tuning::set_oom_score(config.oom_score_adj) {
         tracing::error!(%error, "failed to apply OOM adjustment");

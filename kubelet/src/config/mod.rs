@@ -1,11 +1,13 @@
 //! `KubeletConfiguration` (kubelet.config.k8s.io/v1beta1): fields, defaults, files.
 
 mod load;
+mod logging;
 mod span;
 mod types;
 mod validate;
 
 pub use load::{ConfigError, Loaded, load};
+pub use logging::Logging;
 pub use span::Span;
 pub use types::*;
 pub use validate::gates;

@@ -94,7 +94,8 @@ fn what_cannot_be_done_is_refused() {
         (json!({ "enforceNodeAllocatable": ["all"] }), "\"all\""),
         (json!({ "reservedSystemCPUs": "3-1" }), "reservedSystemCPUs"),
         (json!({ "imagePullCredentialsVerificationPolicy": "Sometimes" }), "imagePullCredentialsVerificationPolicy"),
-        (json!({ "logging": { "format": "json" } }), "--logging-format"),
+        (json!({ "logging": { "format": "xml" } }), "format: Invalid value: \"xml\": Unsupported log format"),
+        (json!({ "logging": { "options": { "json": { "splitStream": true } } } }), "LoggingAlphaOptions"),
         (json!({ "configMapAndSecretChangeDetectionStrategy": "Guess" }), "ChangeDetectionStrategy"),
     ] {
         let error = load(None, None, change.clone()).expect_err(named).to_string();

@@ -2,6 +2,7 @@
 
 use runtime::features::{FeatureGates, Gate};
 
+use super::logging::Logging;
 use super::{KubeletConfiguration, Span};
 use crate::images::Verification;
 
@@ -72,6 +73,7 @@ pub(super) fn validate(config: &KubeletConfiguration) -> Vec<String> {
     problems.choices(config);
     problems.shutdown(config);
     problems.user_namespaces(config);
+    problems.0.extend(Logging::read(&config.logging).err());
     problems.unsupported(config);
     problems.0.extend(FeatureGates::new(GATES, &gate_settings(config)).err().unwrap_or_default());
     problems.0.extend(crate::evict::thresholds(config).err().unwrap_or_default());
@@ -308,14 +310,6 @@ impl Problems {
                     "" | "application/json" | "application/vnd.kubernetes.protobuf"
                 ),
                 "this contentType (--kube-api-content-type)",
-            ),
-            (
-                config.logging.get("format").is_some_and(|format| format != "text"),
-                "a logging.format other than \"text\" in a file; --logging-format takes it",
-            ),
-            (
-                config.logging.get("vmodule").and_then(|list| list.as_array()).is_some_and(|list| !list.is_empty()),
-                "logging.vmodule in a file; --vmodule takes it",
             ),
         ] {
             self.check(!asked, format!("{what} is not supported"));
