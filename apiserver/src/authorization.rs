@@ -149,8 +149,8 @@ impl Authorizers {
         stop: &CancellationToken,
     ) -> Result<Arc<Chain>, StartError> {
         let flags = |why: String| StartError::Flags(why);
+        let policies = options.authorization_policy_file.as_deref();
         let Some(file) = &options.authorization_config else {
-            let policies = options.authorization_policy_file.as_deref();
             let links = self.links(&options.authorizers(), policies).await.map_err(flags)?;
             return Ok(Arc::new(Chain::new(links)));
         };
@@ -158,14 +158,15 @@ impl Authorizers {
         let wrong =
             |why: String| StartError::Flags(format!("failed to load AuthorizationConfiguration from file: {why}"));
         let config = decode(&text).map_err(wrong)?;
-        let chain = Arc::new(Chain::new(self.links(&config.authorizers, None).await.map_err(wrong)?));
+        let chain = Arc::new(Chain::new(self.links(&config.authorizers, policies).await.map_err(wrong)?));
+        let policies = options.authorization_policy_file.clone();
         let metrics = ReloadMetrics::new(registry, "authorization", Stability::Beta, id)?;
         let (this, shared) = (Arc::clone(self), Arc::clone(&chain));
         reload::follow(file, stop, metrics, move |text| {
-            let (this, chain) = (Arc::clone(&this), Arc::clone(&shared));
+            let (this, chain, policies) = (Arc::clone(&this), Arc::clone(&shared), policies.clone());
             Box::pin(async move {
                 let config = decode(&text)?;
-                chain.replace(this.links(&config.authorizers, None).await?);
+                chain.replace(this.links(&config.authorizers, policies.as_deref()).await?);
                 Ok(())
             })
         })?;

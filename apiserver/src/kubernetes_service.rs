@@ -114,8 +114,10 @@ impl KubernetesService {
             "metadata": {"name": SERVICE}, "spec": {"cidrs": [range]}});
         ensure(&self.cidrs, cidr).await?;
         let service = self.service();
-        if ensure(&self.services, service.clone()).await?.is_none() {
+        // The address first: a Service without one would be taken for broken.
+        if self.services.starting_point("default", SERVICE).await?.is_none() {
             self.addresses.claim_first(&service).await?;
+            ensure(&self.services, service).await?;
         }
         Ok(())
     }

@@ -165,6 +165,12 @@ pub async fn run(mut options: Options, runtime: Runtime) -> Result<(), StartErro
     options.complete();
     let gates = FeatureGates::unless(options.validate(), options.gates()).map_err(StartError::Flags)?;
     runtime::metrics::feature_gates(&runtime.registry, &gates)?;
+    if !runtime.given("service-cluster-ip-range") {
+        tracing::warn!(
+            "No CIDR for service cluster IPs specified. Default value which was 10.0.0.0/24 is deprecated and will be \
+             removed in future releases. Please specify it using --service-cluster-ip-range on kube-apiserver."
+        );
+    }
     let advertise = advertise_address(&options);
     let service_ip = first_address(options.service_cluster_ip_range);
     let mut serving = identity::bind(&options, advertise, service_ip.into(), &runtime.tasks)?;

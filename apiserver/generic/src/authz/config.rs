@@ -13,7 +13,7 @@ pub const VERSIONS: [&str; 3] =
 /// Its kind.
 pub const KIND: &str = "AuthorizationConfiguration";
 /// Types of authorizers.
-const TYPES: [&str; 5] = ["AlwaysAllow", "AlwaysDeny", "Node", "RBAC", "Webhook"];
+const TYPES: [&str; 6] = ["ABAC", "AlwaysAllow", "AlwaysDeny", "Node", "RBAC", "Webhook"];
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The file.
@@ -28,7 +28,8 @@ pub struct AuthorizationConfiguration {
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthorizerConfig {
-    /// `Node`, `RBAC`, `Webhook`, `AlwaysAllow`, `AlwaysDeny`.
+    /// `Node`, `RBAC`, `ABAC` (with the policies of `--authorization-policy-file`), `Webhook`, `AlwaysAllow`,
+    /// `AlwaysDeny`.
     #[serde(rename = "type")]
     pub kind: String,
     /// Its name, for logs and metrics.
@@ -251,7 +252,7 @@ mod tests {
             assert!(webhook(more).iter().any(|text| text.contains(wanted)), "{wanted}");
         }
         for (authorizers, wanted) in [
-            (json!([{"type": "ABAC", "name": "a"}]), "Unsupported value"),
+            (json!([{"type": "Oracle", "name": "a"}]), "Unsupported value"),
             (json!([{"type": "RBAC", "name": "a"}, {"type": "RBAC", "name": "b"}]), "Duplicate value"),
             (json!([{"type": "RBAC", "name": "a"}, {"type": "Node", "name": "a"}]), "Duplicate value"),
             (json!([{"type": "RBAC"}]), "Required value"),
