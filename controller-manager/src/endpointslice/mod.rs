@@ -1,6 +1,7 @@
 //! EndpointSlices of Services with a selector.
 
 pub(crate) mod plan;
+mod topology;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -13,14 +14,16 @@ use ::controller::{
     ReconcileError, Retries, Whole, events::reference_to,
 };
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use machinery::quantity::Quantity;
 use parking_lot::Mutex;
 
-use self::plan::TriggerTimes;
+use self::{plan::TriggerTimes, topology::Shares};
 use crate::{
     StartError,
     children::owner_reference,
     context::{self, Context, Syncs},
     metrics::SliceMetrics,
+    nodelifecycle::is_ready,
     slices::{self, BY_SERVICE, Blueprint, MANAGED_BY, SERVICE_NAME, SliceView, Writer},
     table::Started,
     views::{NodeView, PodView},
@@ -34,6 +37,8 @@ pub(crate) const RETRIES: Retries = Retries::Limited(15);
 /// Time that somebody else's edit of a slice stands at least.
 const EDIT_DELAY: Duration = Duration::from_secs(1);
 const ZONE: &str = "topology.kubernetes.io/zone";
+/// Labels of nodes that are not counted for the shares of zones.
+const CONTROL_PLANE: [&str; 2] = ["node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"];
 
 struct Shared {
     services: Informer<Whole<Service>>,
@@ -139,6 +144,15 @@ impl Shared {
 
     /// Services wait for the Nodes of their Pods, and follow the zones.
     fn node_changed(&self, change: &Change<NodeView>) {
+        let shares_moved = match change {
+            Change::Added { initial, new } => !initial && weight(new).is_some(),
+            Change::Updated { old, new } => weight(old) != weight(new),
+            Change::Deleted { old } => weight(old).is_some(),
+        };
+        if shares_moved {
+            let following = self.services.list().into_iter().filter(|service| plan::follows_topology(service));
+            following.for_each(|service| self.queue.add(service.key.clone()));
+        }
         let moved = match change {
             Change::Added { initial, .. } => !initial,
             Change::Updated { old, new } => zone(old) != zone(new),
@@ -159,7 +173,26 @@ fn zone(node: &NodeView) -> String {
     node.metadata.labels.as_ref().and_then(|l| l.get(ZONE)).cloned().unwrap_or_default()
 }
 
+/// Zone and thousandths of a processor of a node that endpoints may be on; `None` for other nodes.
+fn weight(node: &NodeView) -> Option<(String, i64)> {
+    let labels = node.metadata.labels.as_ref();
+    let is_reserved = CONTROL_PLANE.iter().any(|key| labels.is_some_and(|l| l.contains_key(*key)));
+    if is_reserved || !is_ready(node) {
+        return None;
+    }
+    let cpu = node.status.as_ref().and_then(|s| s.allocatable.as_ref()?.get("cpu"));
+    let milli = cpu.and_then(|text| Quantity::parse(&text.0).ok()).map_or(0, |quantity| quantity.milli_value());
+    Some((zone(node), milli))
+}
+
 struct Reconciler(Arc<Shared>);
+
+impl Reconciler {
+    fn shares(&self) -> Option<Shares> {
+        let weights: Vec<(String, i64)> = self.0.nodes.list().iter().filter_map(|node| weight(node)).collect();
+        topology::shares(weights.iter().map(|(zone, milli)| (zone.as_str(), *milli)))
+    }
+}
 
 impl Reconcile for Reconciler {
     type Key = ObjectKey;
@@ -182,7 +215,10 @@ impl Reconcile for Reconciler {
             let node = shared.nodes.get(&ObjectKey::cluster(n))?;
             Some((n.to_owned(), zone(&node)))
         });
-        let (groups, unknown_node) = plan::groups(&service, &pods, &known.collect());
+        let (mut groups, unknown_node) = plan::groups(&service, &pods, &known.collect());
+        if plan::follows_topology(&service) {
+            plan::share(&mut groups, self.shares().as_ref());
+        }
         let own = shared.slices.by_index(BY_SERVICE, &key.to_string());
         let existing: Vec<Arc<EndpointSlice>> =
             own.iter().filter(|s| s.label(MANAGED_BY) == plan::MANAGER).map(|s| Arc::new(s.view.0.clone())).collect();

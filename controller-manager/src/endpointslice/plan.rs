@@ -12,6 +12,7 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 
+use super::topology::{self, Shares};
 use crate::{
     slices::{Group, MANAGED_BY, SERVICE_NAME},
     views::PodView,
@@ -21,6 +22,8 @@ use crate::{
 pub(super) const MANAGER: &str = "endpointslice-controller.k8s.io";
 /// Label of slices of headless Services.
 const HEADLESS: &str = "service.kubernetes.io/headless";
+/// Annotations, now and formerly, by which endpoints are shared among zones by their processors.
+const TOPOLOGY: [&str; 2] = ["service.kubernetes.io/topology-mode", "service.kubernetes.io/topology-aware-hints"];
 const RESERVED: &[&str] = &[SERVICE_NAME, MANAGED_BY, HEADLESS];
 
 /// Whether a Service's endpoints come from Pods; the selector.
@@ -120,7 +123,30 @@ enum Distribution {
     Node,
 }
 
+/// Whether endpoints are shared among zones by their processors.
+pub(super) fn follows_topology(service: &Service) -> bool {
+    let annotations = service.metadata.annotations.as_ref();
+    let mode = TOPOLOGY.iter().find_map(|key| annotations?.get(*key));
+    mode.is_some_and(|mode| matches!(mode.as_str(), "Auto" | "auto"))
+}
+
+/// Shares the ready endpoints of each group among zones; none gets a hint if that cannot be done well.
+pub(super) fn share(groups: &mut [Group], shares: Option<&Shares>) {
+    for group in groups {
+        let is_ready = |e: &Endpoint| e.conditions.as_ref().and_then(|c| c.ready) == Some(true);
+        let mut ready: Vec<&mut Endpoint> = group.endpoints.iter_mut().filter(|e| is_ready(e)).collect();
+        let zones: Vec<Option<&str>> = ready.iter().map(|e| e.zone.as_deref()).collect();
+        let Some(assigned) = shares.and_then(|shares| topology::assign(shares, &zones)) else { continue };
+        for (endpoint, name) in ready.iter_mut().zip(assigned) {
+            endpoint.hints = Some(EndpointHints { for_zones: Some(vec![ForZone { name }]), for_nodes: None });
+        }
+    }
+}
+
 fn distribution(service: &Service) -> Distribution {
+    if follows_topology(service) {
+        return Distribution::Anywhere;
+    }
     match service.spec.as_ref().and_then(|s| s.traffic_distribution.as_deref()) {
         Some("PreferClose" | "PreferSameZone") => Distribution::Zone,
         Some("PreferSameNode") => Distribution::Node,

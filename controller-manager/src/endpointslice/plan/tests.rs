@@ -136,3 +136,28 @@ fn triggers_are_told_once() {
     assert_eq!(times.earliest(&service, &pods).map(|t| t.to_string()), Some("2024-01-01T00:00:05Z".into()));
     assert_eq!(times.earliest(&service, &pods), None);
 }
+
+#[test]
+fn zones_share_endpoints_by_processors() {
+    let mut service =
+        service(json!({"ports": [{"port": 80}], "ipFamilies": ["IPv4"], "trafficDistribution": "PreferClose"}));
+    service.metadata.annotations = Some(BTreeMap::from([(TOPOLOGY[0].to_owned(), "Auto".to_owned())]));
+    assert!(follows_topology(&service));
+    let on = |name: &str, ip: &str, node: &str| pod(name, &[ip], |p| p["spec"]["nodeName"] = node.into());
+    let pods = [on("p1", "10.0.0.1", "n1"), on("p2", "10.0.0.2", "n1"), on("p3", "10.0.0.3", "n2")];
+    let pods = [pods.as_slice(), &[on("p4", "10.0.0.4", "n1")]].concat();
+    let zones = HashMap::from([("n1".to_owned(), "a".to_owned()), ("n2".to_owned(), "b".to_owned())]);
+    let hints = |shares: Option<Shares>| {
+        let (mut found, _) = groups(&service, &pods, &zones);
+        share(&mut found, shares.as_ref());
+        let zone = |e: &Endpoint| e.hints.as_ref().and_then(|h| h.for_zones.as_ref()).map(|z| z[0].name.clone());
+        found[0].endpoints.iter().map(zone).collect::<Vec<_>>()
+    };
+    assert_eq!(hints(None), [None, None, None, None], "the annotation takes precedence");
+    let even = topology::shares([("a", 1000), ("b", 1000)].into_iter());
+    let shared = hints(even);
+    let of = |zone: &str| shared.iter().filter(|hint| hint.as_deref() == Some(zone)).count();
+    assert_eq!((of("a"), of("b")), (2, 2), "{shared:?}");
+    service.metadata.annotations = Some(BTreeMap::from([(TOPOLOGY[0].to_owned(), "Disabled".to_owned())]));
+    assert!(!follows_topology(&service));
+}
