@@ -4,6 +4,8 @@
 
 #[path = "api/components.rs"]
 mod components;
+#[path = "api/daemons.rs"]
+mod daemons;
 #[path = "api/enumeration/mod.rs"]
 mod enumeration;
 #[path = "api/others.rs"]

@@ -85,10 +85,12 @@ impl Form {
 
 /// Prometheus' text.
 pub(super) fn text(families: &[MetricFamily]) -> String {
-    TextEncoder::new().encode_to_string(families).unwrap_or_else(|error| {
+    let text = TextEncoder::new().encode_to_string(families).unwrap_or_else(|error| {
         tracing::error!(%error, "metrics cannot be written");
         String::new()
-    })
+    });
+    // The encoder writes infinity as Rust does; labels cannot end a line.
+    if text.contains("inf\n") { text.replace(" inf\n", " +Inf\n").replace(" -inf\n", " -Inf\n") } else { text }
 }
 
 fn open_metrics(families: &[MetricFamily]) -> String {
@@ -128,8 +130,13 @@ fn samples(out: &mut String, name: &str, kind: MetricType, metric: &Metric) {
             sample(out, &format!("{name}_sum"), labels, None, number(histogram.get_sample_sum()));
             sample(out, &format!("{name}_count"), labels, None, histogram.get_sample_count().to_string());
         }
+        MetricType::SUMMARY => {
+            let summary = metric.get_summary();
+            sample(out, &format!("{name}_sum"), labels, None, number(summary.sample_sum()));
+            sample(out, &format!("{name}_count"), labels, None, summary.sample_count().to_string());
+        }
         // Nothing here has them.
-        MetricType::SUMMARY | MetricType::UNTYPED => {}
+        MetricType::UNTYPED => {}
     }
 }
 
@@ -311,6 +318,18 @@ mod tests {
                         # HELP took h\n# TYPE took histogram\ntook_bucket{le=\"0.5\"} 0\ntook_bucket{le=\"1.0\"} 1\n\
                         took_bucket{le=\"+Inf\"} 1\ntook_sum 0.75\ntook_count 1\n# EOF\n";
         assert_eq!(open_metrics(&families()), expected);
+    }
+
+    #[test]
+    fn infinity_is_written_as_readers_know_it() {
+        let registry = prometheus::Registry::new();
+        for (name, value) in [("a", f64::INFINITY), ("b", f64::NEG_INFINITY)] {
+            let gauge = prometheus::Gauge::new(name, "ends in inf").unwrap();
+            gauge.set(value);
+            registry.register(Box::new(gauge)).unwrap();
+        }
+        let text = text(&registry.gather());
+        assert!(text.contains("\na +Inf\n") && text.contains("\nb -Inf\n"), "{text}");
     }
 
     #[test]
