@@ -35,22 +35,38 @@ struct Scene {
 }
 
 fn start(server: &ApiServer) -> Process {
+    start_with(server, "controller-manager", &["--leader-elect=false"])
+}
+
+/// One of several, of which one leads.
+fn start_candidate(server: &ApiServer, name: &str) -> Process {
+    // Short, but long enough for a busy machine: who cannot renew ends.
+    let short =
+        ["--leader-elect-lease-duration=9s", "--leader-elect-renew-deadline=7s", "--leader-elect-retry-period=500ms"];
+    start_with(server, name, &short)
+}
+
+fn start_with(server: &ApiServer, name: &str, more: &[&str]) -> Process {
     let arguments = [
         format!("--kubeconfig={}", server.kubeconfig_file(ADMIN_TOKEN).display()),
         "--bind-address=127.0.0.1".to_owned(),
         format!("--secure-port={}", free_port()),
-        "--leader-elect=false".to_owned(),
         // A node that nobody runs is not to be evicted from meanwhile.
         "--controllers=*,-node-lifecycle-controller,-taint-eviction-controller".to_owned(),
     ];
-    Process::start(&binary("kube-controller-manager"), &arguments, server.path().join("controller-manager.log"))
+    let arguments: Vec<String> = arguments.into_iter().chain(more.iter().map(|flag| (*flag).to_owned())).collect();
+    Process::start(&binary("kube-controller-manager"), &arguments, server.path().join(format!("{name}.log")))
 }
 
 impl Scene {
     async fn new() -> Self {
+        Self::run_by(start).await
+    }
+
+    async fn run_by(manager: impl FnOnce(&ApiServer) -> Process) -> Self {
         let server = ApiServer::start().await;
         let client = server.admin().await;
-        let manager = start(&server);
+        let manager = manager(&server);
         let scene = Self { server, client, manager };
         let accounts: Api<ServiceAccount> = scene.api();
         wait_until("the default service account", || async {
@@ -202,6 +218,69 @@ async fn jobs_count_and_sets_keep_their_order() {
         if status.ready_replicas == Some(2) { Ok(()) } else { Err(format!("{status:?}")) }
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_new_leader_loses_and_doubles_nothing() {
+    const SETS: usize = 8;
+    const REPLICAS: usize = 25;
+    let mut scene = Scene::run_by(|server| start_candidate(server, "first")).await;
+    // The first leads by now: it has made the service account.
+    let _second = start_candidate(&scene.server, "second");
+    let nodes: Api<Node> = Api::all(scene.client.clone());
+    let node: Node = serde_json::from_value(json!({"metadata": {"name": "n1"}})).expect("valid");
+    nodes.create(&PostParams::default(), &node).await.expect("created");
+    let job = json!({"metadata": {"name": "sum"}, "spec": {"completions": 30, "parallelism": 30,
+        "completionMode": "Indexed", "template": template("sum", "i", "Never")}});
+    scene.create::<Job>(job).await;
+    wait_until("the Pods of the Job", || async {
+        let count = scene.pods("sum").await.len();
+        if count == 30 { Ok(()) } else { Err(count.to_string()) }
+    })
+    .await;
+    for number in 0..SETS {
+        let app = format!("web-{number}");
+        let object = json!({"metadata": {"name": app}, "spec": {"replicas": REPLICAS,
+            "selector": {"matchLabels": {"app": app}}, "template": template(&app, "i", "Always")}});
+        scene.create::<Deployment>(object).await;
+    }
+    // It is counting one thing and making others when it ends.
+    scene.advance("sum", "Succeeded").await;
+    wait_until("some Pods of the Deployments", || async {
+        let all = scene.api::<Pod>().list_metadata(&ListParams::default()).await.map_err(|e| e.to_string())?.items;
+        if all.len() > 30 { Ok(()) } else { Err(all.len().to_string()) }
+    })
+    .await;
+    scene.manager.kill();
+    let scene = &scene;
+    wait_until("everything to be there", || async {
+        for number in 0..SETS {
+            let pods = scene.pods(&format!("web-{number}")).await.len();
+            if pods != REPLICAS {
+                return Err(format!("web-{number}: {pods}"));
+            }
+            let name = format!("web-{number}");
+            let status = scene.api::<Deployment>().get(&name).await.map_err(|e| e.to_string())?.status;
+            let told = status.and_then(|s| s.replicas);
+            if told != i32::try_from(REPLICAS).ok() {
+                return Err(format!("{name}: {told:?}"));
+            }
+        }
+        let status = scene.api::<Job>().get("sum").await.map_err(|e| e.to_string())?.status.unwrap_or_default();
+        let complete = status.conditions.iter().flatten().any(|c| c.type_ == "Complete" && c.status == "True");
+        let counted = (status.succeeded, status.failed.unwrap_or(0), status.completed_indexes.as_deref());
+        if complete && counted == (Some(30), 0, Some("0-29")) { Ok(()) } else { Err(format!("{status:?}")) }
+    })
+    .await;
+    assert_eq!(scene.pods("sum").await.len(), 30);
+    let held = scene.pods("sum").await.into_iter().filter(|pod| !pod.finalizers().is_empty()).count();
+    assert_eq!(held, 0, "finalizers of Pods that were counted");
+    let sets = scene.api::<ReplicaSet>().list(&ListParams::default()).await.expect("listed").items.len();
+    assert_eq!(sets, SETS);
+    let events = scene.api::<Event>().list(&ListParams::default()).await.expect("listed").items;
+    let deleted: Vec<_> =
+        events.iter().filter(|e| e.reason.as_deref() == Some("SuccessfulDelete")).map(|e| &e.message).collect();
+    assert!(deleted.is_empty(), "there were too many Pods: {deleted:?}");
 }
 
 #[tokio::test]
