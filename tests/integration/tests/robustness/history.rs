@@ -237,7 +237,7 @@ impl History {
             let covered = |at: &u64| self.segments.iter().any(|s| s.from < *at && *at <= s.last);
             let mut free = (expected + 1..end).filter(|at| !order.changes.contains_key(at) && !covered(at));
             if let Some(low) = free.next().filter(|_| is_remade || next.is_none()) {
-                let high = free.last().unwrap_or(low);
+                let high = free.next_back().unwrap_or(low);
                 let is_certain = is_remade || record.outcome == Outcome::Deleted;
                 let hidden = order.hidden.entry(expected).or_insert(Hidden { low, high, is_certain });
                 hidden.is_certain |= is_certain;
