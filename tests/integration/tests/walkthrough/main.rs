@@ -56,6 +56,8 @@ impl User {
                 make.display()
             ));
         }
+        // While an image is pulled, nobody uses what is there under its name: it has a name of its own.
+        user.ok("ctr -n k8s.io images tag timonel.local/myblog:v1 timonel.local/pulled:v1");
         user
     }
 
