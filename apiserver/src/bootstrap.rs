@@ -94,13 +94,8 @@ pub(crate) async fn policy(resources: &Resources) -> Result<(), crate::StartErro
     for object in rules::bootstrap::objects() {
         let plural = format!("{}s", object["kind"].as_str().unwrap_or("").to_lowercase());
         let resource = resources.get("rbac.authorization.k8s.io", &plural)?;
-        let mut present = ensure(&resource, object.clone()).await?;
-        while let Some(stored) = present.take() {
-            let Some(completed) = completed(&stored.object, &object) else { break };
-            if let Swap::Lost(current) = resource.replace(&completed, stored.revision).await? {
-                present = current;
-            }
-        }
+        let present = ensure(&resource, object.clone()).await?;
+        resource.amend(present, |stored| completed(stored, &object)).await?;
     }
     Ok(())
 }
@@ -164,16 +159,11 @@ pub(crate) async fn authentication(
 
 /// Creates the object, or makes one field of the present one right.
 pub(crate) async fn keep(resource: &Resource, wanted: Value, field: &str) -> ApiResult<()> {
-    let mut present = ensure(resource, wanted.clone()).await?;
-    while let Some(stored) = present.take() {
-        if stored.object.get(field) == wanted.get(field) {
-            break;
-        }
-        let mut new = stored.object.clone();
+    let present = ensure(resource, wanted.clone()).await?;
+    let correct = |stored: &Value| {
+        let mut new = stored.clone();
         new[field] = wanted[field].clone();
-        if let Swap::Lost(current) = resource.replace(&new, stored.revision).await? {
-            present = current;
-        }
-    }
-    Ok(())
+        (stored.get(field) != wanted.get(field)).then_some(new)
+    };
+    resource.amend(present, correct).await
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use generic::{
     flowcontrol::{Dangling, FlowControl},
-    resource::{Resource, Stored, Swap, decode_cached},
+    resource::{Resource, Stored, decode_cached},
     verbs::context::Moment,
 };
 use machinery::{ApiResult, meta};
@@ -63,17 +63,11 @@ impl Keeper {
     async fn keep(&self, wanted: &Value, is_mandatory: bool) -> ApiResult<()> {
         let resource = if wanted["kind"] == "FlowSchema" { &self.schemas } else { &self.levels };
         let name = meta::name(wanted);
-        let mut present = match resource.starting_point("", name).await? {
+        let present = match resource.starting_point("", name).await? {
             Some(stored) => Some(stored),
             None => ensure(resource, wanted.clone()).await?,
         };
-        while let Some(stored) = present.take() {
-            let Some(new) = updated(&stored.object, wanted, is_mandatory, resource) else { break };
-            if let Swap::Lost(current) = resource.replace(&new, stored.revision).await? {
-                present = current;
-            }
-        }
-        Ok(())
+        resource.amend(present, |stored| updated(stored, wanted, is_mandatory, resource)).await
     }
 
     /// Writes condition `Dangling` where it is not right.
@@ -82,13 +76,8 @@ impl Keeper {
         let levels = all(&self.levels).await?;
         let names: Vec<String> = levels.iter().map(|stored| meta::name(&stored.object).to_owned()).collect();
         for condition in FlowControl::dangling(&schemas, &names) {
-            let mut present = self.schemas.starting_point("", &condition.schema).await?;
-            while let Some(stored) = present.take() {
-                let new = with_condition(&stored.object, &condition);
-                if let Swap::Lost(current) = self.schemas.replace(&new, stored.revision).await? {
-                    present = current;
-                }
-            }
+            let present = self.schemas.starting_point("", &condition.schema).await?;
+            self.schemas.amend(present, |stored| Some(with_condition(stored, &condition))).await?;
         }
         Ok(())
     }

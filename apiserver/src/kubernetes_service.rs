@@ -183,17 +183,13 @@ impl KubernetesService {
     async fn publish(&self, servers: &BTreeSet<IpAddr>) -> ApiResult<()> {
         let fresh = endpoints(servers, self.port);
         let mut subset = fresh["subsets"][0].clone();
-        let mut present = ensure(&self.endpoints, fresh).await?;
-        while let Some(stored) = present.take() {
-            let new = corrected(&stored.object, servers, self.port);
+        let present = ensure(&self.endpoints, fresh).await?;
+        let correct = |stored: &Value| {
+            let new = corrected(stored, servers, self.port);
             subset = new["subsets"][0].clone();
-            if new == stored.object {
-                break;
-            }
-            if let Swap::Lost(current) = self.endpoints.replace(&new, stored.revision).await? {
-                present = current;
-            }
-        }
+            (new != *stored).then_some(new)
+        };
+        self.endpoints.amend(present, correct).await?;
         self.publish_slice(servers, &subset["ports"]).await
     }
 

@@ -102,9 +102,9 @@ pub enum StartError {
     /// The store does not open.
     #[error("store: {0}")]
     Store(#[from] StoreError),
-    /// An admission plugin is unknown.
+    /// An admission plugin cannot run.
     #[error(transparent)]
-    Admission(#[from] admission::UnknownPlugin),
+    Admission(#[from] admission::PluginError),
     /// The configuration of an admission plugin is unusable.
     #[error(transparent)]
     Plugin(#[from] admission::ConfigurationError),

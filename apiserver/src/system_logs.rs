@@ -1,6 +1,6 @@
 //! `/logs/`: files of the log directory of this machine (`--enable-logs-handler`).
 
-use std::path::{Component, Path, PathBuf};
+use std::path::PathBuf;
 
 use axum::{
     Router,
@@ -9,12 +9,11 @@ use axum::{
     routing::get,
 };
 use generic::respond;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{Response, StatusCode, header};
+use runtime::log_files::{self, LogFileError};
 
 /// The directory.
 const ROOT: &str = "/var/log";
-/// Larger files are not sent.
-const MAX_FILE: u64 = 64 << 20;
 
 /// The routes of the directory.
 pub(crate) fn router() -> Router {
@@ -33,59 +32,12 @@ fn router_of(root: PathBuf) -> Router {
 }
 
 async fn answer(root: PathBuf, relative: PathBuf) -> Response<Body> {
-    if !relative.components().all(|part| matches!(part, Component::Normal(_))) {
-        return respond::plain(StatusCode::BAD_REQUEST, "invalid URL path\n");
+    match log_files::show(&root, &relative).await {
+        Ok(page) => page,
+        Err(LogFileError::Path) => respond::plain(StatusCode::BAD_REQUEST, "invalid URL path\n"),
+        Err(LogFileError::Forbidden | LogFileError::Unfit) => respond::plain(StatusCode::FORBIDDEN, "403 Forbidden\n"),
+        Err(LogFileError::Missing) => respond::plain(StatusCode::NOT_FOUND, "404 page not found\n"),
     }
-    let (body, kind) = match tokio::task::spawn_blocking(move || look(&root, &relative)).await {
-        Ok(Ok(Found::File(bytes))) => (Body::from(bytes), "text/plain; charset=utf-8"),
-        Ok(Ok(Found::Directory(names))) => {
-            let lines: String = names.iter().map(|name| format!("<a href=\"{0}\">{0}</a>\n", escaped(name))).collect();
-            (Body::from(format!("<pre>\n{lines}</pre>\n")), "text/html; charset=utf-8")
-        }
-        Ok(Err(error)) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            return respond::plain(StatusCode::FORBIDDEN, "403 Forbidden\n");
-        }
-        _ => return respond::plain(StatusCode::NOT_FOUND, "404 page not found\n"),
-    };
-    let mut response = Response::new(body);
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    response
-}
-
-enum Found {
-    File(Vec<u8>),
-    Directory(Vec<String>),
-}
-
-/// Never through a link that leaves the directory.
-fn look(root: &Path, relative: &Path) -> std::io::Result<Found> {
-    use std::io::{Error, ErrorKind, Read};
-    let root = root.canonicalize()?;
-    let real = root.join(relative).canonicalize()?;
-    if !real.starts_with(&root) {
-        return Err(Error::from(ErrorKind::PermissionDenied));
-    }
-    let about = std::fs::symlink_metadata(&real)?;
-    if about.is_dir() {
-        let mut names = Vec::new();
-        for entry in std::fs::read_dir(&real)?.flatten() {
-            let slash = if entry.file_type().is_ok_and(|kind| kind.is_dir()) { "/" } else { "" };
-            names.push(format!("{}{slash}", entry.file_name().to_string_lossy()));
-        }
-        names.sort();
-        return Ok(Found::Directory(names));
-    }
-    // A pipe would never end, and a device is no log.
-    if !about.is_file() || about.len() > MAX_FILE {
-        return Err(Error::from(ErrorKind::PermissionDenied));
-    }
-    let mut bytes = Vec::new();
-    std::fs::File::open(&real)?.take(MAX_FILE).read_to_end(&mut bytes)?;
-    Ok(Found::File(bytes))
-}
-
-fn escaped(name: &str) -> String {
-    name.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&#34;")
 }
 
 #[cfg(test)]

@@ -3,33 +3,26 @@
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use util::TokenBucket;
 
 /// Tokens that refill over time; a rate of zero never limits.
 pub(crate) struct Rate {
     per_second: f64,
-    burst: f64,
-    state: Mutex<(f64, Instant)>,
+    start: Instant,
+    bucket: Mutex<TokenBucket>,
 }
 
 impl Rate {
     /// A full bucket.
     pub(crate) fn new(per_second: i32, burst: i32) -> Self {
-        let burst = f64::from(burst.max(1));
-        Self { per_second: f64::from(per_second.max(0)), burst, state: Mutex::new((burst, Instant::now())) }
+        let per_second = f64::from(per_second.max(0));
+        let bucket = TokenBucket::full(per_second, f64::from(burst.max(1)), Duration::ZERO);
+        Self { per_second, start: Instant::now(), bucket: Mutex::new(bucket) }
     }
 
     /// Takes a token, if there is one.
     pub(crate) fn take(&self) -> bool {
-        if self.per_second <= 0.0 {
-            return true;
-        }
-        let mut state = self.state.lock();
-        let now = Instant::now();
-        let refilled = state.0 + now.duration_since(state.1).as_secs_f64() * self.per_second;
-        let tokens = refilled.min(self.burst);
-        let taken = tokens >= 1.0;
-        *state = (if taken { tokens - 1.0 } else { tokens }, now);
-        taken
+        self.per_second <= 0.0 || self.bucket.lock().take(self.start.elapsed())
     }
 
     /// Takes a token, waiting for it.

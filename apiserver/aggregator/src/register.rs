@@ -10,12 +10,7 @@ use std::{
 };
 
 use api::discovery::{CUSTOM_GROUP_PRIORITY, Discovery, VERSION_PRIORITY};
-use generic::{
-    projection::Projection,
-    resource::{Resource, Swap},
-    user::User,
-    verbs::context::Moment,
-};
+use generic::{projection::Projection, resource::Resource, user::User, verbs::context::Moment};
 use machinery::{ApiResult, meta};
 use serde_json::{Value, json};
 
@@ -164,17 +159,12 @@ pub(crate) async fn mark(
     uid: Option<&str>,
     availability: &Availability,
 ) -> ApiResult<()> {
-    let mut present = api_services.starting_point("", name).await?;
-    while let Some(stored) = present.take() {
-        if uid.is_some_and(|uid| meta::uid(&stored.object) != uid) {
-            return Ok(());
-        }
-        let Some(object) = availability.applied(&stored.object, &Moment::now().text) else { return Ok(()) };
-        if let Swap::Lost(current) = api_services.replace(&object, stored.revision).await? {
-            present = current;
-        }
-    }
-    Ok(())
+    let present = api_services.starting_point("", name).await?;
+    let correct = |stored: &Value| {
+        let is_meant = uid.is_none_or(|uid| meta::uid(stored) == uid);
+        is_meant.then(|| availability.applied(stored, &Moment::now().text)).flatten()
+    };
+    api_services.amend(present, correct).await
 }
 
 fn built_in(discovery: &Discovery) -> BTreeMap<String, Wanted> {

@@ -104,8 +104,6 @@ pub struct Metrics {
     users: IntCounterVec,
     other_users: IntCounter,
     late: IntCounterVec,
-    /// Requests of this server to itself. There are none: what it needs of itself it calls.
-    _own: IntCounterVec,
 }
 
 /// Attempts and their durations by result.
@@ -211,6 +209,14 @@ impl Metrics {
             "Number of requests dropped with 'TLS handshake error from' error",
         )?;
         runtime::serving::count_failed_handshakes(handshakes);
+        // There are no requests of this server to itself: what it needs of itself it calls.
+        counter_vec(
+            registry,
+            Alpha,
+            "apiserver_selfrequest_total",
+            "Counter of apiserver self-requests broken out for each verb, API resource and subresource.",
+            &["verb", "group", "resource", "subresource"],
+        )?;
         let other_users = users.with_label_values(&["other"]);
         Ok(Self {
             total: counter_vec(
@@ -324,13 +330,6 @@ impl Metrics {
                 "Tracks the activity of the request handlers after the associated requests have been timed out by the \
                  apiserver",
                 &["source", "status"],
-            )?,
-            _own: counter_vec(
-                registry,
-                Alpha,
-                "apiserver_selfrequest_total",
-                "Counter of apiserver self-requests broken out for each verb, API resource and subresource.",
-                &["verb", "group", "resource", "subresource"],
             )?,
         })
     }

@@ -287,6 +287,22 @@ impl Resource {
         }
     }
 
+    /// Stores what `correct` makes of the present object, anew if somebody else writes in between, until there is nothing
+    /// to correct (`None`) or no object.
+    pub async fn amend(
+        &self,
+        mut present: Option<Stored>,
+        mut correct: impl FnMut(&Value) -> Option<Value>,
+    ) -> ApiResult<()> {
+        while let Some(stored) = present.take() {
+            let Some(new) = correct(&stored.object) else { break };
+            if let Swap::Lost(current) = self.replace(&new, stored.revision).await? {
+                present = current;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes the object at revision `expected`. `Ok(Ok(revision))` is the revision of the removal.
     pub async fn remove(&self, namespace: &str, name: &str, expected: i64) -> ApiResult<Result<i64, Option<Stored>>> {
         let key = self.key(namespace, name)?;

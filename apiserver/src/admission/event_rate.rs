@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use runtime::clock::Clock;
 use serde::Deserialize;
 use serde_json::Value;
+use util::TokenBucket;
 
 /// Keys of a limit that are kept where it does not say.
 const KEYS: usize = 4096;
@@ -57,17 +58,10 @@ impl Limit {
     }
 }
 
-/// Events that may come now; more as time passes, up to the burst.
-#[derive(Clone, Copy, Debug)]
-struct Bucket {
-    left: f64,
-    filled: Duration,
-}
-
 /// The buckets of a limit; those that were used longest ago give way.
 #[derive(Default)]
 struct Buckets {
-    by_key: HashMap<String, (u64, Bucket)>,
+    by_key: HashMap<String, (u64, TokenBucket)>,
     by_use: BTreeMap<u64, String>,
     uses: u64,
 }
@@ -89,14 +83,9 @@ impl Enforcer {
                 by_use.remove(used);
                 *bucket
             }
-            None => Bucket { left: burst, filled: now },
+            None => TokenBucket::full(qps, burst, now),
         };
-        let passed = now.saturating_sub(bucket.filled).as_secs_f64();
-        bucket = Bucket { left: (bucket.left + passed * qps).min(burst), filled: now };
-        let takes = bucket.left >= 1.0;
-        if takes {
-            bucket.left -= 1.0;
-        }
+        let takes = bucket.take(now);
         by_use.insert(*uses, key.to_owned());
         by_key.insert(key.to_owned(), (*uses, bucket));
         while by_key.len() > size {

@@ -174,10 +174,16 @@ const ORDER: [(&str, bool); 32] = [
     ("AlwaysDeny", false),
 ];
 
-/// A name that is no plugin.
+/// Why a plugin cannot run.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct UnknownPlugin(String);
+pub enum PluginError {
+    /// There is none of that name.
+    #[error("admission plugin {0:?} is unknown (known: {1})")]
+    Unknown(String, String),
+    /// It needs to be configured.
+    #[error("couldn't init admission plugin {0:?}: no configuration")]
+    Unconfigured(&'static str),
+}
 
 /// What the flags say about admission.
 pub(crate) struct Choice<'a> {
@@ -196,21 +202,20 @@ pub(crate) fn plugins(
     lookups: &Lookups,
     choice: &Choice<'_>,
     metrics: AdmissionMetrics,
-) -> Result<Plugins, UnknownPlugin> {
+) -> Result<Plugins, PluginError> {
     let Choice { enable, disable, only, allow_privileged } = choice;
     if let Some(name) = enable.iter().chain(*disable).chain(*only).find(|n| !ORDER.iter().any(|(known, _)| known == n))
     {
         let mut known: Vec<&str> = ORDER.iter().map(|(name, _)| *name).collect();
         known.sort_unstable();
-        return Err(UnknownPlugin(format!("admission plugin {name:?} is unknown (known: {})", known.join(", "))));
+        return Err(PluginError::Unknown(name.clone(), known.join(", ")));
     }
     let on = |name: &str, default: bool| match only.is_empty() {
         true => (default || enable.iter().any(|n| n == name)) && !disable.iter().any(|n| n == name),
         false => only.iter().any(|n| n == name),
     };
     if on("EventRateLimit", false) && lookups.settings.event_rate.is_none() {
-        let text = "couldn't init admission plugin \"EventRateLimit\": no configuration";
-        return Err(UnknownPlugin(text.into()));
+        return Err(PluginError::Unconfigured("EventRateLimit"));
     }
     let named = ORDER.iter().filter(|(name, default)| on(name, *default)).filter_map(|(name, _)| make(name, lookups));
     let check: Option<Arc<dyn Plugin>> =

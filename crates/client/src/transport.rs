@@ -14,6 +14,7 @@ use kube::client::Body;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tower::{BoxError, Layer, Service};
+use util::TokenBucket;
 
 use crate::{journal, metrics::ClientMetrics};
 
@@ -25,28 +26,21 @@ const SLOW_LIMITER: Duration = Duration::from_secs(1);
 /// A token bucket: `qps` tokens a second, `burst` at most. `qps` of zero or less means no limit.
 #[derive(Debug)]
 pub struct RateLimit {
-    qps: f64,
-    burst: f64,
-    state: Mutex<(f64, Instant)>,
+    start: Instant,
+    bucket: Option<Mutex<TokenBucket>>,
 }
 
 impl RateLimit {
     /// A full bucket.
     pub fn new(qps: f32, burst: i32) -> Arc<Self> {
-        let burst = f64::from(burst.max(1));
-        Arc::new(Self { qps: f64::from(qps), burst, state: Mutex::new((burst, Instant::now())) })
+        let bucket = || TokenBucket::full(f64::from(qps), f64::from(burst.max(1)), Duration::ZERO);
+        Arc::new(Self { start: Instant::now(), bucket: (qps > 0.0).then(|| Mutex::new(bucket())) })
     }
 
     /// Takes a token now and says how long to wait before using it.
     fn reserve(&self) -> Duration {
-        if self.qps <= 0.0 {
-            return Duration::ZERO;
-        }
-        let mut state = self.state.lock();
-        let now = Instant::now();
-        let gained = now.duration_since(state.1).as_secs_f64() * self.qps;
-        *state = ((state.0 + gained).min(self.burst) - 1.0, now);
-        if state.0 >= 0.0 { Duration::ZERO } else { Duration::from_secs_f64(-state.0 / self.qps) }
+        let Some(bucket) = &self.bucket else { return Duration::ZERO };
+        bucket.lock().reserve(self.start.elapsed())
     }
 }
 

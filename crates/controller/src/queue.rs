@@ -20,7 +20,7 @@ use runtime::{
     metrics::{self, Stability},
 };
 use tokio::sync::Notify;
-use util::Backoff;
+use util::{Backoff, TokenBucket};
 
 /// What a queue can hold.
 pub trait Key: Clone + Eq + Hash + Ord + Debug + Send + Sync + 'static {}
@@ -70,7 +70,7 @@ struct State<K> {
     /// The time each delayed key is due; older entries of the heap are void.
     due: HashMap<K, Duration>,
     failures: HashMap<K, u32>,
-    bucket: (f64, Duration),
+    bucket: Option<TokenBucket>,
     closed: bool,
 }
 
@@ -94,7 +94,7 @@ impl<K> Clone for Queue<K> {
 impl<K: Key> Queue<K> {
     /// An empty queue.
     pub fn new(config: QueueConfig) -> Self {
-        let burst = config.limiting.overall.map_or(0.0, |(_, burst)| burst);
+        let now = config.clock.elapsed();
         let state = State {
             ready: VecDeque::new(),
             dirty: HashMap::new(),
@@ -102,7 +102,7 @@ impl<K: Key> Queue<K> {
             delayed: BinaryHeap::new(),
             due: HashMap::new(),
             failures: HashMap::new(),
-            bucket: (burst, config.clock.elapsed()),
+            bucket: config.limiting.overall.map(|(rate, burst)| TokenBucket::full(rate, burst, now)),
             closed: false,
         };
         let metrics = config.metrics.as_ref().map(|m| m.of(config.name));
@@ -153,7 +153,8 @@ impl<K: Key> Queue<K> {
             let own = self.0.limiting.per_key.delay(*failures);
             *failures = failures.saturating_add(1);
             let now = self.0.clock.elapsed();
-            own.max(self.0.reserve(&mut state, now))
+            // A token of the overall bucket: how long until it is there.
+            own.max(state.bucket.as_mut().map_or(Duration::ZERO, |bucket| bucket.reserve(now)))
         };
         if let Some(metrics) = &self.0.metrics {
             metrics.retries.inc();
@@ -287,14 +288,6 @@ impl<K: Key> Inner<K> {
         if let Some(metrics) = &self.metrics {
             metrics.depth.set(i64::try_from(state.ready.len()).unwrap_or(i64::MAX));
         }
-    }
-
-    /// Takes a token of the overall bucket; how long until it is there.
-    fn reserve(&self, state: &mut State<K>, now: Duration) -> Duration {
-        let Some((rate, burst)) = self.limiting.overall else { return Duration::ZERO };
-        let gained = now.saturating_sub(state.bucket.1).as_secs_f64() * rate;
-        state.bucket = ((state.bucket.0 + gained).min(burst) - 1.0, now);
-        if state.bucket.0 >= 0.0 { Duration::ZERO } else { Duration::from_secs_f64(-state.bucket.0 / rate) }
     }
 }
 

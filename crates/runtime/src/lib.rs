@@ -3,6 +3,7 @@
 //! `main.rs` of a daemon is `runtime::run::<Options, _, _, _>(INFO, |options, runtime| async move { … })`. Nothing else
 //! in the workspace reads the environment, builds a tokio runtime or installs a signal handler.
 
+pub mod beneath;
 pub mod clock;
 pub mod config_file;
 pub mod env;
@@ -10,6 +11,7 @@ pub mod features;
 pub mod flags;
 pub mod health;
 pub mod inotify;
+pub mod log_files;
 pub mod logging;
 pub mod metrics;
 pub mod process;

@@ -1,4 +1,4 @@
-//! Small std-like helpers: error chains, back-off arithmetic, name hashes.
+//! Small std-like helpers: error chains, back-off and rate arithmetic, name hashes.
 
 use std::{error::Error, time::Duration};
 
@@ -74,6 +74,48 @@ pub fn jitter(duration: Duration, factor: f64) -> Duration {
     duration + duration.mul_f64(rand::rng().random_range(0.0..factor))
 }
 
+/// Tokens that come back over time. Times are those of the caller's clock, since any moment.
+#[derive(Clone, Copy, Debug)]
+pub struct TokenBucket {
+    rate: f64,
+    burst: f64,
+    tokens: f64,
+    at: Duration,
+}
+
+impl TokenBucket {
+    /// A full bucket: `burst` tokens at most, `rate` a second.
+    pub const fn full(rate: f64, burst: f64, now: Duration) -> Self {
+        Self { rate, burst, tokens: burst, at: now }
+    }
+
+    fn refill(&mut self, now: Duration) {
+        let gained = now.saturating_sub(self.at).as_secs_f64() * self.rate;
+        self.tokens = (self.tokens + gained).min(self.burst);
+        self.at = now;
+    }
+
+    /// Takes a token, if there is one.
+    pub fn take(&mut self, now: Duration) -> bool {
+        self.refill(now);
+        let taken = self.tokens >= 1.0;
+        if taken {
+            self.tokens -= 1.0;
+        }
+        taken
+    }
+
+    /// Takes a token, if need be one that is still to come: how long until it is there. Without a rate nobody waits.
+    pub fn reserve(&mut self, now: Duration) -> Duration {
+        self.refill(now);
+        self.tokens -= 1.0;
+        if self.tokens >= 0.0 || self.rate <= 0.0 {
+            return Duration::ZERO;
+        }
+        Duration::from_secs_f64(-self.tokens / self.rate)
+    }
+}
+
 /// 32-bit FNV-1 hash.
 pub fn fnv32(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0x811c_9dc5, |hash, byte| hash.wrapping_mul(0x0100_0193) ^ u32::from(*byte))
@@ -120,6 +162,20 @@ mod tests {
         assert_eq!(backoff.delay(4_000_000), Duration::from_secs(1000));
         let jittered = jitter(Duration::from_secs(2), 1.2);
         assert!(jittered >= Duration::from_secs(2) && jittered < Duration::from_millis(4400));
+    }
+
+    #[test]
+    fn tokens_come_back() {
+        let at = Duration::from_millis;
+        let mut bucket = TokenBucket::full(2.0, 2.0, at(0));
+        assert_eq!(
+            [0, 0, 0, 400, 500, 9500, 9500, 9500].map(|now| bucket.take(at(now))),
+            [true, true, false, false, true, true, true, false]
+        );
+        let mut bucket = TokenBucket::full(2.0, 1.0, at(0));
+        assert_eq!([0, 0, 0, 1000, 5000].map(|now| bucket.reserve(at(now))), [0, 500, 1000, 500, 0].map(at));
+        let mut none = TokenBucket::full(0.0, 1.0, at(0));
+        assert_eq!([0, 0].map(|now| none.reserve(at(now))), [Duration::ZERO; 2]);
     }
 
     #[test]

@@ -192,7 +192,7 @@ const MAX_ENV_FILE: u64 = 64 * 1024;
 
 fn from_file(dir: &Path, path: &str, key: &str, optional: bool) -> Result<Option<String>, EnvError> {
     let fail = |error: String| EnvError::File { path: path.to_owned(), error };
-    let content = match crate::platform::read_beneath(dir, Path::new(path), MAX_ENV_FILE) {
+    let content = match runtime::beneath::read(dir, Path::new(path), MAX_ENV_FILE) {
         Ok(bytes) => text(&bytes),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && optional => return Ok(None),
         Err(error) => return Err(fail(error.to_string())),

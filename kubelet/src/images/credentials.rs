@@ -113,7 +113,7 @@ impl Keyring {
         for path in files {
             let dir = path.parent().unwrap_or(Path::new("/"));
             let name = path.file_name().map(Path::new).unwrap_or(Path::new(""));
-            if let Ok(bytes) = crate::platform::read_beneath(dir, name, MAX_FILE) {
+            if let Ok(bytes) = runtime::beneath::read(dir, name, MAX_FILE) {
                 let is_json = path.extension().is_some_and(|extension| extension == "json");
                 let is_taken = if is_json { ring.add_json(&bytes) } else { ring.add_map(&bytes) };
                 if is_taken {

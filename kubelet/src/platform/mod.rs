@@ -26,11 +26,6 @@ pub use recorder::{Call, Recorder};
 pub use sockets::receive;
 pub use watch::DirWatch;
 
-/// Reads a regular file of at most `limit` bytes below `root`, never through a link that leaves it.
-pub fn read_beneath(root: &Path, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    mounts::read_beneath(root, path, limit)
-}
-
 /// The group this process is in.
 pub fn own_cgroup() -> Option<String> {
     facts::own_cgroup()

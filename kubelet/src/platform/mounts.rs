@@ -1,14 +1,15 @@
 //! Mounting, and walking paths that may be hostile.
 
 use std::fs;
-use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::io;
+use std::os::fd::AsFd;
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, fstat, mkdirat};
+use runtime::beneath;
 
 pub(super) fn tmpfs(target: &Path, size: Option<u64>) -> io::Result<()> {
     let size = size.map(|bytes| format!("size={bytes}"));
@@ -93,23 +94,11 @@ pub(super) fn below(dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Opens `path` below `root`; links may lead around inside `root` and never out of it.
-fn open_beneath(root: &Path, path: &Path, flags: OFlag) -> io::Result<OwnedFd> {
-    let root_fd = open(root, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-    if path.as_os_str().is_empty() {
-        return Ok(root_fd);
-    }
-    let how = OpenHow::new()
-        .flags(flags | OFlag::O_PATH | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    Ok(openat2(root_fd.as_fd(), path, how)?)
-}
-
 pub(super) fn make_beneath(root: &Path, path: &Path) -> io::Result<()> {
-    if open_beneath(root, path, OFlag::empty()).is_ok() {
+    if beneath::open(root, path, OFlag::empty()).is_ok() {
         return Ok(());
     }
-    let mut dir = open_beneath(root, Path::new(""), OFlag::empty())?;
+    let mut dir = beneath::open(root, Path::new(""), OFlag::empty())?;
     let mode = Mode::from_bits_truncate(fstat(&dir)?.st_mode & 0o7777);
     let mut done = PathBuf::new();
     for component in path.components() {
@@ -120,16 +109,19 @@ pub(super) fn make_beneath(root: &Path, path: &Path) -> io::Result<()> {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "path must be relative and without backsteps"));
         };
         done.push(name);
-        dir = match open_beneath(root, &done, OFlag::O_DIRECTORY) {
+        dir = match beneath::open(root, &done, OFlag::O_DIRECTORY) {
             Ok(next) => next,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 match mkdirat(dir.as_fd(), name, mode) {
                     Ok(()) | Err(Errno::EEXIST) => {}
                     Err(error) => return Err(error.into()),
                 }
-                let next = open_beneath(root, &done, OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW)?;
+                let next = beneath::open(root, &done, OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW)?;
                 // The mode above passed through the umask; the volume's own is wanted.
-                fs::set_permissions(fd_path(&next), std::os::unix::fs::PermissionsExt::from_mode(mode.bits()))?;
+                fs::set_permissions(
+                    beneath::path_of(&next),
+                    std::os::unix::fs::PermissionsExt::from_mode(mode.bits()),
+                )?;
                 next
             }
             Err(error) => return Err(error),
@@ -139,7 +131,7 @@ pub(super) fn make_beneath(root: &Path, path: &Path) -> io::Result<()> {
 }
 
 pub(super) fn bind_beneath(root: &Path, path: &Path, target: &Path) -> io::Result<()> {
-    let source = open_beneath(root, path, OFlag::empty())?;
+    let source = beneath::open(root, path, OFlag::empty())?;
     let wanted = fstat(&source)?;
     let is_dir = wanted.st_mode & libc::S_IFMT == libc::S_IFDIR;
     if let Ok(existing) = open(target, OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty()) {
@@ -160,26 +152,7 @@ pub(super) fn bind_beneath(root: &Path, path: &Path, target: &Path) -> io::Resul
         drop(fs::File::create_new(target)?)
     }
     let none: Option<&str> = None;
-    Ok(mount(Some(&fd_path(&source)), target, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)?)
-}
-
-/// Reads a regular file of at most `limit` bytes below `root`, never through a link that leaves it.
-pub(super) fn read_beneath(root: &Path, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    let fd = open_beneath(root, path, OFlag::empty())?;
-    if fstat(&fd)?.st_mode & libc::S_IFMT != libc::S_IFREG {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-    }
-    let mut file = fs::File::open(fd_path(&fd))?.take(limit + 1);
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > limit {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "file is too large"));
-    }
-    Ok(bytes)
-}
-
-fn fd_path(fd: &OwnedFd) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+    Ok(mount(Some(&beneath::path_of(&source)), target, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)?)
 }
 
 #[cfg(test)]
@@ -199,8 +172,8 @@ mod tests {
         fs::create_dir(&root).unwrap();
         std::os::unix::fs::symlink("/etc", root.join("out")).unwrap();
         std::os::unix::fs::symlink("..", root.join("up")).unwrap();
-        assert!(open_beneath(&root, Path::new("out"), OFlag::empty()).is_err());
-        assert!(open_beneath(&root, Path::new("up/volume"), OFlag::empty()).is_err());
+        assert!(beneath::open(&root, Path::new("out"), OFlag::empty()).is_err());
+        assert!(beneath::open(&root, Path::new("up/volume"), OFlag::empty()).is_err());
         assert!(make_beneath(&root, Path::new("out/new")).is_err());
         assert!(make_beneath(&root, Path::new("../x")).is_err());
         make_beneath(&root, Path::new("a/b")).unwrap();

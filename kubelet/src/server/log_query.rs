@@ -9,6 +9,7 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use runtime::{beneath, log_files::MAX_FILE};
 
 use super::{query_pairs, system_logs, text};
 use crate::platform::{self, Program};
@@ -214,7 +215,7 @@ async fn from_file(root: &Path, name: &str) -> Vec<u8> {
     let read = tokio::task::spawn_blocking(move || {
         let places = [owned.clone(), format!("{owned}.log"), format!("{owned}/{owned}.log")];
         let mut places = places.iter().map(PathBuf::from);
-        places.find_map(|path| platform::read_beneath(&root, &path, system_logs::MAX_FILE).ok())
+        places.find_map(|path| beneath::read(&root, &path, MAX_FILE).ok())
     });
     match read.await {
         Ok(Some(bytes)) => bytes,

@@ -3,15 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use axum::body::Body;
-use http::header::{CONTENT_TYPE, HeaderValue, LOCATION};
+use http::header::{HeaderValue, LOCATION};
 use http::{Response, StatusCode};
+use runtime::log_files::{self, LogFileError};
 
 use super::log_query::LogQuery;
 use super::text;
-use crate::platform;
-
-/// Larger files are not sent.
-pub(super) const MAX_FILE: u64 = 64 << 20;
 
 /// What is asked for below `root`; with a query, where those are allowed, logs of services.
 pub(super) async fn answer(path: &str, query: Option<&str>, root: &Path) -> Response<Body> {
@@ -35,62 +32,12 @@ pub(super) async fn answer(path: &str, query: Option<&str>, root: &Path) -> Resp
 
 /// A listing of a directory, or a file.
 pub(super) async fn show(relative: &Path, root: &Path) -> Response<Body> {
-    let plain = relative.components().all(|part| matches!(part, std::path::Component::Normal(_)));
-    if !plain {
-        return text(StatusCode::BAD_REQUEST, "invalid URL path\n");
+    match log_files::show(root, relative).await {
+        Ok(page) => page,
+        Err(LogFileError::Path) => text(StatusCode::BAD_REQUEST, "invalid URL path\n"),
+        Err(LogFileError::Forbidden) => text(StatusCode::FORBIDDEN, "403 Forbidden\n"),
+        Err(LogFileError::Unfit | LogFileError::Missing) => text(StatusCode::NOT_FOUND, "404 page not found\n"),
     }
-    let (root, relative) = (root.to_owned(), relative.to_owned());
-    let read = tokio::task::spawn_blocking(move || look(&root, &relative)).await;
-    match read {
-        Ok(Ok(Found::File(bytes))) => {
-            let mut response = Response::new(Body::from(bytes));
-            let kind = HeaderValue::from_static("text/plain; charset=utf-8");
-            response.headers_mut().insert(CONTENT_TYPE, kind);
-            response
-        }
-        Ok(Ok(Found::Directory(names))) => {
-            let lines: Vec<String> =
-                names.iter().map(|name| format!("<a href=\"{0}\">{0}</a>\n", escaped(name))).collect();
-            let mut response = Response::new(Body::from(format!("<pre>\n{}</pre>\n", lines.concat())));
-            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-            response
-        }
-        Ok(Err(error)) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            text(StatusCode::FORBIDDEN, "403 Forbidden\n")
-        }
-        _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
-    }
-}
-
-enum Found {
-    File(Vec<u8>),
-    Directory(Vec<String>),
-}
-
-/// Never through a link that leaves the directory.
-fn look(root: &Path, relative: &Path) -> std::io::Result<Found> {
-    let whole = root.join(relative);
-    let real = whole.canonicalize()?;
-    if !real.starts_with(root.canonicalize()?) {
-        return Err(std::io::Error::from(std::io::ErrorKind::PermissionDenied));
-    }
-    if !real.is_dir() {
-        return platform::read_beneath(root, relative, MAX_FILE).map(Found::File);
-    }
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(&real)?.flatten() {
-        let mut name = entry.file_name().to_string_lossy().into_owned();
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            name.push('/');
-        }
-        names.push(name);
-    }
-    names.sort();
-    Ok(Found::Directory(names))
-}
-
-fn escaped(name: &str) -> String {
-    name.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&#34;")
 }
 
 #[cfg(test)]

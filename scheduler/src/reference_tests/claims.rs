@@ -225,11 +225,7 @@ fn compare(seed: u64) -> Result<(), TestCaseError> {
     let mut random = StdRng::seed_from_u64(seed);
     let (storage, devices) = (Storage::empty(), Devices::empty());
     let nodes = random.random_range(1..6);
-    let mut world: World = (0..nodes).map(|n| (scene::node(&mut random, n), Vec::new())).collect();
-    let mut cluster = Cluster::default();
-    for (node, _) in &world {
-        cluster.set_node(&node.view());
-    }
+    let (mut world, mut cluster) = empty(&mut random, nodes);
     let mut stock = stock(&mut random, nodes, &storage, &devices);
     let profile = profile(&storage, &devices);
     let (nominations, mut memos, mut start) = (Nominations::default(), Memos::default(), 0);

@@ -75,15 +75,21 @@ fn found(cycle: &mut Cycle<'_>, pod: &Arc<PodView>) -> Judgement {
     Judgement { parts, total: above_the_lowest(&names, &totals) }
 }
 
-/// A scene: a cluster that Pods come to and leave.
-fn compare(seed: u64) -> Result<(), TestCaseError> {
-    let mut random = StdRng::seed_from_u64(seed);
-    let nodes = random.random_range(1..10);
-    let mut world: World = (0..nodes).map(|n| (scene::node(&mut random, n), Vec::new())).collect();
+/// Nodes without Pods, as the rules and as the scheduler see them.
+fn empty(random: &mut StdRng, nodes: usize) -> (World, Cluster) {
+    let world: World = (0..nodes).map(|n| (scene::node(random, n), Vec::new())).collect();
     let mut cluster = Cluster::default();
     for (node, _) in &world {
         cluster.set_node(&node.view());
     }
+    (world, cluster)
+}
+
+/// A scene: a cluster that Pods come to and leave.
+fn compare(seed: u64) -> Result<(), TestCaseError> {
+    let mut random = StdRng::seed_from_u64(seed);
+    let nodes = random.random_range(1..10);
+    let (mut world, mut cluster) = empty(&mut random, nodes);
     for number in 0..random.random_range(0..25) {
         let at = random.random_range(0..nodes);
         let pod = scene::pod(&mut random, format!("there-{number}"));

@@ -79,11 +79,7 @@ fn harm(gone: &[scene::Pod], violations: usize) -> (usize, i32, i128, usize, Rev
 fn compare(seed: u64) -> Result<(), TestCaseError> {
     let mut random = StdRng::seed_from_u64(seed);
     let nodes = random.random_range(1..6);
-    let mut world: World = (0..nodes).map(|n| (scene::node(&mut random, n), Vec::new())).collect();
-    let mut cluster = Cluster::default();
-    for (node, _) in &world {
-        cluster.set_node(&node.view());
-    }
+    let (mut world, mut cluster) = empty(&mut random, nodes);
     for number in 0..random.random_range(5..40_usize) {
         let at = random.random_range(0..nodes);
         let mut pod = scene::pod(&mut random, format!("there-{number}"));

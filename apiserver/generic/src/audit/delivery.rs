@@ -10,6 +10,7 @@ use tokio::{
     task::JoinHandle,
     time::Instant,
 };
+use util::TokenBucket;
 
 use super::{log::LogFile, webhook::AuditWebhook};
 
@@ -239,27 +240,22 @@ impl Batches {
     }
 }
 
-/// Tokens that come back over time.
+/// Keeps deliveries apart.
 struct Throttle {
-    rate: f64,
-    burst: f64,
-    tokens: f64,
-    at: Instant,
+    start: Instant,
+    bucket: TokenBucket,
 }
 
 impl Throttle {
     fn new((rate, burst): (f64, usize)) -> Self {
-        let burst = burst.max(1) as f64;
-        Self { rate, burst, tokens: burst, at: Instant::now() }
+        let bucket = TokenBucket::full(rate, burst.max(1) as f64, Duration::ZERO);
+        Self { start: Instant::now(), bucket }
     }
 
     async fn wait(&mut self) {
-        let now = Instant::now();
-        self.tokens = (self.tokens + now.duration_since(self.at).as_secs_f64() * self.rate).min(self.burst);
-        self.at = now;
-        self.tokens -= 1.0;
-        if self.tokens < 0.0 && self.rate > 0.0 {
-            tokio::time::sleep(Duration::from_secs_f64(-self.tokens / self.rate)).await;
+        let wait = self.bucket.reserve(self.start.elapsed());
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
         }
     }
 }

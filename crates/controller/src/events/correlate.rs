@@ -6,6 +6,7 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::EventSource;
+use util::TokenBucket;
 
 use super::Told;
 
@@ -40,11 +41,6 @@ pub(super) enum Decision {
     Write(Written),
 }
 
-struct Bucket {
-    tokens: f64,
-    at: SystemTime,
-}
-
 struct Similar {
     messages: HashSet<String>,
     /// More than [`SIMILAR`] messages came within the time.
@@ -60,7 +56,7 @@ struct Seen {
 
 #[derive(Default)]
 pub(super) struct Correlator {
-    buckets: Recent<String, Bucket>,
+    buckets: Recent<String, TokenBucket>,
     similar: Recent<String, Similar>,
     seen: Recent<String, Seen>,
 }
@@ -101,15 +97,8 @@ impl Correlator {
     }
 
     fn is_spam(&mut self, about: &str, now: SystemTime) -> bool {
-        let bucket = self.buckets.entry(about, || Bucket { tokens: SPAM_BURST, at: now });
-        let gained = now.duration_since(bucket.at).unwrap_or_default().as_secs_f64() / SPAM_SECONDS;
-        bucket.tokens = (bucket.tokens + gained).min(SPAM_BURST);
-        bucket.at = now;
-        if bucket.tokens < 1.0 {
-            return true;
-        }
-        bucket.tokens -= 1.0;
-        false
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        !self.buckets.entry(about, || TokenBucket::full(1.0 / SPAM_SECONDS, SPAM_BURST, now)).take(now)
     }
 
     fn is_one_of_many(&mut self, group: &str, message: &str, now: SystemTime) -> bool {
