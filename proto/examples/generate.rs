@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 11] = [
     "runtime/v1/api.proto",
     "grpc/health/v1/health.proto",
     "csi/v1/csi.proto",
@@ -13,13 +13,23 @@ const FILES: [&str; 9] = [
     "dra/v1/api.proto",
     "kms/v2/api.proto",
     "kms/v2/object.proto",
+    "otlp/trace/v1/trace_service.proto",
+    "konnectivity/v1/client.proto",
 ];
+/// Of a package that is named like another.
+const EXTERNAL_JWT: &str = "externaljwt/v1/api.proto";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let out = root.join("src/generated");
-    std::fs::create_dir_all(&out)?;
-    let builder = tonic_prost_build::configure().build_server(true).build_client(true).out_dir(&out);
-    builder.compile_protos(&FILES.map(|file| root.join(file)), &[root.to_path_buf()])?;
+    write(&root.join("src/generated"), &FILES)?;
+    write(&root.join("src/generated/externaljwt"), &[EXTERNAL_JWT])
+}
+
+fn write(out: &Path, files: &[&str]) -> Result<(), Box<dyn std::error::Error>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    std::fs::create_dir_all(out)?;
+    let builder = tonic_prost_build::configure().build_server(true).build_client(true).out_dir(out);
+    let files: Vec<_> = files.iter().map(|file| root.join(file)).collect();
+    builder.compile_protos(&files, &[root.to_path_buf()])?;
     Ok(())
 }

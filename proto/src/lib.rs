@@ -1,6 +1,6 @@
 //! gRPC definitions that a node speaks: the container runtime interface, storage drivers, device plugins, dynamic
 //! resources, the registration of all of these, and the health protocol of grpc probes; and what the API server speaks
-//! to key management services.
+//! to key management services, to who signs tokens for it, to network proxies, and to collectors of traces.
 //!
 //! The modules are generated from the `.proto` files of this crate by `cargo run -p timonel-proto --example generate`
 //! and committed.
@@ -35,4 +35,10 @@ generated! {
     kms = "generated/v2.rs";
     /// Values sealed with keys of such a service, `kmsobject.v2`.
     kmsobject = "generated/kmsobject.v2.rs";
+    /// Who signs tokens of ServiceAccounts, `v1`.
+    externaljwt = "generated/externaljwt/v1.rs";
+    /// Network proxies.
+    konnectivity = "generated/_.rs";
+    /// Collectors of traces, `opentelemetry.proto.collector.trace.v1`.
+    otlp = "generated/opentelemetry.proto.collector.trace.v1.rs";
 }

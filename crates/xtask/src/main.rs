@@ -12,7 +12,7 @@ const LAYERS: [&[&str]; 7] = [
     &["timonel-util", "timonel-machinery", "timonel-api"],
     &["timonel-semantics", "timonel-cel", "timonel-schema", "timonel-rules"],
     &["timonel-runtime", "timonel-proto"],
-    &["timonel-client", "timonel-streaming"],
+    &["timonel-client", "timonel-streaming", "timonel-spans"],
     &[
         "timonel-storage",
         "timonel-controller",
