@@ -36,6 +36,8 @@ pub const SCHEDULER_CONF: &str = "/etc/kubernetes/scheduler.conf";
 
 /// Default image repository; images of this name are built from the installed programs.
 pub const DEFAULT_REPOSITORY: &str = "registry.k8s.io";
+/// Where packages install the programs that only run in containers.
+pub const PROGRAMS_OF_CONTAINERS: &str = "/usr/libexec/timonel";
 /// The default container runtime.
 pub const DEFAULT_CRI_SOCKET: &str = "unix:///var/run/containerd/containerd.sock";
 /// Sockets that are looked for.

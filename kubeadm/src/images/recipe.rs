@@ -7,6 +7,7 @@ use std::{
 
 use super::Purpose;
 use crate::{
+    constants::PROGRAMS_OF_CONTAINERS,
     error::{Context, Error, Result, fail},
     host::{Host, PathKind, Program},
 };
@@ -60,14 +61,20 @@ pub(super) fn program_of(purpose: Purpose) -> &'static str {
     }
 }
 
+/// The program of a purpose: in `programs`, the directory of the installed programs, or where packages put it.
+pub fn installed(host: &dyn Host, purpose: Purpose, programs: &Path) -> Option<PathBuf> {
+    let name = program_of(purpose);
+    if purpose == Purpose::Etcd {
+        return host.find_program(name);
+    }
+    let places = [programs, Path::new(PROGRAMS_OF_CONTAINERS)].map(|place| place.join(name));
+    places.into_iter().find(|path| host.kind(path) == Some(PathKind::File))
+}
+
 /// Finds out what an image is made of. `programs` is the directory of the installed programs.
 pub fn recipe(host: &dyn Host, purpose: Purpose, programs: &Path) -> Result<Recipe> {
     let name = program_of(purpose);
-    let source = match purpose {
-        Purpose::Etcd => host.find_program("etcd"),
-        _ => Some(programs.join(name)).filter(|path| host.kind(path) == Some(PathKind::File)),
-    };
-    let Some(source) = source else {
+    let Some(source) = installed(host, purpose, programs) else {
         return fail!("program {name:?} is not installed in {}", programs.display());
     };
     let mut recipe = Recipe::default();

@@ -90,8 +90,8 @@ impl Supply<'_> {
     }
 
     async fn build(&self, image: &Image) -> Result<()> {
-        let program = self.programs.join(recipe::program_of(image.purpose));
-        if matches!(image.purpose, Purpose::Addon(_)) && self.host.kind(&program).is_none() {
+        let is_installed = recipe::installed(self.host, image.purpose, self.programs).is_some();
+        if matches!(image.purpose, Purpose::Addon(_)) && !is_installed {
             return Ok(());
         }
         let present = self.cri.image_id(&image.reference).await?;

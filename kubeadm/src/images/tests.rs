@@ -85,6 +85,14 @@ fn images_of_installed_programs() {
 }
 
 #[test]
+fn packages_keep_programs_of_containers_apart() {
+    let host = Recorder::new().with_file("/usr/bin/kube-proxy", "").with_file("/usr/libexec/timonel/pod-network", "");
+    let installed = |purpose| recipe::installed(&host, purpose, "/usr/bin".as_ref());
+    assert_eq!(installed(Purpose::Network), Some("/usr/libexec/timonel/pod-network".into()));
+    assert_eq!(installed(Purpose::Dns), None);
+}
+
+#[test]
 fn shared_libraries() {
     let found = parse_ldd(LDD).unwrap();
     let expected =

@@ -99,7 +99,7 @@ impl Host {
         let groups = groups(&format!("timonel-{}-{name}", std::process::id()));
         let enter: String = groups.iter().map(|g| format!("echo $$ >{}/cgroup.procs; ", g.display())).collect();
         let script = format!("{}/host.sh", path);
-        std::fs::write(&script, include_str!("host.sh")).expect("the script");
+        std::fs::write(&script, include_str!("../../../deploy/host.sh")).expect("the script");
         let unshare =
             "unshare --mount --uts --net --pid --cgroup --fork --kill-child --mount-proc --propagation private";
         let start = format!("{enter} exec {unshare} bash {script} {path} {name} {address}/24 {gateway}");

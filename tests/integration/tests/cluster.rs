@@ -2,6 +2,10 @@
 
 #[path = "cluster/control_planes.rs"]
 mod control_planes;
+#[path = "cluster/local.rs"]
+mod local;
+#[path = "cluster/packages.rs"]
+mod packages;
 
 use std::{
     path::{Path, PathBuf},
