@@ -57,7 +57,7 @@ pub enum RemoteError {
 
 impl RemoteError {
     /// Whether the reason is one that may pass.
-    pub(crate) fn may_pass(&self) -> bool {
+    pub fn may_pass(&self) -> bool {
         matches!(self, Self::Transport { .. } | Self::Status { status: 429 | 500..=599, .. })
     }
 
@@ -68,7 +68,7 @@ impl RemoteError {
 }
 
 /// Calls again what failed for a reason that `passes`, first after `pause`.
-pub(crate) async fn again<T, F>(
+pub async fn again<T, F>(
     mut pause: Duration,
     passes: impl Fn(&RemoteError) -> bool,
     mut call: impl FnMut() -> F,

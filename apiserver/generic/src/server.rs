@@ -255,6 +255,16 @@ impl Endpoints {
         self.served.values().chain(custom.values()).find(is).cloned()
     }
 
+    /// The endpoints of a kind in a version.
+    pub fn serving_kind(&self, group: &str, version: &str, kind: &str) -> Vec<Arc<Endpoint>> {
+        let custom = self.custom.served.load();
+        let is = |endpoint: &&Arc<Endpoint>| {
+            let gvk = &endpoint.gvk;
+            gvk.group == group && gvk.version == version && gvk.kind == kind
+        };
+        self.served.values().chain(custom.values()).filter(is).cloned().collect()
+    }
+
     /// Whether a built-in group version is served.
     pub fn has_version(&self, group: &str, version: &str) -> bool {
         self.served.keys().any(|(g, v, _)| g == group && v == version)

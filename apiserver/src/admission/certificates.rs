@@ -1,4 +1,5 @@
-//! CertificateApproval, CertificateSigning and CertificateSubjectRestriction: who may have which certificates made.
+//! CertificateApproval, CertificateSigning and CertificateSubjectRestriction: who may have which certificates made; and
+//! ClusterTrustBundleAttest: who may say which to trust.
 
 use std::sync::Arc;
 
@@ -93,6 +94,41 @@ impl Plugin for CertificateSigning {
             return Ok(());
         }
         let why = format!("user not permitted to sign requests with signerName {:?}", signer(old));
+        Err(request.reject(object, &why))
+    }
+}
+
+/// What a signer's certificates are verified with is for those to say who may `attest` for the signer.
+pub(super) struct ClusterTrustBundleAttest {
+    pub(super) authorizer: Arc<dyn Authorizer>,
+}
+
+/// An object without what the garbage collector writes.
+fn uncollected(object: &Value) -> Value {
+    let mut object = object.clone();
+    for field in ["ownerReferences", "finalizers", "managedFields"] {
+        machinery::meta::metadata_mut(&mut object).remove(field);
+    }
+    object
+}
+
+#[async_trait]
+impl Plugin for ClusterTrustBundleAttest {
+    fn name(&self) -> &'static str {
+        "ClusterTrustBundleAttest"
+    }
+
+    fn handles(&self, request: &AdmissionRequest) -> bool {
+        request.is(GROUP, "clustertrustbundles") && matches!(request.operation, Operation::Create | Operation::Update)
+    }
+
+    async fn validate(&self, request: &AdmissionRequest, object: Option<&Value>, old: Option<&Value>) -> ApiResult<()> {
+        let Some(bundle) = object.filter(|bundle| !signer(bundle).is_empty()) else { return Ok(()) };
+        let unchanged = old.is_some_and(|old| uncollected(bundle) == uncollected(old));
+        if unchanged || may(&*self.authorizer, request, "attest", signer(bundle)).await {
+            return Ok(());
+        }
+        let why = format!("user not permitted to attest for signerName {:?}", signer(bundle));
         Err(request.reject(object, &why))
     }
 }

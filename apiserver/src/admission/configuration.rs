@@ -1,14 +1,26 @@
 //! `--admission-control-config-file`: what the operator sets of admission plugins.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
+use generic::remote::RemoteError;
 use registry::connect::credentials::Credentials;
 use rules::pod_security::Policy;
-use runtime::config_file::{self, ConfigError};
+use runtime::{
+    clock::Clock,
+    config_file::{self, ConfigError},
+};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::event_rate::Limit;
+use super::{
+    event_rate::Limit,
+    image_policy::{ImagePolicyFile, ImagePolicySettings, ImageReviewer},
+    node_selector::NodeSelectorFile,
+    tolerations::TolerationsFile,
+};
 
 const VERSIONS: [&str; 2] = ["apiserver.config.k8s.io/v1", "apiserver.k8s.io/v1alpha1"];
 const POD_SECURITY: [&str; 3] = [
@@ -52,6 +64,12 @@ pub(crate) struct Settings {
     pub(super) limited: Vec<LimitedResource>,
     /// Absent where nothing is said: the plugin does not run then.
     pub(super) event_rate: Option<Vec<Limit>>,
+    /// Absent where nothing is said: the plugin does not run then.
+    pub(super) image_policy: Option<ImagePolicySettings>,
+    /// Who is asked about images, once [`Settings::connect`] has found it.
+    pub(super) image_reviewer: Option<Arc<ImageReviewer>>,
+    pub(super) node_selectors: NodeSelectorFile,
+    pub(super) tolerations: TolerationsFile,
     pub(super) mutating: Credentials,
     pub(super) validating: Credentials,
 }
@@ -150,6 +168,13 @@ struct EventRateFile {
     limits: Vec<Limit>,
 }
 
+/// Without a version, and what is not known is passed over.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ImagesFile {
+    image_policy: ImagePolicyFile,
+}
+
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct WebhookFile {
@@ -173,6 +198,14 @@ impl Settings {
                 .map_err(|why| ConfigurationError::Plugin(plugin.name.clone(), why))?;
         }
         Ok(settings)
+    }
+
+    /// Finds who is asked.
+    pub(crate) async fn connect(&mut self, clock: Arc<dyn Clock>) -> Result<(), ConfigurationError> {
+        let Some(settings) = &self.image_policy else { return Ok(()) };
+        let wrong = |error: RemoteError| ConfigurationError::Plugin("ImagePolicyWebhook".into(), error.to_string());
+        self.image_reviewer = Some(Arc::new(ImageReviewer::new(settings.clone(), clock).await.map_err(wrong)?));
+        Ok(())
     }
 
     fn take(&mut self, plugin: &str, text: &str, directory: &Path) -> Result<(), String> {
@@ -212,12 +245,31 @@ impl Settings {
                     false => return Err(format!("[{}]", problems.join(", "))),
                 }
             }
+            "ImagePolicyWebhook" => {
+                let read: ImagesFile = unversioned(text)?;
+                self.image_policy = Some(read.image_policy.settings(directory)?);
+            }
+            "PodNodeSelector" => self.node_selectors = unversioned(text)?,
+            "PodTolerationRestriction" => {
+                let versions = ["podtolerationrestriction.admission.k8s.io/v1alpha1"];
+                let read: TolerationsFile = config_file::decode(text, &versions, "Configuration").map_err(wrong)?;
+                match read.problems().as_slice() {
+                    [] => self.tolerations = read,
+                    [one] => return Err(one.clone()),
+                    all => return Err(format!("[{}]", all.join(", "))),
+                }
+            }
             "MutatingAdmissionWebhook" => self.mutating = credentials(text, directory)?,
             "ValidatingAdmissionWebhook" => self.validating = credentials(text, directory)?,
             other => tracing::warn!(plugin = other, "this admission plugin has no configuration"),
         }
         Ok(())
     }
+}
+
+fn unversioned<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
+    let (value, _) = machinery::decode::decode_yaml(text.as_bytes()).map_err(|error| error.to_string())?;
+    serde_json::from_value(value).map_err(|error| error.to_string())
 }
 
 fn credentials(text: &str, directory: &Path) -> Result<Credentials, String> {
@@ -269,8 +321,31 @@ mod tests {
     }
 
     #[test]
+    fn plugins_without_a_version_are_configured_too() {
+        let settings = read(
+            "plugins:\n- name: PodNodeSelector\n  configuration:\n    podNodeSelectorPluginConfig: {a: b=c}\n\
+             - name: ImagePolicyWebhook\n  configuration:\n    imagePolicy: {kubeConfigFile: k, denyTTL: 50}\n\
+             - name: PodTolerationRestriction\n  configuration:\n    kind: Configuration\n    \
+             apiVersion: podtolerationrestriction.admission.k8s.io/v1alpha1\n    default: [{key: a, operator: Exists}]\n",
+        );
+        let settings = settings.map_err(|why| panic!("{why}")).unwrap();
+        assert_eq!(settings.node_selectors.pod_node_selector_plugin_config["a"], "b=c");
+        assert!(settings.image_policy.is_some());
+        assert!(settings.tolerations.problems().is_empty());
+    }
+
+    #[test]
     fn what_is_wrong_is_told() {
         for (text, why) in [
+            (
+                "plugins: [{name: ImagePolicyWebhook, configuration: {imagePolicy: {allowTTL: 3600}}}]\n",
+                "couldn't init admission plugin \"ImagePolicyWebhook\": valid value is between 1s and 30m0s, got 1h0m0s",
+            ),
+            (
+                "plugins: [{name: PodTolerationRestriction, configuration: {kind: Configuration, whitelist: [{key: a, \
+                 operator: X}], apiVersion: podtolerationrestriction.admission.k8s.io/v1alpha1}}]\n",
+                "podtolerationrestriction.whitelist[0].operator: Unsupported value: \"X\"",
+            ),
             ("plugin: []\n", "unknown field \"plugin\""),
             ("plugins: [{name: EventRateLimit, path: absent}]\n", "failed to read config file"),
             (

@@ -6,13 +6,16 @@ mod criteria;
 mod defaults;
 mod event_rate;
 mod expressions;
+mod image_policy;
 mod limit_ranger;
 mod matching;
 mod namespaced;
 mod namespaces;
 mod node_restriction;
+mod node_selector;
 mod nodes;
 mod opt_in;
+mod owners;
 mod pod_security;
 mod policies;
 mod priority;
@@ -21,6 +24,7 @@ mod quota;
 mod runtime_class;
 mod service_account;
 mod storage;
+mod tolerations;
 mod webhooks;
 
 use std::sync::Arc;
@@ -36,7 +40,10 @@ use policies::{
 };
 use prometheus::Registry;
 use registry::connect::webhook::Caller;
-use runtime::clock::{Clock, RealClock};
+use runtime::{
+    clock::{Clock, RealClock},
+    features::FeatureGates,
+};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use configuration::ConfigurationError;
@@ -69,6 +76,8 @@ pub(crate) struct Lookups {
     /// How webhooks that change objects are called, and those that do not.
     callers: [Arc<Caller>; 2],
     settings: Settings,
+    /// Whether signers may have trust bundles.
+    trust_bundles: bool,
     clock: Arc<dyn Clock>,
     webhook_metrics: WebhookMetrics,
     validating_policies: Policies<ValidatingPolicy>,
@@ -81,7 +90,7 @@ impl Lookups {
         resources: &Resources,
         authorizer: &Arc<dyn Authorizer>,
         metrics: &Registry,
-        mut settings: Settings,
+        (mut settings, gates): (Settings, &FeatureGates),
         stop: &CancellationToken,
     ) -> Result<Self, StartError> {
         let services = resources.get("", "services")?;
@@ -120,6 +129,7 @@ impl Lookups {
             validating: configurations("validatingwebhookconfigurations")?,
             callers,
             settings,
+            trust_bundles: gates.enabled("ClusterTrustBundle"),
             clock: RealClock::shared(),
             webhook_metrics,
             validating_policies,
@@ -139,7 +149,7 @@ impl Lookups {
 }
 
 /// Names of all plugins, in order, with whether they are on by default.
-const ORDER: [(&str, bool); 32] = [
+const ORDER: [(&str, bool); 37] = [
     ("AlwaysAdmit", false),
     ("NamespaceAutoProvision", false),
     ("NamespaceLifecycle", true),
@@ -150,17 +160,22 @@ const ORDER: [(&str, bool); 32] = [
     ("NodeRestriction", true),
     ("TaintNodesByCondition", true),
     ("AlwaysPullImages", false),
+    ("ImagePolicyWebhook", false),
     ("PodSecurity", true),
+    ("PodNodeSelector", false),
     ("Priority", true),
     ("DefaultTolerationSeconds", true),
+    ("PodTolerationRestriction", false),
     ("EventRateLimit", false),
     ("ExtendedResourceToleration", false),
     ("DefaultStorageClass", true),
     ("StorageObjectInUseProtection", true),
+    ("OwnerReferencesPermissionEnforcement", false),
     ("PersistentVolumeClaimResize", true),
     ("RuntimeClass", true),
     ("CertificateApproval", true),
     ("CertificateSigning", true),
+    ("ClusterTrustBundleAttest", true),
     ("CertificateSubjectRestriction", true),
     ("DefaultIngressClass", true),
     ("DenyServiceExternalIPs", false),
@@ -181,8 +196,8 @@ pub enum PluginError {
     #[error("admission plugin {0:?} is unknown (known: {1})")]
     Unknown(String, String),
     /// It needs to be configured.
-    #[error("couldn't init admission plugin {0:?}: no configuration")]
-    Unconfigured(&'static str),
+    #[error("couldn't init admission plugin {0:?}: {1}")]
+    Unconfigured(&'static str, &'static str),
 }
 
 /// What the flags say about admission.
@@ -215,7 +230,10 @@ pub(crate) fn plugins(
         false => only.iter().any(|n| n == name),
     };
     if on("EventRateLimit", false) && lookups.settings.event_rate.is_none() {
-        return Err(PluginError::Unconfigured("EventRateLimit"));
+        return Err(PluginError::Unconfigured("EventRateLimit", "no configuration"));
+    }
+    if on("ImagePolicyWebhook", false) && lookups.settings.image_reviewer.is_none() {
+        return Err(PluginError::Unconfigured("ImagePolicyWebhook", "no config specified"));
     }
     let named = ORDER.iter().filter(|(name, default)| on(name, *default)).filter_map(|(name, _)| make(name, lookups));
     let check: Option<Arc<dyn Plugin>> =
@@ -286,6 +304,26 @@ fn make(name: &str, lookups: &Lookups) -> Option<Arc<dyn Plugin>> {
             Arc::new(certificates::CertificateSigning { authorizer: Arc::clone(&lookups.authorizer) })
         }
         "CertificateSubjectRestriction" => Arc::new(certificates::CertificateSubjectRestriction),
+        "ClusterTrustBundleAttest" => {
+            if !lookups.trust_bundles {
+                return None;
+            }
+            Arc::new(certificates::ClusterTrustBundleAttest { authorizer: Arc::clone(&lookups.authorizer) })
+        }
+        "ImagePolicyWebhook" => {
+            Arc::new(image_policy::ImagePolicyWebhook { reviewer: lookups.settings.image_reviewer.clone()? })
+        }
+        "OwnerReferencesPermissionEnforcement" => {
+            Arc::new(owners::OwnerReferences { authorizer: Arc::clone(&lookups.authorizer) })
+        }
+        "PodNodeSelector" => Arc::new(node_selector::PodNodeSelector {
+            namespaces: Arc::clone(&lookups.namespaces),
+            settings: lookups.settings.node_selectors.pod_node_selector_plugin_config.clone(),
+        }),
+        "PodTolerationRestriction" => Arc::new(tolerations::PodTolerationRestriction {
+            namespaces: Arc::clone(&lookups.namespaces),
+            settings: lookups.settings.tolerations.clone(),
+        }),
         "MutatingAdmissionPolicy" => Arc::new(MutatingPolicies(lookups.mutating_policies.clone())),
         "ValidatingAdmissionPolicy" => Arc::new(ValidatingPolicies(lookups.validating_policies.clone())),
         "MutatingAdmissionWebhook" => Arc::new(MutatingWebhooks(lookups.webhooks(&lookups.mutating, true))),

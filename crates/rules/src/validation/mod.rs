@@ -22,6 +22,7 @@ mod policies;
 mod quota;
 pub(crate) mod read;
 mod service;
+mod service_addresses;
 mod storage;
 #[cfg(test)]
 mod tests;
@@ -33,8 +34,16 @@ use machinery::{
     field::{ErrorList, Path},
 };
 use serde_json::Value;
+pub use service_addresses::cluster_addresses;
 
 pub(crate) use self::checks::{lenient_cidr, lenient_ip};
+
+/// Checks tolerations that stand outside of Pods, in a list of this name.
+pub fn tolerations(list: &[Value], name: &str) -> ErrorList {
+    let mut errors = ErrorList::default();
+    pod::tolerations(list, &Path::new(name), &mut errors);
+    errors
+}
 
 /// Checks a new object.
 pub fn create(gvk: &GroupVersionKind, object: &Value) -> ErrorList {
