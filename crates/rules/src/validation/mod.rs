@@ -22,7 +22,6 @@ mod policies;
 mod quota;
 pub(crate) mod read;
 mod service;
-mod service_addresses;
 mod storage;
 #[cfg(test)]
 mod tests;
@@ -34,7 +33,6 @@ use machinery::{
     field::{ErrorList, Path},
 };
 use serde_json::Value;
-pub use service_addresses::cluster_addresses;
 
 pub(crate) use self::checks::{lenient_cidr, lenient_ip};
 
