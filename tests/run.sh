@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need on a Debian machine, builds everything, and runs all tests. Run as root.
-# `run.sh machine` runs the one test that is too slow for every change: a virtual machine with systemd and cgroup v2.
+# Two tests are too slow for every change: `run.sh machine` runs a virtual machine with systemd and cgroup v2, `run.sh machines`
+# three of them that become a cluster.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -59,22 +60,22 @@ if [ ! -d "$GUEST_KERNEL/boot" ]; then
     rm -rf "$work"
 fi
 
-# The product on a machine of its own, with systemd and cgroup v2. Its processors are emulated, so the programs are those of a
-# release, and it takes a quarter of an hour.
-if [ "${1:-}" = machine ]; then
+# The product on machines of its own, with systemd and cgroup v2. Their processors are emulated, so the programs are those of a
+# release, and it takes a quarter of an hour for one and more than an hour for three.
+if [ $# -gt 0 ]; then
     export GUEST_ROOT=$target/guest-root GUEST_PROGRAMS=$target/release
     if [ ! -d "$GUEST_ROOT" ]; then
         say "fetching a root file system for guests"
         rm -rf "$GUEST_ROOT.part"
-        debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,udev,kmod,iproute2,iptables,conntrack,containerd,runc,containernetworking-plugins,busybox-static,curl,ca-certificates,procps \
+        debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,udev,kmod,iproute2,iptables,conntrack,containerd,runc,containernetworking-plugins,busybox-static,etcd-server,etcd-client,curl,ca-certificates,procps \
             bookworm "$GUEST_ROOT.part" >"$target/debootstrap.log" || { tail "$target/debootstrap.log"; exit 1; }
         rm -rf "$GUEST_ROOT.part"/var/cache/apt/archives/*.deb "$GUEST_ROOT.part"/var/lib/apt/lists/*
         mv "$GUEST_ROOT.part" "$GUEST_ROOT"
     fi
     say "build"
     cargo build --release --workspace --bins --locked
-    say "machine"
-    exec cargo test -p timonel-integration --locked --test machine
+    say "$1"
+    exec cargo test -p timonel-integration --locked --test "$1" -- --nocapture
 fi
 
 say "layers"

@@ -18,6 +18,25 @@ fn vmlinuz() -> PathBuf {
     files.into_iter().find(is_kernel).expect("a kernel")
 }
 
+/// The program that emulates a machine.
+pub(crate) const EMULATOR: &str = "qemu-system-x86_64";
+
+/// Its arguments for so many MiB of memory.
+pub(crate) fn emulator(memory: u32, initramfs: &Path, command_line: &str) -> Vec<String> {
+    let mut arguments: Vec<String> =
+        ["-accel", "tcg", "-display", "none", "-append", command_line].map(str::to_owned).into();
+    arguments.extend(["-m".to_owned(), memory.to_string()]);
+    arguments.extend(["-kernel".to_owned(), vmlinuz().display().to_string()]);
+    arguments.extend(["-initrd".to_owned(), initramfs.display().to_string()]);
+    arguments
+}
+
+/// Two processors, and a disk that need not outlive the machine this runs on.
+pub(crate) fn processors_and_disk(disk: &Path) -> [String; 4] {
+    let drive = format!("file={},format=raw,if=virtio,cache=unsafe", disk.display());
+    ["-smp".to_owned(), "2".to_owned(), "-drive".to_owned(), drive]
+}
+
 /// A running virtual machine; it ends when dropped.
 #[derive(Debug)]
 pub struct Guest {
@@ -28,20 +47,14 @@ impl Guest {
     /// Boots a machine of so many MiB. Processors are emulated, so it does not depend on the machine it runs on.
     /// A disk is its `/dev/vda`. With one it boots again when it asks to; without, that is its end.
     pub fn boot(memory: u32, initramfs: &Path, disk: Option<&Path>, log: PathBuf) -> Self {
-        let mut arguments = vec!["-accel", "tcg", "-nographic", "-netdev", "user,id=net"];
-        arguments.extend(["-device", "virtio-net-pci,netdev=net,romfile=", "-append", "console=ttyS0 quiet panic=-1"]);
-        let mut arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
-        arguments.extend(["-m".to_owned(), memory.to_string()]);
-        arguments.extend(["-kernel".to_owned(), vmlinuz().display().to_string()]);
-        arguments.extend(["-initrd".to_owned(), initramfs.display().to_string()]);
+        let mut arguments = emulator(memory, initramfs, "console=ttyS0 quiet panic=-1");
+        let net = ["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile=", "-serial", "stdio"];
+        arguments.extend(net.map(str::to_owned));
         match disk {
-            Some(disk) => {
-                let drive = format!("file={},format=raw,if=virtio,cache=unsafe", disk.display());
-                arguments.extend(["-smp".to_owned(), "2".to_owned(), "-drive".to_owned(), drive]);
-            }
+            Some(disk) => arguments.extend(processors_and_disk(disk)),
             None => arguments.push("-no-reboot".to_owned()),
         }
-        Self { process: Process::start(Path::new("qemu-system-x86_64"), &arguments, log) }
+        Self { process: Process::start(Path::new(EMULATOR), &arguments, log) }
     }
 
     /// What its console has shown.

@@ -62,6 +62,23 @@ impl Segment {
         segment
     }
 
+    /// A port for a virtual machine that runs in this segment's network namespace.
+    pub(crate) fn tap(&self, port: &str) {
+        let name = &self.name;
+        must("ip", &["-n", name, "tuntap", "add", "dev", port, "mode", "tap"]);
+        must("ip", &["-n", name, "link", "set", port, "master", "bridge", "up"]);
+    }
+
+    /// The network namespace.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// First three numbers of its addresses.
+    pub(crate) fn network(&self) -> &str {
+        &self.network
+    }
+
     /// Plugs the network namespace of a process in, as its `eth0`.
     fn plug(&self, pid: u32, port: &str) {
         let pid = pid.to_string();
