@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{Container, HTTPGetAction, LifecycleHandler, Pod
 
 use crate::cri::{Cri, PodView};
 use crate::events::{EventType, Events};
+use crate::metrics::METRICS;
 use crate::pods;
 use crate::probes::http::{self, HTTP_TO_HTTPS, Target};
 use crate::probes::resolve_port;
@@ -61,6 +62,7 @@ impl Hooks {
             return tokio::select! {
                 () = tokio::time::sleep(time) => Ok(()),
                 () = self.until_dead(id) => {
+                    METRICS.pods.short_sleeps.inc();
                     let error = "container terminated before sleep hook finished";
                     Err(format!("Sleep lifecycle hook ({seconds}) {place} - error: {error}"))
                 }
@@ -95,6 +97,7 @@ impl Hooks {
             Err(error) if tls && error == HTTP_TO_HTTPS => {
                 headers.remove(::http::header::AUTHORIZATION);
                 http::get(&Target { tls: false, ..target.clone() }, &headers).await?;
+                METRICS.pods.hook_fallbacks.inc();
                 let text = format!(
                     "request to HTTPS lifecycle hook {}:{} got HTTP response, retry with HTTP succeeded",
                     target.host, target.port

@@ -1,5 +1,6 @@
 //! Ending and removing what nobody wants, and keeping the control groups above all Pods.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,11 +11,12 @@ use crate::metrics::METRICS;
 use crate::node::machine;
 use crate::platform::{CgroupLimits, CgroupName};
 use crate::pleg::{Pleg, RuntimePods};
+use crate::pods;
 use crate::pods::resources::Qos;
 use crate::services::Services;
 use crate::sources::Desired;
 use crate::spec::qos_limits;
-use crate::workers::{LostPod, Workers};
+use crate::workers::{LostPod, PodSummary, Stage, Workers};
 
 const QOS_PERIOD: Duration = Duration::from_secs(60);
 
@@ -49,6 +51,7 @@ pub(crate) async fn housekeep(
     rounds: &mut Rounds,
 ) {
     let gone = !workers.prune().is_empty();
+    count(desired, services, workers);
     if !desired.is_complete() {
         return;
     }
@@ -81,6 +84,48 @@ pub(crate) async fn housekeep(
     }
 }
 
+/// Tells what Pods there are.
+fn count(desired: &Desired, services: &Services, workers: &Workers) {
+    let series = &METRICS.pods;
+    let (mut active, mut working) = (BTreeMap::from([("", 0), ("true", 0)]), BTreeMap::new());
+    for lifecycle in ["sync", "terminating", "terminated"] {
+        for config in ["desired", "orphan"] {
+            working.extend([("", 0), ("true", 0)].map(|(own, none)| ((config, lifecycle, own), none)));
+        }
+        working.insert(("runtime_only", lifecycle, "unknown"), 0);
+    }
+    let mut ephemeral = 0;
+    let all = workers.all();
+    services.volumes.count(all.iter().filter(|one| one.stage == Stage::Syncing).map(|one| &*one.pod));
+    for PodSummary { pod, stage, removed } in all {
+        let lifecycle = match stage {
+            Stage::Syncing => "sync",
+            Stage::Terminating => "terminating",
+            Stage::Terminated => "terminated",
+            // Nothing is left of it, and it takes no room.
+            Stage::Finished => continue,
+        };
+        let own = if pods::is_static(&pod) { "true" } else { "" };
+        let key = match (desired.contains(pods::uid(&pod)), LostPod::is(&pod)) {
+            (true, _) => ("desired", lifecycle, own),
+            (false, false) => ("orphan", lifecycle, own),
+            (false, true) => ("runtime_only", lifecycle, "unknown"),
+        };
+        *working.entry(key).or_default() += 1;
+        if !removed {
+            *active.entry(own).or_default() += 1;
+        }
+        ephemeral += i64::try_from(pods::ephemeral_containers(&pod).len()).unwrap_or(0);
+    }
+    for (own, count) in active {
+        series.active.with_label_values(&[own]).set(count);
+    }
+    for ((config, lifecycle, own), count) in working {
+        series.working.with_label_values(&[config, lifecycle, own]).set(count);
+    }
+    series.ephemeral.set(ephemeral);
+}
+
 /// Directories and control groups of Pods that are over.
 async fn remove_orphans(desired: &Desired, services: &Services, workers: &Workers, running: &RuntimePods) {
     let is_over = |uid: &str| {
@@ -88,8 +133,10 @@ async fn remove_orphans(desired: &Desired, services: &Services, workers: &Worker
     };
     let entries = std::fs::read_dir(services.paths.pods()).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let (mut cleaned, mut busy) = (0, 0);
     for uid in names.filter(|uid| is_over(uid)) {
         if let Err(error) = services.volumes.tear_down(&uid).await {
+            busy += 1;
             tracing::error!(uid, %error, "orphaned pod found, but its volumes are still mounted");
             continue;
         }
@@ -98,7 +145,10 @@ async fn remove_orphans(desired: &Desired, services: &Services, workers: &Worker
         {
             tracing::error!(uid, %error, "directory of an orphaned pod");
         }
+        cleaned += 1;
     }
+    METRICS.pods.orphan_volumes.set(f64::from(cleaned));
+    METRICS.pods.orphan_volume_errors.set(f64::from(busy));
     if services.settings.cgroups_per_qos {
         for (name, uid) in services.platform.pod_cgroups(&services.settings.pods_root) {
             if is_over(&uid)
@@ -125,6 +175,37 @@ pub(crate) async fn qos_loop(services: Arc<Services>, workers: Arc<Workers>, sto
         let written = tokio::task::spawn_blocking(move || write_groups(&services, &workers)).await;
         if let Ok(Err(error)) = written {
             tracing::error!(%error, "control groups of the classes");
+        }
+    }
+}
+
+/// Keeps the kubelet, and what else belongs to the system, in the groups that they shall be in.
+pub(crate) async fn system_loop(services: Arc<Services>, stop: CancellationToken) {
+    let config = Arc::clone(&services.config);
+    if config.system_cgroups.is_empty() && config.kubelet_cgroups.is_empty() {
+        return;
+    }
+    let mut ticks = tokio::time::interval(QOS_PERIOD);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let (platform, config) = (Arc::clone(&services.platform), Arc::clone(&config));
+        let kept = tokio::task::spawn_blocking(move || {
+            if !config.kubelet_cgroups.is_empty() {
+                platform.join_cgroup(&config.kubelet_cgroups)?;
+            }
+            match config.system_cgroups.as_str() {
+                "" => Ok(0),
+                path => platform.gather_system(path),
+            }
+        });
+        match kept.await {
+            Ok(Ok(0)) => {}
+            Ok(Ok(moved)) => tracing::info!(v = 3, moved, "moved non-kernel processes to the system cgroup"),
+            Ok(Err(error)) => tracing::error!(%error, "failed to ensure state of system containers"),
+            Err(error) => tracing::error!(%error, "system containers"),
         }
     }
 }

@@ -28,7 +28,7 @@ use crate::events::{EventSink, Events, LogSink};
 use crate::evict::{EvictionPolicy, Evictor, LiveWorld};
 use crate::gc::{ContainerPolicy, Gc, ImageGc, ImagePolicy};
 use crate::hooks::Hooks;
-use crate::housekeeping::{Rounds, housekeep, qos_loop};
+use crate::housekeeping::{Rounds, housekeep, qos_loop, system_loop};
 use crate::images::{Images, Providers, Records, Verification, node_files};
 use crate::memory::Memory;
 use crate::metrics::METRICS;
@@ -48,6 +48,7 @@ use crate::services::Services;
 use crate::shutdown::{self, Shutdown, ShutdownWatch};
 use crate::sources::{Desired, FileSource, Snapshot, SourceName, UrlSource};
 use crate::spec::Settings;
+use crate::start_times::StartTimes;
 use crate::startup::{self, cgroup_driver, check_machine, make_directories};
 use crate::stats::Stats;
 use crate::status::StatusStore;
@@ -173,6 +174,11 @@ impl Kubelet {
     async fn run(self) -> Result<(), KubeletError> {
         let stop = self.runtime.shutdown.clone();
         let (services, workers, pleg) = (&self.services, &self.workers, &self.pleg);
+        METRICS.node.provider.with_label_values(&["cadvisor"]).set(1);
+        METRICS.node.cgroup_version.set(match services.platform.cgroup_version() {
+            CgroupVersion::V1 => 1,
+            CgroupVersion::V2 => 2,
+        });
         METRICS.node_name.with_label_values(&[services.facts.get().name.as_str()]).set(1);
         services.health.check(&services.cri).await;
         services.images.recover().await;
@@ -202,6 +208,8 @@ impl Kubelet {
             self.spawn("node shutdown", ShutdownWatch { services, workers, groups }.run(self.stop()));
         }
         let heartbeat = Arc::new(Heartbeat::default());
+        let frequency = self.services.config.sync_frequency.0;
+        self.spawn("watchdog", Arc::clone(&heartbeat).feed(frequency, self.stop()));
         let server = self.serve(&heartbeat)?;
         let sync = async {
             let mut desired = Desired::new(expected);
@@ -256,6 +264,7 @@ impl Kubelet {
         self.spawn("relist", async move { pleg.run(&services.cri, &workers, &services.health, stop).await });
         let (workers, services) = (Arc::clone(&self.workers), Arc::clone(&self.services));
         self.spawn("resizes", resize_loop(workers, services, self.stop()));
+        self.spawn("system containers", system_loop(Arc::clone(&self.services), self.stop()));
         self.spawn("control groups", qos_loop(Arc::clone(&self.services), Arc::clone(&self.workers), self.stop()));
     }
 
@@ -477,7 +486,14 @@ fn assemble(
     settings.huge_pages = machine::huge_page_sizes();
     settings.swap_capacity = machine::swap_bytes();
     settings.apparmor = platform::has_apparmor();
-    let csi = Csi::new(&paths, Arc::clone(&platform), Arc::clone(&objects), events.clone(), &name);
+    let csi = Csi::new(
+        &paths,
+        Arc::clone(&platform),
+        Arc::clone(&objects),
+        events.clone(),
+        &name,
+        config.enable_controller_attach_detach,
+    );
     let allot = allotter(&config, &paths).map_err(KubeletError::Machine)?;
     let user_namespaces = UserNamespaces::open(paths.clone(), host_ids, ids_per_pod(&config));
     let resizes = Resizes::open(paths.root()).map_err(KubeletError::Machine)?;
@@ -493,7 +509,8 @@ fn assemble(
         &config.image_pull_credentials_verification_policy,
         &config.preloaded_images_verification_allowlist,
     );
-    let records = Records::new(&paths.root().join("image_manager"), policy.map_err(KubeletError::Machine)?);
+    let (dir, policy) = (paths.root().join("image_manager"), policy.map_err(KubeletError::Machine)?);
+    let records = if settings.features.verified_images { Records::new(&dir, policy) } else { Records::none(&dir) };
     let registry_files = node_files(paths.root(), runtime::env::home().as_deref());
     let cell: Arc<OnceLock<std::sync::Weak<Workers>>> = Arc::default();
     let wake = {
@@ -506,9 +523,11 @@ fn assemble(
     };
     let probes = Probes::new(Runner::new(cri.clone(), events.clone()), wake, started)
         .map_err(|error| KubeletError::Machine(format!("failed to start the thread of probes: {error}")))?;
+    let starts: Arc<StartTimes> = Arc::default();
     let services = Arc::new(Services {
+        starts: Arc::clone(&starts),
         health: Arc::default(),
-        images: Images::new(cri.clone(), events.clone(), &config, registry_files, providers, records),
+        images: Images::new(cri.clone(), events.clone(), &config, registry_files, providers, records, starts),
         volumes: Volumes::new(
             paths.clone(),
             Arc::clone(&platform),

@@ -45,6 +45,7 @@ pub mod services;
 pub mod shutdown;
 pub mod sources;
 pub mod spec;
+mod start_times;
 mod startup;
 pub mod stats;
 pub mod status;

@@ -1,6 +1,7 @@
 //! Command line: the few flags that are not in the configuration file, and the many that may stand in for its fields.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::parser::ValueSource;
@@ -8,6 +9,8 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use machinery::duration;
 use runtime::ComponentInfo;
 use serde_json::{Map, Value};
+
+const NODE_IPS: &str = "must contain either a single IP or a dual-stack pair of IPs";
 
 /// A command line that cannot be used.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -320,7 +323,7 @@ fn read(matches: &ArgMatches) -> Result<KubeletFlags, OptionError> {
         kubeconfig: path("kubeconfig"),
         bootstrap_kubeconfig: path("bootstrap-kubeconfig"),
         hostname_override: text("hostname-override"),
-        node_ip: text("node-ip"),
+        node_ip: text("node-ip").map(node_ips).transpose()?,
         cert_dir: path("cert-dir").unwrap_or_default(),
         cloud_provider: text("cloud-provider").unwrap_or_default(),
         root_dir: path("root-dir").unwrap_or_default(),
@@ -337,6 +340,20 @@ fn read(matches: &ArgMatches) -> Result<KubeletFlags, OptionError> {
     };
     flags.overrides = overrides(matches, flags.config.is_none())?;
     Ok(flags)
+}
+
+/// The addresses of the node that were given: one, or one of each family. What is no address does not count.
+fn node_ips(text: String) -> Result<String, OptionError> {
+    let ips: Vec<IpAddr> = text.split(',').filter_map(|ip| ip.trim().parse().ok()).collect();
+    match ips.as_slice() {
+        [] | [_] => Ok(text),
+        [first, second] if first.is_ipv4() == second.is_ipv4() => Err(wrong("node-ip", &text, NODE_IPS)),
+        [_, _] if ips.iter().any(IpAddr::is_unspecified) => {
+            Err(wrong("node-ip", &text, "dual-stack node IP cannot include '0.0.0.0' or '::'"))
+        }
+        [_, _] => Ok(text),
+        _ => Err(wrong("node-ip", &text, NODE_IPS)),
+    }
 }
 
 fn wrong(flag: &str, value: &str, problem: &str) -> OptionError {
@@ -474,6 +491,21 @@ mod tests {
 
     fn parse(args: &[&str]) -> KubeletFlags {
         try_parse(args).unwrap()
+    }
+
+    #[test]
+    fn addresses_of_the_node_are_of_two_families_at_most() {
+        for (text, good) in [
+            ("10.0.0.1", true),
+            ("::", true),
+            ("10.0.0.1,fd00::1", true),
+            ("fd00::1, 10.0.0.1", true),
+            ("10.0.0.1,10.0.0.2", false),
+            ("10.0.0.1,::", false),
+            ("10.0.0.1,fd00::1,10.0.0.3", false),
+        ] {
+            assert_eq!(try_parse(&[&format!("--node-ip={text}")]).is_ok(), good, "{text}");
+        }
     }
 
     #[test]

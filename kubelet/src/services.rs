@@ -24,6 +24,7 @@ use crate::resize::Resizes;
 use crate::runtime_health::RuntimeHealth;
 use crate::shutdown::Shutdown;
 use crate::spec::Settings;
+use crate::start_times::StartTimes;
 use crate::status::StatusStore;
 use crate::user_namespaces::UserNamespaces;
 use crate::volumes::Volumes;
@@ -79,6 +80,8 @@ pub struct Services {
     pub hooks: Hooks,
     /// Statuses.
     pub statuses: Arc<StatusStore>,
+    /// How long Pods take to start.
+    pub starts: Arc<StartTimes>,
     /// Waiting between restarts.
     pub restarts: BackOff<RestartKey>,
     /// When this kubelet began.

@@ -60,6 +60,17 @@ pub fn notify(state: &str) {
     }
 }
 
+/// How often the service supervisor wants a sign of life of this process, if it does.
+pub fn watchdog() -> Option<std::time::Duration> {
+    watchdog_of(non_empty("WATCHDOG_USEC").as_deref(), non_empty("WATCHDOG_PID").as_deref(), std::process::id())
+}
+
+fn watchdog_of(micros: Option<&str>, of: Option<&str>, own: u32) -> Option<std::time::Duration> {
+    let meant = of.is_none_or(|of| of.parse() == Ok(own));
+    let micros: u64 = micros?.parse().ok().filter(|micros| *micros > 0)?;
+    meant.then(|| std::time::Duration::from_micros(micros))
+}
+
 /// Variables whose names end in `suffix`, in any case, sorted by name.
 pub fn with_suffix(suffix: &str) -> Vec<(String, String)> {
     let ends = |name: &str| name.to_lowercase().ends_with(suffix);
@@ -69,4 +80,25 @@ pub fn with_suffix(suffix: &str) -> Vec<(String, String)> {
         .collect();
     found.sort();
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_watchdog_is_for_the_process_that_it_names() {
+        for (micros, of, expected) in [
+            (None, None, None),
+            (Some("30000000"), None, Some(Duration::from_secs(30))),
+            (Some("30000000"), Some("7"), Some(Duration::from_secs(30))),
+            (Some("30000000"), Some("8"), None),
+            (Some("0"), None, None),
+            (Some("soon"), None, None),
+        ] {
+            assert_eq!(watchdog_of(micros, of, 7), expected, "{micros:?} {of:?}");
+        }
+    }
 }

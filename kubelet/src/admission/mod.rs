@@ -57,6 +57,8 @@ pub struct Situation<'a> {
     pub shutting_down: bool,
     /// Sysctls that Pods may set.
     pub sysctls: &'a Allowlist,
+    /// Features that the Node declares, if it declares any.
+    pub declared: Option<&'a [&'static str]>,
     /// Pods that are here and not over.
     pub others: &'a [Arc<Pod>],
 }
@@ -81,15 +83,19 @@ pub fn admit(pod: &Pod, situation: &Situation<'_>) -> Result<Vec<Victim>, Refusa
 /// What is asked when there is room.
 fn last(pod: &Pod, situation: &Situation<'_>) -> Result<(), Refusal> {
     features::admit(pod, situation.support)?;
+    features::admit_declared(pod, None, situation.declared)?;
     let (reason, message) = shutdown::REFUSAL;
     if situation.shutting_down { Err(Refusal::new(reason, message)) } else { Ok(()) }
 }
 
 /// Decides about other amounts of a Pod that is here; nobody has to end for them.
-pub fn admit_resize(pod: &Pod, situation: &Situation<'_>) -> Result<(), Refusal> {
+pub fn admit_resize(pod: &Pod, has: &Pod, situation: &Situation<'_>) -> Result<(), Refusal> {
     evict::admit(pod, situation.pressure)?;
     situation.sysctls.admit(pod)?;
-    fit::admit(pod, situation)?.first().map_or(Ok(()), |shortage| Err(shortage.refusal()))
+    if let Some(shortage) = fit::admit(pod, situation)?.first() {
+        return Err(shortage.refusal());
+    }
+    features::admit_declared(pod, Some(has), situation.declared)
 }
 
 /// Whether the Pod and the Node want each other.

@@ -32,6 +32,7 @@ fn decide(pod: &Pod, others: &[Arc<Pod>]) -> Result<(), (String, String)> {
         pressure: Pressure::default(),
         support: Support::default(),
         shutting_down: false,
+        declared: None,
         sysctls: &sysctls,
         others,
     };

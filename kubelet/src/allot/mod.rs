@@ -6,6 +6,7 @@ mod mask;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 
@@ -86,7 +87,9 @@ impl Allotter {
 
     /// Gives a Pod's containers what they ask for, or says why the node does not take the Pod.
     pub async fn admit(&self, pod: &Pod) -> Result<(), Refusal> {
+        let start = Instant::now();
         let result = self.give(pod).await;
+        METRICS.allot.topology_duration.observe(start.elapsed().as_secs_f64() * 1000.0);
         if result.is_err() {
             self.release(pods::uid(pod));
         }
@@ -126,12 +129,17 @@ impl Allotter {
         if self.policy == Policy::None {
             return Ok(None);
         }
-        METRICS.topology_requests.inc();
+        METRICS.allot.topology_requests.inc();
         let mut wishes: Vec<Hints> = vec![self.cpus.hints(pod, containers, cpus)];
         wishes.push(self.memory.hints(pod, containers));
         wishes.extend(self.devices.hints(pod, containers, self.nodes, devices));
-        agree(self.policy, self.nodes, &wishes, self.near.as_ref()).map_err(|_| {
-            METRICS.topology_errors.inc();
+        let agreed = agree(self.policy, self.nodes, &wishes, self.near.as_ref());
+        if self.policy == Policy::SingleNode {
+            let scope = if self.scope == Scope::Pod { "pod" } else { "container" };
+            count_alignment(scope, "numa_node", agreed.is_ok());
+        }
+        agreed.map_err(|_| {
+            METRICS.allot.topology_errors.inc();
             Refusal::new("TopologyAffinityError", "Resources cannot be allocated with Topology locality")
         })
     }
@@ -154,6 +162,12 @@ impl Allotter {
     pub fn amounts(&self) -> BTreeMap<String, (usize, usize)> {
         self.devices.amounts()
     }
+}
+
+/// Counts whether what is given stays within a boundary of the machine.
+pub(crate) fn count_alignment(scope: &str, boundary: &str, stays: bool) {
+    let counter = if stays { &METRICS.allot.aligned } else { &METRICS.allot.misaligned };
+    counter.with_label_values(&[scope, boundary]).inc();
 }
 
 /// The containers that together want the most: the regular ones with the sidecars, unless an init container alone wants

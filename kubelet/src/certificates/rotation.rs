@@ -98,7 +98,13 @@ impl Rotation {
                 continue;
             }
             match self.rotate(&stop).await {
-                Ok(new) => (current, failures) = (Some(with_deadline(new)), 0),
+                Ok(new) => {
+                    if let Some((old, _)) = current.as_ref().filter(|_| purpose == Purpose::Server) {
+                        let life = Timestamp::now().duration_since(old.not_before);
+                        METRICS.node.server_rotation.observe(life.as_secs_f64());
+                    }
+                    (current, failures) = (Some(with_deadline(new)), 0);
+                }
                 Err(error) => {
                     failures += 1;
                     errors.inc();

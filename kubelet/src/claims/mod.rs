@@ -21,7 +21,7 @@ use proto::dra::dra_plugin_client::DraPluginClient;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tonic::transport::Channel;
-use tonic::{Code, Response, Status};
+use tonic::{Response, Status};
 
 pub use drivers::ClaimDrivers;
 
@@ -354,11 +354,10 @@ async fn called<T>(
 ) -> Result<T, CriError> {
     let start = Instant::now();
     let result = rpc::limited(DEADLINE, call).await;
-    let code = result.as_ref().err().map_or(Code::Ok, Status::code);
     let method = format!("/k8s.io.kubelet.pkg.apis.dra.v1.DRAPlugin/{method}");
     METRICS
         .dra_calls
-        .with_label_values(&[driver, &method, &format!("{code:?}")])
+        .with_label_values(&[driver, &method, &rpc::code_name(&result)])
         .observe(start.elapsed().as_secs_f64());
     Ok(result?.into_inner())
 }

@@ -2,6 +2,7 @@
 
 use runtime::features::{FeatureGates, Gate};
 
+use super::features::Features;
 use super::logging::Logging;
 use super::{KubeletConfiguration, Span};
 use crate::images::Verification;
@@ -9,26 +10,28 @@ use crate::images::Verification;
 /// Features that can be named; what is not in the making is part of the product.
 const GATES: &[Gate] = &[
     Gate::locked("CPUManager"),
-    Gate::locked("CPUManagerPolicyBetaOptions"),
+    Gate::alpha("CPUManagerPolicyAlphaOptions"),
+    Gate::beta("CPUManagerPolicyBetaOptions", true),
     Gate::locked("CPUManagerPolicyOptions"),
     Gate::locked("CloudDualStackNodeIPs"),
-    Gate::locked("ContainerCheckpoint"),
-    Gate::locked("ContainerRestartRules"),
+    Gate::beta("ContainerCheckpoint", true),
+    Gate::beta("ContainerRestartRules", true),
     Gate::locked("DevicePluginCDIDevices"),
     Gate::locked("DisableNodeKubeProxyVersion"),
     Gate::locked("DynamicResourceAllocation"),
-    Gate::locked("EnvFiles"),
-    Gate::locked("GracefulNodeShutdown"),
-    Gate::locked("GracefulNodeShutdownBasedOnPodPriority"),
+    Gate::beta("EnvFiles", true),
+    Gate::beta("ExtendWebSocketsToKubelet", true),
+    Gate::beta("GracefulNodeShutdown", true),
+    Gate { requires: &["GracefulNodeShutdown"], ..Gate::beta("GracefulNodeShutdownBasedOnPodPriority", true) },
     Gate::locked("HonorPVReclaimPolicy"),
-    Gate::locked("HostnameOverride"),
+    Gate::beta("HostnameOverride", true),
     Gate::locked("ImageMaximumGCAge"),
     Gate::locked("ImageVolume"),
-    Gate::locked("InPlacePodLevelResourcesVerticalScaling"),
+    Gate::beta("InPlacePodLevelResourcesVerticalScaling", true),
     Gate::locked("InPlacePodVerticalScaling"),
-    Gate::locked("InPlacePodVerticalScalingInitContainers"),
-    Gate::locked("KubeletCrashLoopBackOffMax"),
-    Gate::locked("KubeletEnsureSecretPulledImages"),
+    Gate::beta("InPlacePodVerticalScalingInitContainers", true),
+    Gate::beta("KubeletCrashLoopBackOffMax", true),
+    Gate::beta("KubeletEnsureSecretPulledImages", true),
     Gate::locked("KubeletFineGrainedAuthz"),
     Gate::locked("KubeletPodResourcesDynamicResources"),
     Gate::locked("KubeletPodResourcesGet"),
@@ -36,7 +39,7 @@ const GATES: &[Gate] = &[
     Gate::locked("KubeletTracing"),
     Gate::locked("LocalStorageCapacityIsolation"),
     Gate::locked("MemoryManager"),
-    Gate::locked("NodeDeclaredFeatures"),
+    Gate::beta("NodeDeclaredFeatures", true),
     Gate::locked("NodeLogQuery"),
     Gate::locked("NodeSwap"),
     Gate::locked("PodHostIPs"),
@@ -44,10 +47,10 @@ const GATES: &[Gate] = &[
     Gate::locked("PodLifecycleSleepAction"),
     Gate::locked("PodLifecycleSleepActionAllowZero"),
     Gate::locked("PodObservedGenerationTracking"),
-    Gate::locked("PodReadyToStartContainersCondition"),
+    Gate::beta("PodReadyToStartContainersCondition", true),
     Gate::locked("ProcMountType"),
     Gate::locked("RecursiveReadOnlyMounts"),
-    Gate::locked("RestartAllContainersOnContainerExits"),
+    Gate { requires: &["ContainerRestartRules"], ..Gate::beta("RestartAllContainersOnContainerExits", true) },
     Gate::locked("RotateKubeletServerCertificate"),
     Gate::locked("SidecarContainers"),
     Gate::locked("SupplementalGroupsPolicy"),
@@ -206,6 +209,19 @@ impl Problems {
             self.check(ok, format!("{name} {period} must be either zero or otherwise >= 1 sec"));
         }
         let by_priority = &config.shutdown_grace_period_by_pod_priority;
+        let features = Features::of(&gates(config));
+        self.check(
+            features.shutdown || (all == zero && critical == zero),
+            "specifying shutdownGracePeriod or shutdownGracePeriodCriticalPods requires feature gate GracefulNodeShutdown",
+        );
+        self.check(
+            features.shutdown_by_priority || by_priority.is_empty(),
+            "specifying shutdownGracePeriodByPodPriority requires feature gate GracefulNodeShutdownBasedOnPodPriority",
+        );
+        self.check(
+            features.restart_period || config.crash_loop_back_off.max_container_restart_period == Span::seconds(300),
+            "feature gate KubeletCrashLoopBackOffMax is required for crashLoopBackOff.maxContainerRestartPeriod",
+        );
         self.check(
             by_priority.is_empty() || (all == zero && critical == zero),
             "Cannot specify both shutdownGracePeriodByPodPriority and shutdownGracePeriod at the same time",
@@ -241,16 +257,8 @@ impl Problems {
         for (name, value, legal) in choices {
             self.check(legal.contains(&value), format!("{name} {value:?} must be one of {legal:?}"));
         }
-        for (name, value) in &config.cpu_manager_policy_options {
-            self.check(
-                crate::cpus::OPTIONS.contains(&name.as_str()) && matches!(value.as_str(), "true" | "false"),
-                format!("cpuManagerPolicyOptions (--cpu-manager-policy-options) {name}={value} is not supported"),
-            );
-        }
-        self.check(
-            config.cpu_manager_policy_options.is_empty() || config.cpu_manager_policy == "static",
-            "cpuManagerPolicyOptions (--cpu-manager-policy-options) need the static policy",
-        );
+        let gates = gates(config);
+        self.0.extend(crate::cpus::check_options(config, |gate| gates.enabled(gate)));
         let options = config.topology_manager_policy_options.iter();
         self.0.extend(options.filter_map(|(name, value)| crate::allot::check_option(name, value)));
         self.check(
@@ -281,6 +289,15 @@ impl Problems {
             "enableSystemLogHandler is required for enableSystemLogQuery",
         );
         self.check(
+            config.system_cgroups.is_empty() || !config.cgroup_root.is_empty(),
+            "systemCgroups (--system-cgroups) was specified and cgroupRoot (--cgroup-root) was not specified",
+        );
+        for (name, path) in [("systemCgroups", &config.system_cgroups), ("kubeletCgroups", &config.kubelet_cgroups)] {
+            let mut parts = path.split('/').filter(|part| !part.is_empty()).peekable();
+            let ok = path.is_empty() || (parts.peek().is_some() && parts.all(|part| part != "." && part != ".."));
+            self.check(ok, format!("{name} {path:?} must be the path of a control group below the root"));
+        }
+        self.check(
             config.static_pod_path.is_empty() || config.static_pod_path.starts_with('/'),
             "staticPodPath must be an absolute path",
         );
@@ -290,13 +307,7 @@ impl Problems {
     fn unsupported(&mut self, config: &KubeletConfiguration) {
         let default = KubeletConfiguration::default();
         for (asked, what) in [
-            (
-                !config.enable_controller_attach_detach,
-                "enableControllerAttachDetach (--enable-controller-attach-detach) false",
-            ),
             (config.run_once, "runOnce (--runonce)"),
-            (config.kernel_memcg_notification, "kernelMemcgNotification (--kernel-memcg-notification)"),
-            (!config.system_cgroups.is_empty(), "systemCgroups (--system-cgroups)"),
             (!config.qos_reserved.is_empty(), "qosReserved (--qos-reserved), whose feature gate QOSReserved is off,"),
             (config.memory_reservation_policy != "None", "a memoryReservationPolicy other than \"None\""),
             (

@@ -15,6 +15,8 @@ pub struct Place {
     pub socket: u32,
     /// Core, a number unique on the machine.
     pub core: u32,
+    /// The last cache that it shares with others, a number unique on the machine.
+    pub cache: u32,
 }
 
 /// All processors that are in use.
@@ -43,7 +45,10 @@ impl CpuLayout {
             // The first of the threads of a core names it: core ids repeat on every package.
             let core = list(&dir.join("thread_siblings_list")).iter().next().unwrap_or(cpu);
             let socket = number("physical_package_id").unwrap_or(0);
-            (cpu, Place { node: nodes.get(&cpu).copied().unwrap_or(0), socket, core })
+            // A machine that tells of no such cache has one for each package.
+            let cached = list(&root.join(format!("cpu/cpu{cpu}/cache/index3/shared_cpu_list")));
+            let cache = cached.iter().next().unwrap_or(socket);
+            (cpu, Place { node: nodes.get(&cpu).copied().unwrap_or(0), socket, core, cache })
         });
         Self { cpus: cpus.collect() }
     }
@@ -112,6 +117,43 @@ impl CpuLayout {
         Some(chosen.iter().chain(rest.into_iter().take(count - chosen.len())).collect())
     }
 
+    /// Chooses processors of as few caches as can be: whole ones where as many are wanted, then some of one that has
+    /// enough, whole cores first. What no cache has alone comes from anywhere.
+    pub fn choose_by_cache(&self, available: &CpuSet, count: usize) -> Option<CpuSet> {
+        if available.len() < count {
+            return None;
+        }
+        let (mut chosen, mut left) = (CpuSet::default(), available.clone());
+        for whole in self.whole(&left, |place| place.cache) {
+            if whole.len() <= count - chosen.len() {
+                left = left.difference(&whole);
+                chosen = chosen.union(&whole);
+            }
+        }
+        let rest = count - chosen.len();
+        let mut parts: BTreeMap<u32, CpuSet> = BTreeMap::new();
+        for (cpu, place) in self.cpus.iter().filter(|(cpu, _)| left.contains(**cpu)) {
+            let entry = parts.entry(place.cache).or_default();
+            *entry = entry.union(&CpuSet::from_iter([*cpu]));
+        }
+        let enough = parts.into_values().filter(|part| part.len() >= rest).min_by_key(CpuSet::len);
+        let more = self.choose(enough.as_ref().unwrap_or(&left), rest, false)?;
+        Some(chosen.union(&more))
+    }
+
+    /// Whether processors are of as few caches as can be.
+    pub fn is_cache_aligned(&self, cpus: &CpuSet) -> bool {
+        let used: BTreeSet<u32> = cpus.iter().filter_map(|cpu| Some(self.cpus.get(&cpu)?.cache)).collect();
+        let all: BTreeSet<u32> = self.cpus.values().map(|place| place.cache).collect();
+        let size = self.cpus.len() / all.len().max(1);
+        used.len() <= cpus.len().div_ceil(size.max(1))
+    }
+
+    /// Packages of some NUMA nodes.
+    pub fn sockets(&self, is_meant: impl Fn(u32) -> bool) -> BTreeSet<u32> {
+        self.cpus.values().filter(|place| is_meant(place.node)).map(|place| place.socket).collect()
+    }
+
     /// Groups of which every processor is still there.
     fn whole(&self, left: &CpuSet, group: fn(&Place) -> u32) -> Vec<CpuSet> {
         let mut groups: BTreeMap<u32, CpuSet> = BTreeMap::new();
@@ -129,7 +171,7 @@ mod tests {
 
     /// Two packages of two cores of two threads; threads of a core are four apart.
     fn machine() -> CpuLayout {
-        let place = |cpu: u32| Place { node: cpu % 4 / 2, socket: cpu % 4 / 2, core: cpu % 4 };
+        let place = |cpu: u32| Place { node: cpu % 4 / 2, socket: cpu % 4 / 2, core: cpu % 4, cache: 0 };
         CpuLayout { cpus: (0..8).map(|cpu| (cpu, place(cpu))).collect() }
     }
 
@@ -153,6 +195,24 @@ mod tests {
         }
         assert_eq!(machine.choose(&"0-2".parse().unwrap(), 4, false), None);
         assert_eq!(machine.choose(&machine.all(), 4, true).unwrap().to_string(), "0-3");
+    }
+
+    #[test]
+    fn caches_are_not_shared_where_that_can_be() {
+        // One package with three caches of four processors, two threads to a core.
+        let place = |cpu: u32| Place { node: 0, socket: 0, core: cpu / 2, cache: cpu / 4 };
+        let machine = CpuLayout { cpus: (0..12).map(|cpu| (cpu, place(cpu))).collect() };
+        for (available, count, expected, aligned) in [
+            ("1-11", 4, "4-7", true),
+            ("1-11", 2, "2-3", true),
+            ("0-11", 6, "0-5", true),
+            ("2-3,6-7,10-11", 4, "2-3,6-7", false),
+        ] {
+            let chosen = machine.choose_by_cache(&available.parse().unwrap(), count).unwrap();
+            assert_eq!(chosen.to_string(), expected, "{count} of {available}");
+            assert_eq!(machine.is_cache_aligned(&chosen), aligned, "{count} of {available}");
+        }
+        assert_eq!(machine.choose_by_cache(&"0-2".parse().unwrap(), 4), None);
     }
 
     #[test]

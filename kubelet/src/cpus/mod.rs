@@ -7,7 +7,9 @@ mod file;
 mod layout;
 mod reconcile;
 mod set;
+mod spread;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,8 +28,54 @@ use crate::pods::resources::{self, Qos, qos};
 use file::Assignments;
 
 const STATE: &str = "cpu_manager_state";
-/// Options of the static policy.
-pub(crate) const OPTIONS: [&str; 3] = ["full-pcpus-only", "distribute-cpus-across-cores", "strict-cpu-reservation"];
+const FULL_CORES: &str = "full-pcpus-only";
+const STRICT: &str = "strict-cpu-reservation";
+const ACROSS_NODES: &str = "distribute-cpus-across-numa";
+const BY_CACHE: &str = "prefer-align-cpus-by-uncorecache";
+const ACROSS_CORES: &str = "distribute-cpus-across-cores";
+const BY_SOCKET: &str = "align-by-socket";
+/// Options of the static policy, with the gate that each needs.
+const OPTIONS: [(&str, Option<&str>); 6] = [
+    (FULL_CORES, None),
+    (STRICT, None),
+    (ACROSS_NODES, Some("CPUManagerPolicyBetaOptions")),
+    (BY_CACHE, Some("CPUManagerPolicyBetaOptions")),
+    (ACROSS_CORES, Some("CPUManagerPolicyAlphaOptions")),
+    (BY_SOCKET, Some("CPUManagerPolicyAlphaOptions")),
+];
+/// Options that contradict each other.
+const CONTRADICTIONS: [(&str, &str); 4] =
+    [(FULL_CORES, ACROSS_CORES), (ACROSS_NODES, ACROSS_CORES), (ACROSS_NODES, BY_CACHE), (ACROSS_CORES, BY_CACHE)];
+
+/// What is wrong with the options of the policy. `is_on`: which gates are on.
+pub(crate) fn check_options(config: &KubeletConfiguration, is_on: impl Fn(&str) -> bool) -> Vec<String> {
+    let options = &config.cpu_manager_policy_options;
+    let mut problems = Vec::new();
+    for (name, value) in options {
+        let flag = format!("cpuManagerPolicyOptions (--cpu-manager-policy-options) {name}={value}");
+        match OPTIONS.iter().find(|(known, _)| known == name) {
+            None => problems.push(format!("{flag} is not supported")),
+            Some((_, Some(gate))) if !is_on(gate) => {
+                let stage = if gate.contains("Beta") { "Beta" } else { "Alpha" };
+                problems.push(format!(
+                    "CPU Manager Policy {stage}-level Options not enabled, but option {name:?} provided"
+                ));
+            }
+            Some(_) if !matches!(value.as_str(), "true" | "false") => {
+                problems.push(format!("{flag}: bad value for option: must be true or false"));
+            }
+            Some(_) => {}
+        }
+    }
+    let is_set = |name: &str| options.get(name).is_some_and(|value| value == "true");
+    for (one, other) in CONTRADICTIONS.iter().filter(|(one, other)| is_set(one) && is_set(other)) {
+        problems.push(format!("static policy options {one} and {other} can not be used at the same time"));
+    }
+    if !options.is_empty() && config.cpu_manager_policy != "static" {
+        problems.push("cpuManagerPolicyOptions (--cpu-manager-policy-options) need the static policy".to_owned());
+    }
+    problems
+}
 
 /// A container that gets no processors.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -62,6 +110,9 @@ struct Static {
     full_cores: bool,
     spread: bool,
     strict: bool,
+    across_nodes: bool,
+    by_cache: bool,
+    by_socket: bool,
 }
 
 /// The processors of this node.
@@ -106,6 +157,9 @@ impl Cpus {
         if let Err(error) = file::write(&self.path, name, &state.shared, &state.assignments) {
             tracing::error!(%error, "writing the state of processors");
         }
+        if let Some(policy) = &self.policy {
+            policy.tell(&state);
+        }
     }
 
     /// Whether containers can have processors to themselves.
@@ -144,8 +198,12 @@ impl Cpus {
         let possible = Mask::combinations(&nodes).into_iter().filter(|mask| capacity(*mask).len() >= wanted);
         let possible: Vec<Mask> = possible.collect();
         let least = possible.iter().map(|mask| mask.len()).min()?;
-        let now = possible.into_iter().filter(|mask| capacity(*mask).intersection(&free).len() >= wanted);
-        Some(now.map(|mask| (mask, mask.len() == least)).collect())
+        let now = possible.iter().copied().filter(|mask| capacity(*mask).intersection(&free).len() >= wanted);
+        let sockets = |mask: Mask| policy.layout.sockets(|node| mask.contains(node)).len();
+        let fewest = possible.iter().filter(|mask| mask.len() == least).map(|mask| sockets(*mask)).min();
+        let is_preferred =
+            |mask: Mask| mask.len() == least || (policy.by_socket && fewest.is_some_and(|few| sockets(mask) <= few));
+        Some(now.map(|mask| (mask, is_preferred(mask))).collect())
     }
 
     /// Gives a container the processors it wants. `reusable`: those of containers of the Pod that run before it.
@@ -161,10 +219,18 @@ impl Cpus {
         if wanted == 0 || self.exclusive(&uid, &container.name).is_some() {
             return Ok(());
         }
-        METRICS.cpu_requests.inc();
+        METRICS.allot.cpu_requests.inc();
         let result = self.give(policy, wanted, mask, reusable);
         if result.is_err() {
-            METRICS.cpu_errors.inc();
+            METRICS.allot.cpu_errors.inc();
+        }
+        if policy.full_cores {
+            crate::allot::count_alignment("container", "physical_cpu", result.is_ok());
+        }
+        if policy.by_cache
+            && let Ok(given) = &result
+        {
+            crate::allot::count_alignment("container", "uncore_cache", policy.layout.is_cache_aligned(given));
         }
         let given = result?;
         {
@@ -185,9 +251,9 @@ impl Cpus {
         let too_few = CpuError::TooFew { requested: wanted, available: free.len() };
         // What belongs to the Pod already comes first, then what is near.
         let own = reusable.intersection(&free);
-        let choose = |from: &CpuSet, count: usize| policy.layout.choose(from, count, policy.spread);
+        let choose = |from: &CpuSet, count: usize| policy.choose(from, count);
         let mut given = choose(&own, wanted.min(own.len())).unwrap_or_default();
-        let near = policy.layout.on_nodes(|node| mask.is_none_or(|mask| mask.contains(node)));
+        let near = policy.near(mask);
         for from in [free.intersection(&near), free] {
             let left = from.difference(&given);
             let more = choose(&left, (wanted - given.len()).min(left.len())).unwrap_or_default();
@@ -236,10 +302,48 @@ impl Cpus {
 impl Static {
     fn new(config: &KubeletConfiguration, layout: CpuLayout) -> Result<Self, String> {
         let option = |name: &str| config.cpu_manager_policy_options.get(name).is_some_and(|value| value == "true");
-        let spread = option("distribute-cpus-across-cores");
+        let spread = option(ACROSS_CORES);
         let reserved = reserved(config, &layout)?;
-        let (full_cores, strict) = (option("full-pcpus-only"), option("strict-cpu-reservation"));
-        Ok(Self { layout, reserved, full_cores, spread, strict })
+        let (full_cores, strict) = (option(FULL_CORES), option(STRICT));
+        let (across_nodes, by_cache, by_socket) = (option(ACROSS_NODES), option(BY_CACHE), option(BY_SOCKET));
+        Ok(Self { layout, reserved, full_cores, spread, strict, across_nodes, by_cache, by_socket })
+    }
+
+    /// Tells who has what.
+    fn tell(&self, state: &State) {
+        let count = |cpus: &CpuSet| i64::try_from(cpus.len()).unwrap_or(i64::MAX);
+        let exclusive = state.assignments.values().flat_map(BTreeMap::values);
+        let exclusive = exclusive.fold(CpuSet::default(), |all, one| all.union(one));
+        METRICS.allot.shared_pool.set(state.shared.difference(&self.reserved).len() as f64 * 1000.0);
+        METRICS.allot.exclusive_cpus.set(count(&exclusive));
+        for node in self.layout.nodes() {
+            let here = self.layout.on_nodes(|one| one == node).intersection(&exclusive);
+            METRICS.allot.cpus_per_node.with_label_values(&[&node.to_string()]).set(count(&here));
+        }
+    }
+
+    /// Chooses as the options say.
+    fn choose(&self, from: &CpuSet, count: usize) -> Option<CpuSet> {
+        let layout = &self.layout;
+        if self.across_nodes {
+            let unit = if self.full_cores { layout.threads_per_core() } else { 1 };
+            return layout.choose_evenly(from, count, unit).or_else(|| layout.choose(from, count, false));
+        }
+        if self.by_cache {
+            return layout.choose_by_cache(from, count);
+        }
+        layout.choose(from, count, self.spread)
+    }
+
+    /// Processors of the nodes of a mask, or of all packages that these nodes are on.
+    fn near(&self, mask: Option<Mask>) -> CpuSet {
+        let Some(mask) = mask else { return self.layout.all() };
+        let sockets = self.layout.sockets(|node| mask.contains(node));
+        let is_near = |place: &Place| match self.by_socket {
+            true => sockets.contains(&place.socket),
+            false => mask.contains(place.node),
+        };
+        self.layout.cpus.iter().filter(|(_, place)| is_near(place)).map(|(cpu, _)| *cpu).collect()
     }
 
     /// What is shared as long as nobody has anything.
@@ -317,7 +421,7 @@ mod tests {
 
     /// Four cores of two threads, on two NUMA nodes.
     fn layout() -> CpuLayout {
-        let place = |cpu: u32| Place { node: cpu / 4, socket: cpu / 4, core: cpu / 2 };
+        let place = |cpu: u32| Place { node: cpu / 4, socket: cpu / 4, core: cpu / 2, cache: cpu / 4 };
         CpuLayout { cpus: (0..8).map(|cpu| (cpu, place(cpu))).collect() }
     }
 
@@ -361,6 +465,39 @@ mod tests {
         let text = "SMT Alignment Error: requested 3 cpus not multiple cpus per core = 2";
         assert_eq!(error.to_string(), text);
         assert!(give(&cpus, &pod("u", "4")).is_ok());
+    }
+
+    #[test]
+    fn options_say_what_is_near() {
+        // Two packages of two NUMA nodes of four processors.
+        let place = |cpu: u32| Place { node: cpu / 4, socket: cpu / 8, core: cpu / 2, cache: cpu / 2 };
+        let wide = || CpuLayout { cpus: (0..16).map(|cpu| (cpu, place(cpu))).collect() };
+        let open = |dir: &Path, options: &[&str]| Cpus::open(&config(options), dir, wide()).unwrap();
+        let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
+        let even = open(dirs[0].path(), &[ACROSS_NODES]);
+        assert_eq!(give(&even, &pod("u", "8")).unwrap(), "4-11");
+        let cached = open(dirs[1].path(), &[BY_CACHE]);
+        assert_eq!(give(&cached, &pod("u", "3")).unwrap(), "1-3", "no cache more than it takes");
+        let socket = open(dirs[2].path(), &[BY_SOCKET]);
+        let pod = pod("u", "4");
+        let containers: Vec<&Container> = pods::containers(&pod).iter().collect();
+        let hints = socket.hints(&pod, &containers, &CpuSet::default()).unwrap();
+        assert!(hints.contains(&(Mask::of([2, 3]), true)), "both on one package: {hints:?}");
+        assert!(hints.contains(&(Mask::of([1, 2]), false)), "on two: {hints:?}");
+        socket.allocate(&pod, containers[0], Some(Mask::of([0])), &CpuSet::default()).unwrap();
+        assert_eq!(socket.exclusive("u", "c").unwrap().to_string(), "4-7", "the same package");
+    }
+
+    #[test]
+    fn options_need_gates_and_no_contradictions() {
+        let all = |_: &str| true;
+        let beta = |gate: &str| !gate.contains("Alpha");
+        assert_eq!(check_options(&config(&[FULL_CORES, BY_CACHE]), beta), [""; 0]);
+        let alpha = "CPU Manager Policy Alpha-level Options not enabled, but option \"align-by-socket\" provided";
+        assert_eq!(check_options(&config(&[BY_SOCKET]), beta), [alpha]);
+        assert_eq!(check_options(&config(&[BY_SOCKET]), all), [""; 0]);
+        assert_eq!(check_options(&config(&[ACROSS_NODES, BY_CACHE]), all).len(), 1);
+        assert_eq!(check_options(&config(&["other"]), all).len(), 1);
     }
 
     #[test]

@@ -132,6 +132,13 @@ impl Cri {
         call("status", self.timeout, Box::pin(client.status(v1::StatusRequest { verbose }))).await
     }
 
+    /// The image of sandboxes, where the runtime tells it; newer runtimes pin it.
+    pub async fn sandbox_image(&self) -> Option<String> {
+        let answer = self.status(true).await.ok()?;
+        let config: serde_json::Value = serde_json::from_str(answer.info.get("config")?).ok()?;
+        config.get("sandboxImage")?.as_str().map(str::to_owned)
+    }
+
     /// The runtime's cgroup driver.
     pub async fn runtime_config(&self) -> Result<v1::RuntimeConfigResponse, CriError> {
         let mut client = self.runtime.clone();

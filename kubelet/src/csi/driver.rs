@@ -8,7 +8,7 @@ use proto::csi::node_client::NodeClient;
 use proto::csi::node_service_capability::{self, rpc};
 use proto::csi::{self as v1, VolumeCapability};
 use tonic::transport::Channel;
-use tonic::{Code, Response, Status};
+use tonic::{Response, Status};
 
 use crate::cri::CriError;
 use crate::metrics::METRICS;
@@ -83,8 +83,7 @@ impl Driver {
     ) -> Result<T, CriError> {
         let start = Instant::now();
         let result = crate::rpc::limited(DEADLINE, call).await;
-        let code = result.as_ref().err().map_or(Code::Ok, Status::code);
-        let labels = [&self.name, &format!("/csi.v1.Node/{method}"), &format!("{code:?}"), "false"];
+        let labels = [&self.name, &format!("/csi.v1.Node/{method}"), &crate::rpc::code_name(&result), "false"];
         METRICS.csi_operations.with_label_values(&labels).observe(start.elapsed().as_secs_f64());
         Ok(result?.into_inner())
     }

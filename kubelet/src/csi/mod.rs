@@ -25,8 +25,8 @@ pub(crate) use layout::PLUGIN;
 use layout::unique_name;
 pub use node::CsiNodes;
 pub(crate) use request::Wanted;
-pub(crate) use setup::Context;
 pub use setup::VolumeUse;
+pub(crate) use setup::{ATTACH, Context};
 
 use crate::events::Events;
 use crate::objects::Objects;
@@ -67,6 +67,8 @@ pub struct Csi {
     objects: Arc<dyn Objects>,
     events: Events,
     node: String,
+    /// The controller attaches volumes to this node.
+    attached_elsewhere: bool,
     drivers: Mutex<BTreeMap<String, Driver>>,
     turns: Mutex<HashMap<VolumeKey, Arc<Semaphore>>>,
     staged: Mutex<BTreeSet<VolumeKey>>,
@@ -81,13 +83,14 @@ pub struct Csi {
 }
 
 impl Csi {
-    /// No drivers yet. What an earlier kubelet left in use counts as in use.
+    /// No drivers yet. `attached_elsewhere`: whether the controller attaches volumes to this node. What an earlier kubelet left in use counts as in use.
     pub fn new(
         paths: &Paths,
         platform: Arc<dyn Platform>,
         objects: Arc<dyn Objects>,
         events: Events,
         node: &str,
+        attached_elsewhere: bool,
     ) -> Arc<Self> {
         let csi = Self {
             layout: Layout::new(paths.clone()),
@@ -95,6 +98,7 @@ impl Csi {
             objects,
             events,
             node: node.to_owned(),
+            attached_elsewhere,
             drivers: Mutex::default(),
             turns: Mutex::default(),
             staged: Mutex::default(),

@@ -27,6 +27,8 @@ pub(crate) struct Context<'a> {
     pub claim: Option<(&'a PersistentVolumeClaim, Option<Quantity>)>,
 }
 
+/// The step that puts a volume within the node's reach.
+pub(crate) const ATTACH: &str = "AttachVolume.Attach";
 const STAGE: &str = "MountVolume.MountDevice";
 const MAP: &str = "MapVolume.MapPodDevice";
 
@@ -61,6 +63,11 @@ impl Csi {
         let required = object.is_none_or(|driver| driver.spec.attach_required != Some(false));
         if wanted.lifecycle == Lifecycle::Ephemeral || !required {
             return Ok(BTreeMap::new());
+        }
+        if !self.attached_elsewhere {
+            // Volumes of drivers are attached by the controller alone, and this node is not in its care.
+            let message = "attaching volumes from the kubelet is not supported".to_owned();
+            return Err(CsiError::Step { operation: ATTACH, message });
         }
         let volume = unique_name(&wanted.driver, &wanted.handle);
         self.use_by(&volume, uid);

@@ -232,11 +232,15 @@ impl World {
 
     /// A kubelet that begins with what is on disk.
     async fn csi(&self) -> Arc<Csi> {
+        self.csi_of(true).await
+    }
+
+    async fn csi_of(&self, attached_elsewhere: bool) -> Arc<Csi> {
         let root = self.root.path();
         let paths = Paths::new(root, root.join("logs"), root.join("links"));
         let objects: Arc<dyn Objects> = Arc::clone(&self.api) as _;
         let events = Events::new(Arc::new(LogSink), "node");
-        let csi = Csi::new(&paths, Arc::new(Recorder::default()), objects, events, "node");
+        let csi = Csi::new(&paths, Arc::new(Recorder::default()), objects, events, "node", attached_elsewhere);
         let nodes = CsiNodes::new(Arc::clone(&csi), None, "node");
         let plugin = Plugin { name: "d".into(), endpoint: self.socket.clone(), versions: vec!["1.0.0".into()] };
         nodes.register(&plugin).await.unwrap();
@@ -284,6 +288,18 @@ fn wanted(block: bool) -> Wanted {
     }));
     let spec: k8s_openapi::api::core::v1::PersistentVolumeSpec = spec.unwrap();
     Wanted::persistent("pv", &spec, spec.csi.as_ref().unwrap(), false)
+}
+
+#[tokio::test]
+async fn nothing_is_attached_without_the_controller() {
+    let world = World::new();
+    let csi = world.csi_of(false).await;
+    let message = "attaching volumes from the kubelet is not supported".to_owned();
+    let refused = Err(CsiError::Step { operation: "AttachVolume.Attach", message });
+    assert_eq!(world.set_up(&csi, "u", &wanted(false)).await, refused);
+    assert!(csi.in_use().is_empty() && world.take_calls().is_empty());
+    world.declare(json!({ "attachRequired": false }));
+    assert!(world.set_up(&csi, "u", &wanted(false)).await.is_ok(), "nobody has to");
 }
 
 #[tokio::test]

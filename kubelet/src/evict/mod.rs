@@ -69,6 +69,8 @@ pub trait World: Send + Sync {
     fn warn(&self, message: String);
     /// Ends a Pod.
     fn evict(&self, pod: &Arc<Pod>, request: StopRequest);
+    /// Returns when memory crosses a threshold between two looks; where nobody tells that, never.
+    async fn alarmed(&self, thresholds: &[Threshold]);
     /// Waits, for a while, until Pods are gone.
     async fn wait_gone(&self, pods: &[Arc<Pod>]);
 }
@@ -108,7 +110,10 @@ impl<W: World> Evictor<W> {
             };
             let pause = async {
                 if evicted.is_empty() {
-                    tokio::time::sleep(PERIOD).await;
+                    tokio::select! {
+                        () = tokio::time::sleep(PERIOD) => {}
+                        () = self.world.alarmed(&self.policy.thresholds) => {}
+                    }
                 } else {
                     self.world.wait_gone(&evicted).await;
                 }
@@ -152,6 +157,10 @@ impl<W: World> Evictor<W> {
         let message = message::message(&threshold, &observations, victim);
         let disruption = Some(("TerminationByKubelet", message.clone()));
         METRICS.evictions.with_label_values(&[threshold.signal.as_str()]).inc();
+        if let Some(seen) = observations.get(&threshold.signal) {
+            let age = Timestamp::now().duration_since(seen.at).as_secs_f64();
+            METRICS.pods.eviction_age.with_label_values(&[threshold.signal.as_str()]).observe(age.max(0.0));
+        }
         self.evict(&victim.pod, grace, message, disruption);
         vec![Arc::clone(&victim.pod)]
     }

@@ -203,6 +203,10 @@ impl World for &Fake {
         self.log.lock().push(line);
     }
 
+    async fn alarmed(&self, _: &[Threshold]) {
+        std::future::pending().await
+    }
+
     async fn wait_gone(&self, _pods: &[Arc<Pod>]) {}
 }
 
@@ -267,6 +271,7 @@ async fn limits_of_local_storage_are_enforced() {
         claim: None,
         fs: Default::default(),
         used: DiskUse { bytes: (1 << 30) + 1, inodes: 1 },
+        abnormal: None,
         ephemeral: true,
     });
     let fake = Fake {

@@ -130,7 +130,7 @@ impl ImageGc {
             let references = volumes.filter_map(|volume| volume.image.as_ref()?.reference.clone());
             used.extend(references.filter_map(|name| Some(crate::images::parse(&name).ok()?.normalized)));
         }
-        used.extend(self.sandbox_image().await);
+        used.extend(self.services.cri.sandbox_image().await);
         let present = images.iter().map(|image| image.id.clone()).collect();
         self.services.images.forget_absent(present, now).await;
         let mut records = self.records.lock();
@@ -151,13 +151,6 @@ impl ImageGc {
             }
         }
         Ok(())
-    }
-
-    /// The image of sandboxes, where the runtime tells it; newer runtimes pin it.
-    async fn sandbox_image(&self) -> Option<String> {
-        let answer = self.services.cri.status(true).await.ok()?;
-        let config: serde_json::Value = serde_json::from_str(answer.info.get("config")?).ok()?;
-        config.get("sandboxImage")?.as_str().map(str::to_owned)
     }
 }
 

@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::credentials::{Keyring, matches, pattern};
 use super::{Credential, Reference};
 use crate::config::Span;
+use crate::metrics::METRICS;
 use crate::platform::{Program, run_program};
 
 const CONFIG_VERSION: &str = "kubelet.config.k8s.io/v1";
@@ -97,7 +99,10 @@ impl Providers {
     pub fn read(file: &Path, dir: &Path) -> Result<Self, ProviderError> {
         let text = std::fs::read_to_string(file)
             .map_err(|error| ProviderError(format!("unable to read {}: {error}", file.display())))?;
-        Self::parse(&text, dir)
+        let providers = Self::parse(&text, dir)?;
+        let hash = format!("sha256:{}", hex::encode(Sha256::digest(text.as_bytes())));
+        METRICS.images.provider_config.with_label_values(&[&hash]).set(1);
+        Ok(providers)
     }
 
     fn parse(text: &str, dir: &Path) -> Result<Self, ProviderError> {
@@ -151,7 +156,10 @@ impl Providers {
             }
             match self.ask(provider, &image.normalized, &target).await {
                 Ok(ring) => found.extend(ring.lookup(image)),
-                Err(error) => tracing::error!(provider = provider.name, error, "failed getting credential"),
+                Err(error) => {
+                    METRICS.images.provider_errors.with_label_values(&[&provider.name]).inc();
+                    tracing::error!(provider = provider.name, error, "failed getting credential");
+                }
             }
         }
         found
@@ -173,7 +181,10 @@ impl Providers {
         let path = self.dir.join(&provider.name);
         let env = provider.env.iter().map(|one| (one.name.clone(), one.value.clone())).collect();
         let program = Program { path: &path, args: &provider.args, env: &env, deadline: DEADLINE, limit: MAX_ANSWER };
-        let output = run_program(program, &input).await.map_err(|error| error.to_string())?;
+        let output = run_program(program, &input).await;
+        let elapsed = now.elapsed().as_secs_f64();
+        METRICS.images.provider_duration.with_label_values(&[&provider.name]).observe(elapsed);
+        let output = output.map_err(|error| error.to_string())?;
         // What it says may hold secrets: errors about it name none of it.
         let answer: Answer = serde_json::from_slice(&output).map_err(|_| "the answer cannot be read".to_owned())?;
         self.keep(provider, answer, image, &registry)

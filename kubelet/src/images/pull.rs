@@ -15,9 +15,11 @@ use crate::backoff::BackOff;
 use crate::config::KubeletConfiguration;
 use crate::cri::{Cri, CriError, v1};
 use crate::events::{EventType, Events};
+use crate::metrics::{METRICS, size_label};
 use crate::pods::{self, Role};
 use crate::rate::Rate;
 use crate::spec::ImageUser;
+use crate::start_times::StartTimes;
 
 const INITIAL: Duration = Duration::from_secs(10);
 const MAX: Duration = Duration::from_secs(300);
@@ -64,6 +66,32 @@ impl PullPolicy {
     }
 }
 
+impl PullPolicy {
+    /// Counts a request for an image.
+    fn count(self, present: &str, pull: &str) {
+        let policy = match self {
+            Self::Always => "always",
+            Self::IfNotPresent => "ifnotpresent",
+            Self::Never => "never",
+        };
+        METRICS.images.requests.with_label_values(&[present, policy, pull]).inc();
+    }
+}
+
+/// Whether an image is there.
+enum Presence {
+    Absent,
+    /// Others may use it.
+    Foreign,
+    Usable(Pulled),
+}
+
+impl Presence {
+    fn label(&self) -> &'static str {
+        if matches!(self, Self::Absent) { "false" } else { "true" }
+    }
+}
+
 /// An image that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pulled {
@@ -87,6 +115,7 @@ pub struct Images {
     files: Vec<PathBuf>,
     providers: Option<Providers>,
     records: Arc<Records>,
+    starts: Arc<StartTimes>,
 }
 
 impl Images {
@@ -98,6 +127,7 @@ impl Images {
         files: Vec<PathBuf>,
         providers: Option<Providers>,
         records: Records,
+        starts: Arc<StartTimes>,
     ) -> Self {
         let parallel = match (config.serialize_image_pulls, config.max_parallel_image_pulls) {
             (true, _) => 1,
@@ -114,6 +144,7 @@ impl Images {
             files,
             providers,
             records: Arc::new(records),
+            starts,
         }
     }
 
@@ -132,22 +163,27 @@ impl Images {
             self.events.container(pod, container, EventType::Warning, "InspectFailed", message.as_str());
             ImageError::new("InvalidImageName", message)
         })?;
-        if policy != PullPolicy::Always {
-            match self.present(&reference.normalized).await {
-                Ok(Some(pulled)) if !self.must_pull(&reference, &pulled.reference, secrets).await => {
+        if policy == PullPolicy::Always {
+            policy.count("unknown", "true");
+        } else {
+            match self.usable(&reference, secrets).await {
+                Ok(Presence::Usable(pulled)) => {
+                    policy.count("true", "false");
                     let text =
                         format!("Container image {image:?} already present on machine and can be accessed by the pod");
                     self.events.container(pod, container, EventType::Normal, "Pulled", text);
                     return Ok(pulled);
                 }
                 // One that is not for this Pod is as good as absent.
-                Ok(_) if policy == PullPolicy::Never => {
+                Ok(presence) if policy == PullPolicy::Never => {
+                    policy.count(presence.label(), "unknown");
                     let text = format!("Container image {image:?} is not present with pull policy of Never");
                     self.events.container(pod, container, EventType::Warning, "ErrImageNeverPull", text.as_str());
                     return Err(ImageError::new("ErrImageNeverPull", text));
                 }
-                Ok(_) => {}
+                Ok(presence) => policy.count(presence.label(), "true"),
                 Err(error) => {
+                    policy.count("unknown", "unknown");
                     let text = format!("Failed to inspect image {image:?}: {}", error.message());
                     self.events.container(pod, container, EventType::Warning, "InspectFailed", text.as_str());
                     return Err(ImageError::new("ImageInspectError", text));
@@ -181,6 +217,13 @@ impl Images {
         Err(ImageError::new("ImagePullBackOff", format!("{text}: {}: {}", last.reason, last.message)))
     }
 
+    /// Whether an image is there, and for a Pod with these Secrets.
+    async fn usable(&self, reference: &Reference, secrets: &[Arc<Secret>]) -> Result<Presence, CriError> {
+        let Some(pulled) = self.present(&reference.normalized).await? else { return Ok(Presence::Absent) };
+        let foreign = self.must_pull(reference, &pulled.reference, secrets).await;
+        Ok(if foreign { Presence::Foreign } else { Presence::Usable(pulled) })
+    }
+
     async fn present(&self, image: &str) -> Result<Option<Pulled>, CriError> {
         let wanted = v1::ImageSpec { image: image.to_owned(), ..v1::ImageSpec::default() };
         let found = self.cri.image_status(wanted, false).await?.image;
@@ -210,8 +253,10 @@ impl Images {
         if !self.rate.take() {
             return Err(fail("pull QPS exceeded".to_owned()));
         }
-        let started = Instant::now();
+        let (started, began) = (Instant::now(), Timestamp::now());
         let (pulled, size) = self.recorded(reference, secrets, sandbox).await.map_err(fail)?;
+        self.starts.pulled(pods::uid(pod), began, Timestamp::now());
+        METRICS.images.pull.with_label_values(&[size_label(size)]).observe(started.elapsed().as_secs_f64());
         let text = format!(
             "Successfully pulled image {image:?} in {} ({} including waiting). Image size: {size} bytes.",
             short(started.elapsed()),

@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Reference, parse};
 use crate::checkpoint;
+use crate::metrics::METRICS;
 
 const VERSION: &str = "kubelet.config.k8s.io/v1beta1";
 const INTENT: &str = "ImagePullIntent";
@@ -153,11 +154,25 @@ struct Users {
     node_pods_accessible: bool,
 }
 
+/// Why a Pod has to pull an image, or need not.
+enum Check {
+    /// The policy has nothing against it.
+    NoConcern,
+    /// Its credentials are known to be good.
+    Known,
+    /// They are not.
+    Unknown,
+    /// What is known of the image cannot be read.
+    Unreadable,
+}
+
 /// The two directories. Every call blocks.
 pub struct Records {
     pulling: PathBuf,
     pulled: PathBuf,
     policy: Verification,
+    /// Nothing is written down.
+    forgetful: bool,
     /// Pulls under way by image; held while files change.
     running: Mutex<HashMap<String, usize>>,
 }
@@ -165,12 +180,21 @@ pub struct Records {
 impl Records {
     /// Files below a directory.
     pub fn new(dir: &Path, policy: Verification) -> Self {
-        Self { pulling: dir.join("pulling"), pulled: dir.join("pulled"), policy, running: Mutex::default() }
+        let (pulling, pulled) = (dir.join("pulling"), dir.join("pulled"));
+        Self { pulling, pulled, policy, forgetful: false, running: Mutex::default() }
+    }
+
+    /// No records at all: every image is everybody's.
+    pub fn none(dir: &Path) -> Self {
+        Self { forgetful: true, ..Self::new(dir, Verification::Never) }
     }
 
     /// Makes the directories. Pulls that another kubelet was killed in may have come to their end nevertheless: their
     /// images count as pulled, with credentials of which nothing is known. `images` has ids with all names.
     pub fn recover(&self, images: &[(String, Vec<String>)]) -> io::Result<()> {
+        if self.forgetful {
+            return Ok(());
+        }
         for dir in [&self.pulling, &self.pulled] {
             fs::create_dir_all(dir)?;
         }
@@ -184,11 +208,15 @@ impl Records {
             }
             fs::remove_file(entry.path())?;
         }
+        self.count();
         Ok(())
     }
 
     /// A pull begins.
     pub fn begin(&self, image: &str) -> io::Result<()> {
+        if self.forgetful {
+            return Ok(());
+        }
         let mut running = self.running.lock();
         let count = running.entry(image.to_owned()).or_default();
         *count += 1;
@@ -197,11 +225,16 @@ impl Records {
         }
         let intent = Intent { kind: INTENT.to_owned(), api_version: VERSION.to_owned(), image: image.to_owned() };
         fs::create_dir_all(&self.pulling)?;
-        checkpoint::write(&self.pulling.join(file_name(image)), &serde_json::to_vec(&intent)?)
+        checkpoint::write(&self.pulling.join(file_name(image)), &serde_json::to_vec(&intent)?)?;
+        self.count();
+        Ok(())
     }
 
     /// A pull ended: with what it brought and whose credentials worked, or with nothing.
     pub fn end(&self, image: &str, brought: Option<(&str, Source)>) -> io::Result<()> {
+        if self.forgetful {
+            return Ok(());
+        }
         let mut running = self.running.lock();
         if let Some((id, source)) = brought {
             fs::create_dir_all(&self.pulled)?;
@@ -215,7 +248,9 @@ impl Records {
             return Ok(());
         }
         running.remove(image);
-        match fs::remove_file(self.pulling.join(file_name(image))) {
+        let removed = fs::remove_file(self.pulling.join(file_name(image)));
+        self.count();
+        match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
@@ -266,8 +301,20 @@ impl Records {
 
     /// Whether a Pod with these Secrets has to pull an image that is there already.
     pub fn must_pull(&self, reference: &Reference, id: &str, secrets: &[PullSecret]) -> io::Result<bool> {
+        let checked = self.check(reference, id, secrets);
+        let label = match &checked {
+            Ok(Check::NoConcern) => "credentialPolicyAllowed",
+            Ok(Check::Known) => "credentialRecordFound",
+            Ok(Check::Unknown) => "mustAuthenticate",
+            Ok(Check::Unreadable) | Err(_) => "error",
+        };
+        METRICS.images.checks.with_label_values(&[label]).inc();
+        Ok(matches!(checked?, Check::Unknown | Check::Unreadable))
+    }
+
+    fn check(&self, reference: &Reference, id: &str, secrets: &[PullSecret]) -> io::Result<Check> {
         if self.policy == Verification::Never {
-            return Ok(false);
+            return Ok(Check::NoConcern);
         }
         let _held = self.running.lock();
         let record = match self.read(id) {
@@ -275,19 +322,19 @@ impl Records {
             Err(error) => {
                 // Pulled it was, but nobody knows by whom.
                 tracing::warn!(id, %error, "record of an image cannot be read");
-                return Ok(true);
+                return Ok(Check::Unreadable);
             }
         };
         let image = &reference.normalized;
         let was_pulled = record.is_some() || self.pulling.join(file_name(image)).exists();
         let name = name(reference);
         if !self.policy.concerns(&name, was_pulled) {
-            return Ok(false);
+            return Ok(Check::NoConcern);
         }
         let users = record.and_then(|mut record| record.credential_mapping.remove(&name));
-        let Some(users) = users else { return Ok(true) };
+        let Some(users) = users else { return Ok(Check::Unknown) };
         if users.node_pods_accessible {
-            return Ok(false);
+            return Ok(Check::Known);
         }
         for own in secrets {
             let same_hash =
@@ -297,10 +344,18 @@ impl Records {
                 if !known.clone().any(|one| one == own) {
                     self.add(image, id, Some(Source::Secret(own.clone())))?;
                 }
-                return Ok(false);
+                return Ok(Check::Known);
             }
         }
-        Ok(true)
+        Ok(Check::Unknown)
+    }
+
+    /// Tells how many files there are.
+    fn count(&self) {
+        for (dir, gauge) in [(&self.pulling, &METRICS.images.intents), (&self.pulled, &METRICS.images.records)] {
+            let count = fs::read_dir(dir).into_iter().flatten().flatten().count();
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 
     /// Forgets images that are not there any more, as of some time.
@@ -321,6 +376,7 @@ impl Records {
                 fs::remove_file(entry.path())?;
             }
         }
+        self.count();
         Ok(())
     }
 }

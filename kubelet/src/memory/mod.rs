@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use crate::allot::{Hints, Mask};
 use crate::config::KubeletConfiguration;
+use crate::metrics::METRICS;
 use crate::pods;
 use crate::pods::quantity;
 use crate::pods::resources::{self, Qos, qos};
@@ -134,10 +135,12 @@ impl Memory {
             if state.assignments.get(pods::uid(pod)).is_some_and(|own| own.contains_key(&container.name)) {
                 return Ok(());
             }
+            METRICS.allot.memory_requests.inc();
             let possible = tables::hints(&state.machine, &wanted);
             let fits = |mask: &Mask| possible.iter().any(|(one, _)| one == mask);
             let best = possible.iter().find(|(_, preferred)| *preferred).or(possible.first()).map(|(mask, _)| *mask);
             let Some(mask) = mask.filter(fits).or(best) else {
+                METRICS.allot.memory_errors.inc();
                 return Err("[memorymanager] failed to get the default NUMA affinity, no NUMA nodes with enough memory is available".to_owned());
             };
             let blocks = tables::take(&mut state.machine, mask, &wanted);

@@ -1,5 +1,6 @@
 //! The node itself: facts, the Node object, its lease.
 
+mod coming_up;
 mod facts;
 mod lease;
 pub mod machine;

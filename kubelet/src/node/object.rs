@@ -13,6 +13,7 @@ use rand::Rng;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use super::coming_up::ComingUp;
 use super::status::{self, StatusInput};
 use crate::api::{CallError, Mirrors, limited};
 use crate::events::EventType;
@@ -53,8 +54,9 @@ impl NodeLoop {
     }
 
     async fn work(&self) {
+        let mut coming_up = None;
         if self.services.config.register_node {
-            self.register().await;
+            coming_up = self.register().await;
         }
         self.services.events.node(EventType::Normal, "Starting", "Starting kubelet.");
         let began = Instant::now();
@@ -75,6 +77,9 @@ impl NodeLoop {
             if let Ok(Some(node)) = result {
                 reported = Instant::now();
                 report_after = report.mul_f64(rand::rng().random_range(0.5..1.5));
+                if coming_up.is_some_and(|up| up.tell(&node, Timestamp::now())) {
+                    coming_up = None;
+                }
                 self.tell_pod_cidr(&node, &mut pod_cidr).await;
             }
             self.wait(update, began).await;
@@ -134,6 +139,7 @@ impl NodeLoop {
             runtime: self.services.health.features(),
             port: config.port,
             external_cloud: self.external_cloud,
+            declared: self.services.settings.features.declared.as_deref(),
             now: Timestamp::now(),
         })
     }
@@ -186,11 +192,16 @@ impl NodeLoop {
         }
     }
 
-    async fn register(&self) {
+    /// Registers, until that succeeds; answers how that went if the Node is new.
+    async fn register(&self) -> Option<ComingUp> {
+        let attempted = Timestamp::now();
         let mut delay = REGISTER_BACKOFF.0;
         loop {
             match self.try_register().await {
-                Ok(()) => return tracing::info!(node = self.name(), "successfully registered node"),
+                Ok(is_new) => {
+                    tracing::info!(node = self.name(), "successfully registered node");
+                    return is_new.then(|| ComingUp::registered(self.services.started, attempted));
+                }
                 Err(error) => tracing::warn!(node = self.name(), %error, "unable to register node with API server"),
             }
             tokio::time::sleep(delay).await;
@@ -198,14 +209,15 @@ impl NodeLoop {
         }
     }
 
-    async fn try_register(&self) -> Result<(), CallError> {
+    /// Answers whether the Node is new.
+    async fn try_register(&self) -> Result<bool, CallError> {
         let api: Api<Node> = Api::all(self.client.clone());
         let wanted = self.initial().await;
         match limited(api.create(&PostParams::default(), &wanted)).await {
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(true),
             Err(error) if matches!(error.code(), Some(403 | 409)) => {
                 let Some(existing) = limited(api.get_opt(&self.name())).await? else { return Err(error) };
-                self.correct(&api, &existing).await
+                self.correct(&api, &existing).await.map(|()| false)
             }
             Err(error) => Err(error),
         }

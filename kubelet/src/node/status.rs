@@ -16,13 +16,6 @@ use crate::pods::quantity;
 use crate::status::whole_second;
 
 const MAX_NAMES: usize = 5;
-/// What this kubelet does of what Nodes may declare.
-const DECLARED_FEATURES: [&str; 4] = [
-    "ExtendWebSocketsToKubelet",
-    "InPlacePodLevelResourcesVerticalScaling",
-    "InPlacePodVerticalScalingInitContainers",
-    "RestartAllContainersOnContainerExits",
-];
 
 /// Pressure on the node's resources.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,6 +50,8 @@ pub struct StatusInput<'a> {
     pub facts: &'a NodeFacts,
     /// The status before.
     pub previous: &'a NodeStatus,
+    /// Features that the Node declares.
+    pub declared: Option<&'a [&'static str]>,
     /// What keeps the node from being ready.
     pub errors: &'a [String],
     /// Pressure.
@@ -107,7 +102,7 @@ pub fn compute(input: StatusInput<'_>) -> NodeStatus {
     status.runtime_handlers = (!handlers.is_empty()).then(|| runtime_handlers(handlers));
     status.features =
         features.map(|features| NodeFeatures { supplemental_groups_policy: Some(features.supplemental_groups_policy) });
-    status.declared_features = Some(DECLARED_FEATURES.map(str::to_owned).to_vec());
+    status.declared_features = input.declared.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
     let conditions = conditions(input.previous, input.errors, input.pressure, input.now);
     status.conditions = Some(conditions);
     status
@@ -281,6 +276,7 @@ mod tests {
             runtime: (Vec::new(), None),
             port: 10250,
             external_cloud: false,
+            declared: Some(&["F"]),
             now: Timestamp::from_second(at).unwrap(),
         })
     }

@@ -1,5 +1,8 @@
 //! Writing and reading control groups of both versions.
 
+mod device_io;
+mod gather;
+mod pressure;
 mod slices;
 
 use std::collections::HashMap;
@@ -14,10 +17,12 @@ use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::Pid;
 
 use self::slices::Slices;
-use super::{CgroupDriver, CgroupLimits, CgroupUsage, CgroupVersion};
+use super::{CgroupDriver, CgroupLimits, CgroupUsage, CgroupVersion, MemoryWatch};
 use crate::pods::resources::weight;
 
 const ROOT: &str = "/sys/fs/cgroup";
+/// Limits of version 1 from which on there is none.
+const UNLIMITED: u64 = 1 << 60;
 const REMOVE_ATTEMPTS: u32 = 5;
 /// Hierarchies of version 1 that a Pod's group is made in when they are mounted.
 const V1_CONTROLLERS: [&str; 9] =
@@ -91,6 +96,20 @@ impl Cgroups {
         self.create(path)?;
         let own = std::process::id().to_string();
         self.dirs(path).iter().try_for_each(|dir| fs::write(dir.join("cgroup.procs"), &own))
+    }
+
+    /// Moves what is in the root, see [`gather`].
+    pub(super) fn gather(&self, path: &str) -> io::Result<usize> {
+        self.create(path)?;
+        gather::gather(&self.dirs("/"), &self.dirs(path), &gather::is_system_process)
+    }
+
+    /// Only version 1 tells.
+    pub(super) fn watch_memory(&self, path: &str, mark: u64) -> io::Result<MemoryWatch> {
+        match self.version {
+            CgroupVersion::V1 => MemoryWatch::new(&self.controller("memory", path), mark),
+            CgroupVersion::V2 => Err(io::Error::from(io::ErrorKind::Unsupported)),
+        }
     }
 
     fn create(&self, path: &str) -> io::Result<()> {
@@ -222,6 +241,14 @@ impl Cgroups {
         names
     }
 
+    /// Reads and writes by the numbers of devices.
+    pub(super) fn io(&self, path: &str) -> device_io::ByDevice {
+        match self.version {
+            CgroupVersion::V1 => device_io::v1(&self.controller("blkio", path)),
+            CgroupVersion::V2 => device_io::v2(&self.controller("", path)),
+        }
+    }
+
     pub(super) fn usage(&self, path: &str) -> io::Result<CgroupUsage> {
         match self.version {
             CgroupVersion::V1 => self.usage_v1(path),
@@ -233,11 +260,11 @@ impl Cgroups {
         let memory = self.controller("memory", path);
         let acct = self.controller("cpuacct", path);
         let stat = table(&memory.join("memory.stat"));
-        let (cpu, blkio) = (self.controller("cpu", path), self.controller("blkio", path));
+        let cpu = self.controller("cpu", path);
         let throttle = table(&cpu.join("cpu.stat"));
         let ticks = table(&acct.join("cpuacct.stat"));
         let get = |key: &str| stat.get(key).copied().unwrap_or(0);
-        let limit = number(&memory.join("memory.limit_in_bytes")).filter(|limit| *limit < 1 << 60);
+        let limit = number(&memory.join("memory.limit_in_bytes")).filter(|limit| *limit < UNLIMITED);
         Ok(CgroupUsage {
             cpu_nanos: fs::read_to_string(acct.join("cpuacct.usage"))?.trim().parse().unwrap_or(0),
             cpu_user_nanos: ticks.get("user").copied().unwrap_or(0) * 10_000_000,
@@ -260,8 +287,14 @@ impl Cgroups {
             cpu_shares: number(&cpu.join("cpu.shares")).unwrap_or(0),
             cpu_quota: number(&cpu.join("cpu.cfs_quota_us")),
             cpu_period: number(&cpu.join("cpu.cfs_period_us")).unwrap_or(0),
-            io_operations: io_v1(&blkio.join("blkio.throttle.io_serviced_recursive")),
-            io_bytes: io_v1(&blkio.join("blkio.throttle.io_service_bytes_recursive")),
+            memory_peak: number(&memory.join("memory.max_usage_in_bytes")).unwrap_or(0),
+            memory_reservation: number(&memory.join("memory.soft_limit_in_bytes"))
+                .filter(|limit| *limit < UNLIMITED)
+                .unwrap_or(0),
+            swap_limit: number(&memory.join("memory.memsw.limit_in_bytes"))
+                .filter(|limit| *limit < UNLIMITED)
+                .map(|both| both.saturating_sub(limit.unwrap_or(0))),
+            pressure: None,
         })
     }
 
@@ -276,8 +309,6 @@ impl Cgroups {
         let maximum = read(&dir.join("cpu.max"));
         let (quota, period) = maximum.split_once(' ').unwrap_or_default();
         let (quota, period) = (quota.parse().ok(), period.parse().unwrap_or(0));
-        let io_text = read(&dir.join("io.stat"));
-        let io = |key: &str| io_v2(&io_text, key);
         // The root group has no memory.current: take what the node's statistics sum up to.
         let memory = number(&dir.join("memory.current")).unwrap_or_else(|| get("anon") + get("file") + get("kernel"));
         Ok(CgroupUsage {
@@ -302,30 +333,12 @@ impl Cgroups {
             cpu_shares: number(&dir.join("cpu.weight")).map_or(0, shares),
             cpu_quota: quota,
             cpu_period: period,
-            io_operations: (io("rios"), io("wios")),
-            io_bytes: (io("rbytes"), io("wbytes")),
+            memory_peak: number(&dir.join("memory.peak")).unwrap_or(0),
+            memory_reservation: number(&dir.join("memory.min")).unwrap_or(0),
+            swap_limit: number(&dir.join("memory.swap.max")),
+            pressure: pressure::of(&dir),
         })
     }
-}
-
-/// `8:0 Read 4096`, summed over devices: reads and writes.
-fn io_v1(path: &Path) -> (u64, u64) {
-    let text = read(path);
-    let sum = |operation: &str| -> u64 {
-        let of = |line: &str| {
-            let mut words = line.split(' ').skip(1);
-            words.next().filter(|word| *word == operation)?;
-            words.next()?.parse::<u64>().ok()
-        };
-        text.lines().filter_map(of).sum()
-    };
-    (sum("Read"), sum("Write"))
-}
-
-/// `8:0 rbytes=1 wbytes=2`, one key summed over devices.
-fn io_v2(text: &str, key: &str) -> u64 {
-    let pairs = text.split_whitespace().filter_map(|word| word.split_once('='));
-    pairs.filter(|(name, _)| *name == key).filter_map(|(_, value)| value.parse::<u64>().ok()).sum()
 }
 
 /// cpu.shares that a weight stands for.

@@ -94,6 +94,25 @@ pub(super) fn same_fs(a: &Path, b: &Path) -> bool {
     device(a) == device(b)
 }
 
+/// `/dev/sda` for `8:0`.
+pub(super) fn device(number: &str) -> Option<String> {
+    let link = fs::read_link(Path::new("/sys/dev/block").join(number)).ok()?;
+    Some(format!("/dev/{}", link.file_name()?.to_str()?))
+}
+
+/// The device of the file system at a path, or what is mounted there.
+pub(super) fn device_of(path: &Path) -> Option<String> {
+    let number = fs::metadata(path).ok()?.dev();
+    let number = format!("{}:{}", nix::sys::stat::major(number), nix::sys::stat::minor(number));
+    device(&number).or_else(|| source(&fs::read_to_string("/proc/self/mountinfo").ok()?, &number))
+}
+
+/// What is mounted, by the number of its file system.
+fn source(mounts: &str, number: &str) -> Option<String> {
+    let line = mounts.lines().find(|line| line.split(' ').nth(2) == Some(number))?;
+    line.split_once(" - ")?.1.split(' ').nth(1).map(str::to_owned)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,6 +122,14 @@ mod tests {
         let found = interface("  eth0: 10 1 2 3 0 0 0 0 20 4 5 6 0 0 0 0").unwrap();
         assert_eq!((found.name.as_str(), found.rx_bytes, found.tx_bytes, found.tx_dropped), ("eth0", 10, 20, 6));
         assert_eq!(interface("Inter-|   Receive"), None);
+    }
+
+    #[test]
+    fn file_systems_have_sources() {
+        let mounts = "22 27 0:21 / /proc rw,relatime - proc proc rw\n29 27 0:30 / /x rw shared:1 - overlay over rw";
+        assert_eq!(source(mounts, "0:30").as_deref(), Some("over"));
+        assert_eq!(source(mounts, "0:31"), None);
+        assert!(device_of(Path::new("/")).is_some());
     }
 
     #[test]

@@ -8,8 +8,8 @@ use nix::unistd::{Gid, Uid};
 
 use super::cgroups::Cgroups;
 use super::{
-    CgroupDriver, CgroupLimits, CgroupName, CgroupUsage, CgroupVersion, DiskUse, FsUsage, Interface, OpenFiles,
-    Platform, ProcessIds, devices, facts, iptables, mounts,
+    CgroupDriver, CgroupLimits, CgroupName, CgroupUsage, CgroupVersion, DeviceIo, DiskUse, FsUsage, Interface,
+    MemoryWatch, OpenFiles, Platform, ProcessIds, devices, facts, iptables, mounts,
 };
 
 /// Linux with the hierarchies found at start.
@@ -60,12 +60,29 @@ impl Platform for Linux {
         self.cgroups.usage(path)
     }
 
+    fn cgroup_io(&self, path: &str) -> Vec<DeviceIo> {
+        let by_number = self.cgroups.io(path).into_iter();
+        by_number.filter_map(|(number, io)| Some(DeviceIo { device: facts::device(&number)?, ..io })).collect()
+    }
+
+    fn device_of(&self, path: &Path) -> Option<String> {
+        facts::device_of(path)
+    }
+
     fn cgroup_path(&self, name: &CgroupName) -> String {
         name.path(self.driver)
     }
 
     fn join_cgroup(&self, path: &str) -> io::Result<()> {
         self.cgroups.join(path)
+    }
+
+    fn gather_system(&self, path: &str) -> io::Result<usize> {
+        self.cgroups.gather(path)
+    }
+
+    fn watch_memory(&self, path: &str, mark: u64) -> io::Result<MemoryWatch> {
+        self.cgroups.watch_memory(path, mark)
     }
 
     fn ensure_chains(&self) -> io::Result<bool> {

@@ -8,6 +8,7 @@ mod devices;
 mod facts;
 mod iptables;
 mod linux;
+mod memory_watch;
 mod mounts;
 mod names;
 mod programs;
@@ -20,6 +21,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use linux::Linux;
+pub use memory_watch::MemoryWatch;
 pub use names::{CgroupDriver, CgroupName};
 pub use programs::{Program, run as run_program, stream as stream_program};
 pub use recorder::{Call, Recorder};
@@ -112,10 +114,44 @@ pub struct CgroupUsage {
     pub cpu_quota: Option<u64>,
     /// Microseconds.
     pub cpu_period: u64,
-    /// Reads, writes.
-    pub io_operations: (u64, u64),
-    /// Bytes read, written.
-    pub io_bytes: (u64, u64),
+    /// The most bytes that were charged at a time.
+    pub memory_peak: u64,
+    /// Bytes that are kept for it before others.
+    pub memory_reservation: u64,
+    /// Limit of swap, if any.
+    pub swap_limit: Option<u64>,
+    /// Time lost waiting, where the kernel keeps account.
+    pub pressure: Option<Pressure>,
+}
+
+/// Time lost waiting for one resource.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stall {
+    /// Microseconds in all.
+    pub total_micros: u64,
+    /// Hundredths of a percent of the last 10, 60 and 300 seconds.
+    pub hundredths: [u64; 3],
+}
+
+/// Time lost waiting: by some tasks, by all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Pressure {
+    pub cpu: [Stall; 2],
+    pub memory: [Stall; 2],
+    pub io: [Stall; 2],
+}
+
+/// Reads and writes on one device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct DeviceIo {
+    /// `/dev/sda`
+    pub device: String,
+    pub reads: u64,
+    pub writes: u64,
+    pub read_bytes: u64,
+    pub written_bytes: u64,
 }
 
 impl CgroupUsage {
@@ -206,10 +242,19 @@ pub trait Platform: Send + Sync {
     fn pod_cgroups(&self, root: &CgroupName) -> Vec<(CgroupName, String)>;
     /// Usage of the group at a path as the kernel shows it.
     fn cgroup_usage(&self, path: &str) -> io::Result<CgroupUsage>;
+    /// Reads and writes of the group at a path, by device.
+    fn cgroup_io(&self, path: &str) -> Vec<DeviceIo>;
+    /// The device of the file system at a path, `/dev/sda1`; what is mounted there if it is on none.
+    fn device_of(&self, path: &Path) -> Option<String>;
     /// The group's path below the hierarchy's root.
     fn cgroup_path(&self, name: &CgroupName) -> String;
     /// Moves this process into a group, which is made if absent.
     fn join_cgroup(&self, path: &str) -> io::Result<()>;
+    /// Moves processes that are in the root group, but for the first one and the kernel's, into a group, which is made
+    /// if absent. Answers how many.
+    fn gather_system(&self, path: &str) -> io::Result<usize>;
+    /// Has the kernel tell when the memory of the group at a path crosses a mark, where it can.
+    fn watch_memory(&self, path: &str, mark: u64) -> io::Result<MemoryWatch>;
     /// Makes the chains by which others recognise a kubelet, and the one that keeps local addresses local. Answers
     /// whether any was absent.
     fn ensure_chains(&self) -> io::Result<bool>;

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 
 use super::{
-    CgroupDriver, CgroupLimits, CgroupName, CgroupUsage, CgroupVersion, DiskUse, FsUsage, Interface, OpenFiles,
-    Platform, ProcessIds,
+    CgroupDriver, CgroupLimits, CgroupName, CgroupUsage, CgroupVersion, DeviceIo, DiskUse, FsUsage, Interface,
+    MemoryWatch, OpenFiles, Platform, ProcessIds,
 };
 
 /// One recorded call.
@@ -80,12 +80,28 @@ impl Platform for Recorder {
         Ok(CgroupUsage::default())
     }
 
+    fn cgroup_io(&self, _path: &str) -> Vec<DeviceIo> {
+        Vec::new()
+    }
+
+    fn device_of(&self, _path: &Path) -> Option<String> {
+        Some("/dev/recorded".to_owned())
+    }
+
     fn cgroup_path(&self, name: &CgroupName) -> String {
         name.path(CgroupDriver::Cgroupfs)
     }
 
     fn join_cgroup(&self, _path: &str) -> io::Result<()> {
         Ok(())
+    }
+
+    fn gather_system(&self, _path: &str) -> io::Result<usize> {
+        Ok(0)
+    }
+
+    fn watch_memory(&self, _path: &str, _mark: u64) -> io::Result<MemoryWatch> {
+        Err(io::Error::from(io::ErrorKind::Unsupported))
     }
 
     fn ensure_chains(&self) -> io::Result<bool> {

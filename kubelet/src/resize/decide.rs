@@ -34,7 +34,7 @@ pub fn decide(
     if changes_swap(wanted, has, settings) {
         return Err(Refusal::new(INFEASIBLE, "In-place resize of containers with swap is not supported."));
     }
-    admission::admit_resize(wanted, situation)
+    admission::admit_resize(wanted, has, situation)
 }
 
 /// Whether a container's share of the swap would change while it runs.

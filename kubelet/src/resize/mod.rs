@@ -41,7 +41,32 @@ pub struct Resizes {
     allocated: Ledger,
     actuated: Ledger,
     states: Mutex<HashMap<String, State>>,
+    /// Why there may be room now.
+    trigger: Mutex<Option<Trigger>>,
     wake: Notify,
+}
+
+/// Why what had to wait is looked at again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trigger {
+    PeriodicRetry,
+    PodResized,
+    PodUpdated,
+    PodsAdded,
+    PodsRemoved,
+}
+
+impl Trigger {
+    /// The value of the metric label `retry_trigger`.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::PeriodicRetry => "periodic_retry",
+            Self::PodResized => "pod_resized",
+            Self::PodUpdated => "pod_updated",
+            Self::PodsAdded => "pods_added",
+            Self::PodsRemoved => "pods_removed",
+        }
+    }
 }
 
 impl Resizes {
@@ -59,6 +84,7 @@ impl Resizes {
             allocated: open("allocated_pods_state")?,
             actuated: open("actuated_pods_state")?,
             states: Mutex::default(),
+            trigger: Mutex::default(),
             wake: Notify::new(),
         })
     }
@@ -90,16 +116,18 @@ impl Resizes {
         }
     }
 
-    /// A Pod gets what it wants, from now on.
-    pub(crate) fn give(&self, wanted: &Pod, now: Timestamp) {
+    /// A Pod gets what it wants, from now on. Answers whether it had to wait for it.
+    pub(crate) fn give(&self, wanted: &Pod, now: Timestamp) -> bool {
         let uid = pods::uid(wanted);
         self.allocated.change(uid, |given| *given = Given::of(wanted));
         let mut states = self.states.lock();
         let state = states.entry(uid.to_owned()).or_default();
-        (state.pending, state.since) = (None, None);
+        let waited = state.pending.take().is_some_and(|pending| pending.reason.as_deref() == Some("Deferred"));
+        state.since = None;
         state.in_progress = Some(condition(IN_PROGRESS, None, ("", ""), wanted.metadata.generation, now));
         drop(states);
         self.count();
+        waited
     }
 
     /// A Pod does not get what it wants. Answers whether that is news.
@@ -162,7 +190,7 @@ impl Resizes {
         let completed = self.states.lock().get_mut(uid).and_then(|state| state.in_progress.take()).is_some();
         if completed {
             self.count();
-            self.wake();
+            self.wake(Trigger::PodResized);
         }
         completed
     }
@@ -205,13 +233,19 @@ impl Resizes {
     }
 
     /// There may be room now.
-    pub(crate) fn wake(&self) {
+    pub(crate) fn wake(&self, trigger: Trigger) {
+        self.trigger.lock().get_or_insert(trigger);
         self.wake.notify_one();
     }
 
     /// Waits until there may be room.
     pub(crate) async fn woken(&self) {
         self.wake.notified().await;
+    }
+
+    /// The first reason there was since this was asked last.
+    pub(crate) fn trigger(&self) -> Trigger {
+        self.trigger.lock().take().unwrap_or(Trigger::PeriodicRetry)
     }
 
     fn count(&self) {

@@ -78,6 +78,7 @@ fn what_does_not_fit_waits_and_what_can_never_be_is_told() {
             pressure: Pressure::default(),
             support: Support::default(),
             shutting_down: false,
+            declared: None,
             sysctls: &sysctls,
             others: &others,
         };

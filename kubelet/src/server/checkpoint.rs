@@ -12,6 +12,9 @@ use crate::pods;
 impl Server {
     pub(super) async fn checkpoint(&self, namespace: &str, pod: &str, container: &str, query: &str) -> Response<Body> {
         let refuse = |text_: String| text(StatusCode::NOT_FOUND, text_);
+        if !self.services.settings.features.checkpoints {
+            return refuse("404 page not found\n".to_owned());
+        }
         let Some(found) = self.workers.find(namespace, pod) else { return refuse("pod does not exist\n".to_owned()) };
         if pods::find_container(&found.pod, container).is_none() {
             return refuse(format!("container {container} does not exist\n"));

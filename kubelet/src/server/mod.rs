@@ -5,6 +5,7 @@ mod checkpoint;
 mod idle;
 mod log_query;
 mod logs;
+mod measure;
 mod pages;
 pub(crate) mod podresources;
 mod statistics;
@@ -38,6 +39,7 @@ use crate::pods;
 use crate::services::Services;
 use crate::stats::Stats;
 use crate::workers::{Stage, Workers};
+use measure::Measured;
 
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -95,9 +97,33 @@ impl Heartbeat {
         *self.0.lock() = Instant::now();
     }
 
+    /// Gives the service supervisor the signs of life that it wants, as long as there are any, until stopped.
+    pub async fn feed(self: Arc<Self>, sync_frequency: Duration, stop: CancellationToken) {
+        let Some(period) = runtime::env::watchdog() else { return };
+        let mut ticks = tokio::time::interval((period / 2).max(Duration::from_millis(1)));
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            match self.check(longest_silence(sync_frequency)) {
+                Ok(()) => runtime::env::notify("WATCHDOG=1"),
+                Err(error) => tracing::warn!(
+                    error,
+                    "Do not notify watchdog this iteration as the kubelet is reportedly not healthy"
+                ),
+            }
+        }
+    }
+
     fn check(&self, limit: Duration) -> Result<(), String> {
         if self.0.lock().elapsed() > limit { Err("sync Loop took longer than expected".to_owned()) } else { Ok(()) }
     }
+}
+
+/// How long the sync loop may be silent.
+fn longest_silence(sync_frequency: Duration) -> Duration {
+    (sync_frequency * 2).max(Duration::from_secs(300))
 }
 
 impl Server {
@@ -110,7 +136,7 @@ impl Server {
         let config = Arc::clone(&self.services.config);
         let mut tasks = Vec::new();
         if config.enable_server {
-            let listener = listen(&config.address, config.port).await?;
+            let listener = listen(&config.address, config.port)?;
             let tls = tls::server_config_with(&tls_options(&config), certificate)?;
             let server = Arc::clone(&self);
             let handler = move |request| {
@@ -120,7 +146,7 @@ impl Server {
             tasks.push(tokio::spawn(serving::serve(listener, Some(tls), handler, stop.clone(), GRACE)));
         }
         if config.read_only_port > 0 {
-            let listener = listen(&config.address, config.read_only_port).await?;
+            let listener = listen(&config.address, config.read_only_port)?;
             let server = Arc::clone(&self);
             let handler = move |request: Request<Body>| {
                 let server = Arc::clone(&server);
@@ -129,7 +155,7 @@ impl Server {
             tasks.push(tokio::spawn(serving::serve(listener, None, handler, stop.clone(), GRACE)));
         }
         if config.healthz_port > 0 {
-            let listener = listen(&config.healthz_bind_address, config.healthz_port).await?;
+            let listener = listen(&config.healthz_bind_address, config.healthz_port)?;
             let server = Arc::clone(&self);
             let handler = move |request: Request<Body>| {
                 let server = Arc::clone(&server);
@@ -151,22 +177,13 @@ impl Server {
     }
 
     async fn answer(&self, request: Request<Body>) -> Response<Body> {
-        let first = request.uri().path().split('/').nth(1).unwrap_or_default().to_owned();
-        let long = matches!(first.as_str(), "exec" | "attach" | "portForward" | "containerLogs");
-        let long = if long { "true" } else { "false" };
-        let labels = [request.method().as_str().to_owned(), first, "readwrite".to_owned(), long.to_owned()];
-        let labels = labels.each_ref().map(String::as_str);
-        METRICS.http_requests.with_label_values(&labels).inc();
-        METRICS.http_inflight.with_label_values(&labels).inc();
-        let start = Instant::now();
-        let response = self.authorized(request).await;
-        METRICS.http_inflight.with_label_values(&labels).dec();
-        METRICS.http_duration.with_label_values(&labels).observe(start.elapsed().as_secs_f64());
-        response
+        let _measured = Measured::begin(request.method(), request.uri().path(), "readwrite");
+        self.authorized(request).await
     }
 
     /// What anybody may read on the port without authentication.
     async fn read_only(&self, request: Request<Body>) -> Response<Body> {
+        let _measured = Measured::begin(request.method(), request.uri().path(), "readonly");
         let head = request.uri().path().split('/').nth(1).unwrap_or_default();
         if request.method() == Method::GET && matches!(head, "healthz" | "pods" | "metrics" | "stats") {
             return self.route(request).await;
@@ -207,7 +224,10 @@ impl Server {
             ("pods", ["pods"]) if get => self.pods(),
             ("runningpods", _) if get => self.running_pods(),
             ("configz" | "statusz" | "flagz" | "version" | "debug", _) => self.pages.answer(request).await,
-            ("metrics", ["metrics"] | ["metrics", "slis"]) if get => self.pages.answer(request).await,
+            ("metrics", ["metrics"] | ["metrics", "slis"]) if get => {
+                Arc::clone(&self.stats).measure_logs().await;
+                self.pages.answer(request).await
+            }
             ("metrics", ["metrics", "probes"]) if get => {
                 runtime::metrics::response(&METRICS.probe_registry, request.headers())
             }
@@ -240,7 +260,7 @@ impl Server {
     }
 
     fn healthz(&self, rest: &str, query: Option<&str>) -> Response<Body> {
-        let limit = (self.services.config.sync_frequency.0 * 2).max(Duration::from_secs(300));
+        let limit = longest_silence(self.services.config.sync_frequency.0);
         let checks = [("ping", Ok(())), ("log", Ok(())), ("syncloop", self.heartbeat.check(limit))];
         if let Some(name) = rest.strip_prefix('/').filter(|name| !name.is_empty()) {
             return match checks.into_iter().find(|(check, _)| *check == name) {
@@ -308,10 +328,10 @@ fn tls_options(config: &KubeletConfiguration) -> tls::ServerOptions {
     }
 }
 
-async fn listen(address: &str, port: u16) -> Result<TcpListener, ServerError> {
+fn listen(address: &str, port: u16) -> Result<TcpListener, ServerError> {
     let ip = address.parse().map_err(|_| ServerError::Address(address.to_owned()))?;
     let address = SocketAddr::new(ip, port);
-    TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, source })
+    runtime::serving::listen(address).map_err(|source| ServerError::Listen { address, source })
 }
 
 /// The serving certificate: the configured files as they are at any time, the newest that the cluster signed, or one of our own below

@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status};
 
 use crate::devices::Held;
 use crate::memory::HeldMemory;
+use crate::metrics::METRICS;
 use crate::pods;
 use crate::services::Services;
 use crate::workers::{Stage, Workers};
@@ -38,6 +39,15 @@ impl PodResources {
         if let Err(error) = server.serve_with_incoming_shutdown(incoming, stop.cancelled()).await {
             tracing::error!(%error, "pod resources");
         }
+    }
+
+    /// Counts an answer of one of the endpoints, by number.
+    fn count<T>(endpoint: usize, answer: Result<T, Status>) -> Result<T, Status> {
+        let series = &METRICS.node.pod_resources;
+        let mut counters = vec![&series.all, &series.requests[endpoint]];
+        counters.extend(answer.is_err().then_some(&series.errors[endpoint]));
+        counters.iter().for_each(|counter| counter.with_label_values(&["v1"]).inc());
+        answer
     }
 
     fn pod(&self, pod: &Pod) -> v1::PodResources {
@@ -102,7 +112,7 @@ impl PodResourcesLister for PodResources {
         _: Request<v1::ListPodResourcesRequest>,
     ) -> Result<Response<v1::ListPodResourcesResponse>, Status> {
         let pod_resources = self.live().iter().map(|pod| self.pod(pod)).collect();
-        Ok(Response::new(v1::ListPodResourcesResponse { pod_resources }))
+        Self::count(0, Ok(Response::new(v1::ListPodResourcesResponse { pod_resources })))
     }
 
     async fn get_allocatable_resources(
@@ -110,11 +120,12 @@ impl PodResourcesLister for PodResources {
         _: Request<v1::AllocatableResourcesRequest>,
     ) -> Result<Response<v1::AllocatableResourcesResponse>, Status> {
         let allot = &self.services.allot;
-        Ok(Response::new(v1::AllocatableResourcesResponse {
+        let answer = v1::AllocatableResourcesResponse {
             devices: allot.devices.usable().into_iter().flat_map(devices).collect(),
             cpu_ids: allot.cpus.allocatable().iter().map(i64::from).collect(),
             memory: allot.memory.allocatable().into_iter().map(memory).collect(),
-        }))
+        };
+        Self::count(1, Ok(Response::new(answer)))
     }
 
     async fn get(
@@ -124,12 +135,13 @@ impl PodResourcesLister for PodResources {
         let wanted = request.into_inner();
         let is_meant =
             |pod: &&Arc<Pod>| pods::name(pod) == wanted.pod_name && pods::namespace(pod) == wanted.pod_namespace;
-        match self.live().iter().find(is_meant) {
+        let answer = match self.live().iter().find(is_meant) {
             Some(pod) => Ok(Response::new(v1::GetPodResourcesResponse { pod_resources: Some(self.pod(pod)) })),
             None => {
                 let text = format!("pod {} in namespace {} not found", wanted.pod_name, wanted.pod_namespace);
                 Err(Status::not_found(text))
             }
-        }
+        };
+        Self::count(2, answer)
     }
 }

@@ -1,14 +1,29 @@
 //! Statistics in their three forms.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
 use jiff::Timestamp;
 
 use super::{Server, json_response, query_pairs, text};
-use crate::platform::OpenFiles;
+use crate::platform::{DeviceIo, OpenFiles, Platform};
 use crate::stats::summary::{Detail, summary};
 use crate::stats::{cadvisor, resource};
+
+/// Groups as the machine has them.
+struct OfPlatform(Arc<dyn Platform>);
+
+impl cadvisor::Groups for OfPlatform {
+    fn open(&self, path: &str) -> OpenFiles {
+        self.0.open_files(path)
+    }
+
+    fn io(&self, path: &str) -> Vec<DeviceIo> {
+        self.0.cgroup_io(path)
+    }
+}
 
 impl Server {
     /// `/stats/summary[?only_cpu_and_memory=true]`
@@ -27,16 +42,10 @@ impl Server {
     /// `/metrics/cadvisor`
     pub(super) async fn cadvisor(&self) -> Response<Body> {
         let (node, pods) = tokio::join!(self.stats.node(), self.stats.pods());
-        let pods = match pods {
-            Ok(pods) => pods,
-            Err(error) => return text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
-        };
-        let platform = std::sync::Arc::clone(&self.services.platform);
+        let pods = pods.inspect_err(|error| tracing::error!(%error, "statistics of pods")).ok();
+        let groups = OfPlatform(Arc::clone(&self.services.platform));
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let made = tokio::task::spawn_blocking(move || {
-            let open = |path: &str| -> OpenFiles { platform.open_files(path) };
-            cadvisor::exposition(&node, &pods, cores, &open)
-        });
+        let made = tokio::task::spawn_blocking(move || cadvisor::exposition(&node, pods.as_deref(), cores, &groups));
         match made.await {
             Ok(made) => exposition(made),
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),

@@ -60,6 +60,6 @@ impl Desired {
         let (stat, other): (Vec<_>, Vec<_>) =
             self.sources.values().flat_map(BTreeMap::values).partition(|pod| pods::is_static(pod));
         METRICS.desired_pods.with_label_values(&["true"]).set(i64::try_from(stat.len()).unwrap_or(i64::MAX));
-        METRICS.desired_pods.with_label_values(&["false"]).set(i64::try_from(other.len()).unwrap_or(i64::MAX));
+        METRICS.desired_pods.with_label_values(&[""]).set(i64::try_from(other.len()).unwrap_or(i64::MAX));
     }
 }

@@ -13,7 +13,7 @@ pub use resources::{container_resources, may_swap, pod_limits, qos_limits};
 pub use sandbox::{SandboxInputs, pod_amounts, pod_cgroup, sandbox_config};
 pub use security::ImageUser;
 
-use crate::config::KubeletConfiguration;
+use crate::config::{self, Features, KubeletConfiguration};
 use crate::net::dns::ClusterDns;
 use crate::platform::{CgroupDriver, CgroupName};
 
@@ -61,6 +61,8 @@ pub struct Settings {
     pub resolv_conf: String,
     /// The kernel enforces AppArmor profiles.
     pub apparmor: bool,
+    /// What gates turn on and off.
+    pub features: Features,
     /// Longest wait between restarts.
     pub max_restart_period: Duration,
 }
@@ -85,6 +87,7 @@ impl Settings {
             dns: ClusterDns { servers: config.cluster_dns.clone(), domain: config.cluster_domain.clone() },
             resolv_conf: config.resolv_conf.clone(),
             apparmor: false,
+            features: Features::of(&config::gates(config)),
             max_restart_period: config.crash_loop_back_off.max_container_restart_period.0,
         }
     }

@@ -1,11 +1,12 @@
 //! Collecting.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Volume};
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::disk::DiskCache;
@@ -13,12 +14,13 @@ use super::drivers::DriverVolumes;
 use super::rate::Rates;
 use super::{ContainerStats, GroupStats, NodeStats, PodStats, VolumeStats};
 use crate::cri::{CriError, labels, v1};
+use crate::metrics::METRICS;
 use crate::node::machine;
 use crate::platform::{DiskUse, FsUsage};
 use crate::pods;
 use crate::services::Services;
 use crate::spec::pod_cgroup;
-use crate::workers::{Stage, Workers};
+use crate::workers::{PodSummary, Stage, Workers};
 
 /// Collects statistics.
 pub struct Stats {
@@ -28,6 +30,10 @@ pub struct Stats {
     disk: DiskCache,
     drivers: DriverVolumes,
     runtime_group: String,
+    /// The image of sandboxes, once it is known.
+    pause: OnceLock<String>,
+    /// Containers whose logs are told of: UID, namespace and name of the Pod, and their own.
+    told_logs: Mutex<BTreeSet<[String; 4]>>,
 }
 
 /// What the runtime says of one Pod.
@@ -43,8 +49,17 @@ impl Stats {
     pub fn new(services: Arc<Services>, workers: Arc<Workers>, runtime_group: &str) -> Arc<Self> {
         let disk = DiskCache::new(services.config.volume_stats_agg_period.0);
         let drivers = DriverVolumes::new(services.config.volume_stats_agg_period.0);
-        let runtime_group = runtime_group.to_owned();
-        Arc::new(Self { services, workers, rates: Rates::default(), disk, drivers, runtime_group })
+        let (runtime_group, told_logs) = (runtime_group.to_owned(), Mutex::default());
+        Arc::new(Self {
+            services,
+            workers,
+            rates: Rates::default(),
+            disk,
+            drivers,
+            runtime_group,
+            pause: OnceLock::new(),
+            told_logs,
+        })
     }
 
     /// The node. What cannot be read is absent.
@@ -68,7 +83,19 @@ impl Stats {
         if !self.runtime_group.is_empty() {
             system.push(("runtime", self.runtime_group.clone()));
         }
+        if !self.services.config.system_cgroups.is_empty() {
+            system.push(("misc", self.services.config.system_cgroups.clone()));
+        }
+        let layers_at = other_layers.as_ref().or(images.as_ref()).map_or(root, |(path, ..)| path.as_path());
+        let pods_root = &self.services.settings.pods_root;
+        let mut slices: Vec<String> = system.iter().map(|(_, path)| path.clone()).collect();
+        slices.extend(["burstable", "besteffort"].map(|name| platform.cgroup_path(&pods_root.child(name))));
+        slices.retain(|path| path != "/");
+        slices.sort();
+        slices.dedup();
         NodeStats {
+            device: platform.device_of(layers_at).unwrap_or_default(),
+            slices: slices.into_iter().filter_map(|path| Some((path.clone(), self.group(&path)?))).collect(),
             group: self.group("/").unwrap_or_default(),
             memory_capacity: u64::try_from(machine::meminfo("MemTotal")).unwrap_or(0),
             swap: (
@@ -118,16 +145,49 @@ impl Stats {
         let live = self.workers.all().into_iter().filter(|summary| summary.stage < Stage::Terminated);
         let live: Vec<Arc<Pod>> = live.map(|summary| summary.pod).collect();
         self.drivers.refresh(&self.services, &live).await;
-        let stats = Arc::clone(self);
+        let (stats, pause) = (Arc::clone(self), self.pause_image().await);
         let read = tokio::task::spawn_blocking(move || {
-            let mut out: Vec<PodStats> =
-                live.iter().filter_map(|pod| Some(stats.read_pod(pod, seen.get(pods::uid(pod))?, &layers))).collect();
+            let mut out: Vec<PodStats> = live
+                .iter()
+                .filter_map(|pod| Some(stats.read_pod(pod, seen.get(pods::uid(pod))?, &layers, &pause)))
+                .collect();
             out.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
             stats.forget_groups(&out);
             stats.drivers.publish(&out);
             out
         });
         Ok(read.await.unwrap_or_default())
+    }
+
+    /// Tells how much logs take.
+    pub async fn measure_logs(self: Arc<Self>) {
+        let work = tokio::task::spawn_blocking(move || {
+            let mut told = self.told_logs.lock();
+            let before = std::mem::take(&mut *told);
+            for PodSummary { pod, stage, .. } in self.workers.all() {
+                if stage >= Stage::Terminated {
+                    continue;
+                }
+                let dir = self.services.paths.logs_of(&pod);
+                for (container, _) in pods::all_containers(&pod) {
+                    let Some(used) = self.disk.get(&*self.services.platform, &dir.join(&container.name)) else {
+                        continue;
+                    };
+                    let labels = [pods::uid(&pod), pods::namespace(&pod), pods::name(&pod), &container.name];
+                    let bytes = i64::try_from(used.bytes).unwrap_or(i64::MAX);
+                    METRICS.pods.log_bytes.with_label_values(&labels).set(bytes);
+                    told.insert(labels.map(str::to_owned));
+                }
+            }
+            for labels in before.difference(&told) {
+                let labels = labels.each_ref().map(String::as_str);
+                // It is gone already if somebody else has removed it.
+                drop(METRICS.pods.log_bytes.remove_label_values(&labels));
+            }
+        });
+        if let Err(error) = work.await {
+            tracing::error!(%error, "space of logs");
+        }
     }
 
     /// Keeps the series about claims fresh, until stopped.
@@ -153,6 +213,17 @@ impl Stats {
         }
     }
 
+    /// The image of sandboxes.
+    async fn pause_image(&self) -> String {
+        if let Some(known) = self.pause.get() {
+            return known.clone();
+        }
+        match self.services.cri.sandbox_image().await {
+            Some(image) => self.pause.get_or_init(|| image).clone(),
+            None => String::new(),
+        }
+    }
+
     fn forget_groups(&self, known: &[PodStats]) {
         let root = self.services.platform.cgroup_path(&self.services.settings.pods_root);
         let is_known = |path: &str| {
@@ -162,7 +233,7 @@ impl Stats {
         self.rates.retain(is_known);
     }
 
-    fn read_pod(&self, pod: &Pod, seen: &Seen, layers: &HashMap<String, DiskUse>) -> PodStats {
+    fn read_pod(&self, pod: &Pod, seen: &Seen, layers: &HashMap<String, DiskUse>, pause: &str) -> PodStats {
         let services = &self.services;
         let name = pod_cgroup(pod, &services.settings);
         let cgroup = services.platform.cgroup_path(&name);
@@ -189,7 +260,7 @@ impl Stats {
         });
         let mut containers: Vec<ContainerStats> = containers.collect();
         containers.sort_by(|a, b| a.name.cmp(&b.name));
-        let sandbox = seen.sandbox.as_ref().map(|one| container(&one.id, "", one.created_at, String::new()));
+        let sandbox = seen.sandbox.as_ref().map(|one| container(&one.id, "", one.created_at, pause.to_owned()));
         let network = sandbox
             .as_ref()
             .filter(|_| !pods::host_network(pod))
@@ -226,6 +297,7 @@ impl Stats {
             fs: platform.fs_usage(path).ok()?,
             used: self.disk.get(platform, path)?,
             ephemeral: is_ephemeral(volume),
+            abnormal: None,
         })
     }
 }

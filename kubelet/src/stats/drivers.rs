@@ -69,6 +69,7 @@ impl DriverVolumes {
                     fs: FsUsage { capacity, available, used: bytes, inodes, inodes_free },
                     used: DiskUse { bytes, inodes: inodes_used },
                     ephemeral: false,
+                    abnormal: found.abnormal,
                 })
             })
             .collect()
@@ -90,6 +91,11 @@ impl DriverVolumes {
                     volume.used.inodes,
                 ]) {
                     gauge.with_label_values(&labels).set(value as f64);
+                }
+                let [.., health] = &METRICS.volume_stats;
+                match volume.abnormal {
+                    Some(abnormal) => health.with_label_values(&labels).set(f64::from(u8::from(abnormal))),
+                    None => drop(health.remove_label_values(&labels)),
                 }
                 told.insert((pod.namespace.clone(), claim.clone()));
             }

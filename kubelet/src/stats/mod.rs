@@ -54,8 +54,12 @@ pub struct NodeStats {
     pub network: Vec<Interface>,
     /// When the machine began.
     pub booted: Timestamp,
-    /// Groups above: `pods`, `kubelet`, `runtime`.
+    /// Groups above: `pods`, `kubelet`, `runtime`, `misc`.
     pub system: Vec<(&'static str, GroupStats)>,
+    /// All groups that are not of one Pod, by path.
+    pub slices: Vec<(String, GroupStats)>,
+    /// The device that containers' own layers are on.
+    pub device: String,
 }
 
 /// A volume of a Pod that is counted.
@@ -71,6 +75,8 @@ pub struct VolumeStats {
     pub used: DiskUse,
     /// Whether it counts as the Pod's ephemeral storage.
     pub ephemeral: bool,
+    /// Whether its driver says that something is wrong with it.
+    pub abnormal: Option<bool>,
 }
 
 /// The claim behind a volume.

@@ -61,6 +61,16 @@ fn containers(out: &mut Exposition, pods: &[PodStats]) {
             }
         }
     }
+    out.family(
+        "container_swap_limit_bytes",
+        "Current amount of the container swap limit in bytes. Reported only on non-windows systems",
+        "gauge",
+    );
+    for (pod, container) in each() {
+        if let Some((group, limit)) = container.group.and_then(|group| Some((group, group.usage.swap_limit?))) {
+            out.sample(&labels(&container.name, pod), limit as f64, Some(group.at));
+        }
+    }
     out.family("container_start_time_seconds", "Start time of the container since unix epoch in seconds", "gauge");
     for (pod, container) in each() {
         if let Some(group) = &container.group {

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::{ContainerStats, GroupStats, NodeStats, PodStats, VolumeStats};
-use crate::platform::{DiskUse, FsUsage, Interface};
+use crate::platform::{DiskUse, FsUsage, Interface, Stall};
 
 /// How much is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,9 @@ pub fn summary(node_name: &str, node: &NodeStats, pods: &[PodStats], now: Timest
         "memory": memory(&node.group, Some(node.memory_capacity)),
     });
     if all {
+        if let Some(io) = io(&node.group) {
+            out["io"] = io;
+        }
         out["network"] = network(&node.network, now);
         out["swap"] = json!({
             "time": time(node.group.at),
@@ -73,6 +76,9 @@ fn pod(stats: &PodStats, node: &NodeStats, now: Timestamp, all: bool) -> Value {
     out["process_stats"] = json!({ "process_count": stats.processes() });
     if let Some(group) = &stats.group {
         out["swap"] = json!({ "time": time(group.at), "swapUsageBytes": group.usage.swap });
+        if let Some(io) = io(group) {
+            out["io"] = io;
+        }
     }
     out
 }
@@ -96,6 +102,7 @@ fn container(stats: &ContainerStats, node: &NodeStats, now: Timestamp, all: bool
         if let Some(group) = &stats.group {
             let swap = json!({ "time": time(group.at), "swapUsageBytes": group.usage.swap });
             out.insert("swap".to_owned(), swap);
+            out.extend(io(group).map(|io| ("io".to_owned(), io)));
         }
     }
     Value::Object(out)
@@ -104,6 +111,9 @@ fn container(stats: &ContainerStats, node: &NodeStats, now: Timestamp, all: bool
 fn volume(pod: &PodStats, stats: &VolumeStats, now: Timestamp) -> Value {
     let mut out = fs(&stats.fs, stats.used, now);
     out["name"] = json!(stats.name);
+    if let Some(abnormal) = stats.abnormal {
+        out["volumeHealthStats"] = json!({ "abnormal": abnormal });
+    }
     if let Some(claim) = &stats.claim {
         out["pvcRef"] = json!({ "name": claim, "namespace": pod.namespace });
     }
@@ -114,10 +124,27 @@ fn time(at: Timestamp) -> Value {
     json!(at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
+/// Time lost waiting, as documents show it.
+fn pressure([some, full]: [Stall; 2]) -> Value {
+    let one = |stall: Stall| {
+        let [avg10, avg60, avg300] = stall.hundredths.map(|share| share as f64 / 100.0);
+        json!({ "total": stall.total_micros * 1000, "avg10": avg10, "avg60": avg60, "avg300": avg300 })
+    };
+    json!({ "full": one(full), "some": one(some) })
+}
+
+fn io(group: &GroupStats) -> Option<Value> {
+    let found = group.usage.pressure?;
+    Some(json!({ "time": time(group.at), "psi": pressure(found.io) }))
+}
+
 fn cpu(group: &GroupStats) -> Value {
     let mut out = json!({ "time": time(group.at), "usageCoreNanoSeconds": group.usage.cpu_nanos });
     if let Some(rate) = group.nano_cores {
         out["usageNanoCores"] = json!(rate);
+    }
+    if let Some(found) = group.usage.pressure {
+        out["psi"] = pressure(found.cpu);
     }
     out
 }
@@ -132,6 +159,9 @@ fn memory(group: &GroupStats, limit: Option<u64>) -> Value {
         "pageFaults": usage.page_faults,
         "majorPageFaults": usage.major_page_faults,
     });
+    if let Some(found) = usage.pressure {
+        out["psi"] = pressure(found.memory);
+    }
     if let Some(limit) = limit {
         out["availableBytes"] = json!(limit.saturating_sub(usage.working_set()));
     }

@@ -43,8 +43,8 @@ pub(super) fn set(input: &StatusInput<'_>, status: &mut PodStatus) {
     let phase = status.phase.clone().unwrap_or_default();
     let containers_ready = containers_ready(input, status, &phase);
     let ready = ready(input, &containers_ready);
-    let mut wanted = vec![ready_to_start(input), initialized(input, status, &phase), ready, containers_ready];
-    wanted.push(Wanted::yes("PodScheduled"));
+    let mut wanted: Vec<Wanted> = input.ready_to_start.then(|| ready_to_start(input)).into_iter().collect();
+    wanted.extend([initialized(input, status, &phase), ready, containers_ready, Wanted::yes("PodScheduled")]);
     if plan::may_restart_all(input.pod) {
         wanted.push(restarting_all(input));
     }

@@ -57,6 +57,8 @@ pub struct Verdict {
 
 /// Everything a status is computed from.
 pub struct StatusInput<'a> {
+    /// Whether the Pod says when its sandbox is there.
+    pub ready_to_start: bool,
     /// The Pod.
     pub pod: &'a Pod,
     /// The runtime's view.
@@ -146,7 +148,7 @@ fn set_addresses(input: &StatusInput<'_>, status: &mut PodStatus) {
 }
 
 /// At most one address per family, the node's primary family first.
-fn order_by_family(ips: &[String], node: &[String]) -> Vec<String> {
+pub(crate) fn order_by_family(ips: &[String], node: &[String]) -> Vec<String> {
     let v6_first = node.first().is_some_and(|ip| ip.contains(':'));
     let first = |v6: bool| ips.iter().find(|ip| ip.contains(':') == v6).cloned();
     [first(v6_first), first(!v6_first)].into_iter().flatten().collect()

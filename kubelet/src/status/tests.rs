@@ -89,6 +89,7 @@ fn following(
         resize: &[],
         started: Timestamp::UNIX_EPOCH,
         now: Timestamp::UNIX_EPOCH,
+        ready_to_start: true,
         terminal,
         verdict: None,
     })

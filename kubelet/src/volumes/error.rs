@@ -1,5 +1,10 @@
 //! Volumes that are not ready.
 
+use crate::csi;
+
+/// Reason of events about volumes that could not be mounted.
+const MOUNT: &str = "FailedMount";
+
 /// Why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
@@ -49,10 +54,14 @@ impl VolumeError {
         matches!(self.failure, Failure::Waiting(_))
     }
 
-    /// Texts of the events that tell of errors.
-    pub fn events(errors: &[Self]) -> Vec<String> {
-        let steps = errors.iter().filter(|error| matches!(error.failure, Failure::Step { .. }));
-        let mut texts: Vec<String> = steps.map(ToString::to_string).collect();
+    /// Reasons and texts of the events that tell of errors.
+    pub fn events(errors: &[Self]) -> Vec<(&'static str, String)> {
+        let steps = errors.iter().filter_map(|error| match error.failure {
+            Failure::Step { operation: csi::ATTACH, .. } => Some(("FailedAttachVolume", error.to_string())),
+            Failure::Step { .. } => Some((MOUNT, error.to_string())),
+            Failure::Processing(_) | Failure::Waiting(_) => None,
+        });
+        let mut texts: Vec<(&str, String)> = steps.collect();
         let unresolved: Vec<&Self> =
             errors.iter().filter(|error| matches!(error.failure, Failure::Processing(_))).collect();
         if let Some(first) = unresolved.first() {
@@ -61,9 +70,10 @@ impl VolumeError {
             };
             let all = names(&mut errors.iter());
             let failed = names(&mut unresolved.iter().copied());
-            texts.push(format!(
+            let text = format!(
                 "Unable to attach or mount volumes: unmounted volumes=[{all}], unattached volumes=[{failed}], failed to process volumes=[{failed}]: {first}"
-            ));
+            );
+            texts.push((MOUNT, text));
         }
         texts
     }
@@ -77,18 +87,21 @@ mod tests {
     fn events_tell_errors_and_are_silent_about_waiting() {
         let error = |volume: &str, failure| VolumeError { volume: volume.into(), failure };
         let step = Failure::Step { operation: "MountVolume.MountDevice", name: Some("pv".into()), message: "x".into() };
+        let attach = Failure::Step { operation: csi::ATTACH, name: Some("pv".into()), message: "y".into() };
         let errors = [
             error("a", step),
+            error("d", attach),
             error("b", Failure::Processing("error processing PVC ns/c: PVC is not bound".into())),
             error("c", Failure::Waiting("w".into())),
         ];
         assert_eq!(
             VolumeError::events(&errors),
             [
-                "MountVolume.MountDevice failed for volume \"pv\" : x",
-                "Unable to attach or mount volumes: unmounted volumes=[a b c], unattached volumes=[b], failed to process volumes=[b]: error processing PVC ns/c: PVC is not bound",
+                ("FailedMount", "MountVolume.MountDevice failed for volume \"pv\" : x".to_owned()),
+                ("FailedAttachVolume", "AttachVolume.Attach failed for volume \"pv\" : y".to_owned()),
+                ("FailedMount", "Unable to attach or mount volumes: unmounted volumes=[a d b c], unattached volumes=[b], failed to process volumes=[b]: error processing PVC ns/c: PVC is not bound".to_owned()),
             ]
         );
-        assert!(VolumeError::events(&errors[2..]).is_empty());
+        assert!(VolumeError::events(&errors[3..]).is_empty());
     }
 }

@@ -10,6 +10,7 @@ mod claims;
 mod error;
 mod hostpath;
 mod local;
+mod measure;
 mod ownership;
 mod payload;
 pub mod subpath;
@@ -21,6 +22,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Pod, Volume};
 use parking_lot::Mutex;
@@ -95,6 +97,10 @@ pub struct Volumes {
     events: Events,
     tokens: Tokens,
     placed: Mutex<HashMap<PlaceKey, Placed>>,
+    /// Plugins of volumes that are ready, by UID of the Pod.
+    ready: Mutex<HashMap<String, measure::Plugins>>,
+    /// Plugins and states whose numbers of volumes are told.
+    told: Mutex<BTreeSet<(String, &'static str)>>,
 }
 
 impl Volumes {
@@ -106,7 +112,9 @@ impl Volumes {
         csi: Arc<Csi>,
         events: Events,
     ) -> Self {
-        Self { paths, platform, objects, csi, events, tokens: Tokens::default(), placed: Mutex::default() }
+        let (tokens, placed) = (Tokens::default(), Mutex::default());
+        let (ready, told) = (Mutex::default(), Mutex::default());
+        Self { paths, platform, objects, csi, events, tokens, placed, ready, told }
     }
 
     /// Makes every volume that a container mounts ready; on failure says which were not.
@@ -115,7 +123,10 @@ impl Volumes {
         let mut mounted = Mounted::new();
         let mut errors = Vec::new();
         for volume in pods::spec(pod).volumes.iter().flatten().filter(|volume| used.contains(volume.name.as_str())) {
-            match self.one(pod, volume, node).await {
+            let start = Instant::now();
+            let result = self.one(pod, volume, node).await;
+            self.measure(pod, volume, start, &result);
+            match result {
                 Ok(ready) => {
                     mounted.insert(volume.name.clone(), ready);
                 }
@@ -240,6 +251,7 @@ impl Volumes {
 
     /// Unmounts and removes everything of a Pod.
     pub async fn tear_down(&self, uid: &str) -> io::Result<()> {
+        let start = Instant::now();
         self.tokens.forget(uid);
         let subpaths = self.paths.subpaths(uid);
         let locals = local::names(&self.paths, uid);
@@ -262,6 +274,7 @@ impl Volumes {
             });
             errors.extend(removed.await.map_err(io::Error::other).flatten().err().map(|error| error.to_string()));
         }
+        self.measure_end(uid, start, errors.is_empty());
         if errors.is_empty() {
             self.placed.lock().retain(|(owner, _), _| owner != uid);
             return Ok(());

@@ -52,6 +52,10 @@ impl Actor {
             if created.is_err() {
                 METRICS.started_pods_errors.inc();
             }
+            if pods::spec(&pod).host_users == Some(false) {
+                METRICS.pods.user_namespaced.inc();
+                METRICS.pods.user_namespaced_errors.inc_by(u64::from(created.is_err()));
+            }
             let id = created.map_err(|error| self.sandbox_failed(&error))?;
             view = Arc::new(PodView::read(&services.cri, self.uid()).await?);
             self.publish(&view, false).await;

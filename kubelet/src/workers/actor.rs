@@ -23,7 +23,7 @@ use crate::pods;
 use crate::probes::PodState;
 use crate::resize::Changes;
 use crate::services::Services;
-use crate::status::{Verdict, Waiting};
+use crate::status::{Verdict, Waiting, order_by_family};
 
 pub(super) const RETRY: Duration = Duration::from_secs(10);
 pub(super) const NETWORK_RETRY: Duration = Duration::from_secs(1);
@@ -95,6 +95,7 @@ impl Actor {
         if !self.is_admitted().await {
             return;
         }
+        METRICS.pods.worker_start.observe(Timestamp::now().duration_since(self.seen).as_secs_f64());
         self.sync_until_stopped().await;
         self.stage.send_replace(Stage::Terminating);
         self.terminate_until_stopped().await;
@@ -169,10 +170,15 @@ impl Actor {
     }
 
     async fn sync_until_stopped(&mut self) {
+        let mut operation = "create";
         loop {
+            let known = Arc::clone(&self.pod);
             let orders = self.take_orders();
             if orders.stop {
                 return;
+            }
+            if operation != "create" {
+                operation = if Arc::ptr_eq(&known, &self.pod) { "sync" } else { "update" };
             }
             if let Some(verdict) = deadline(&self.pod, self.started_at()) {
                 let services = Arc::clone(&self.services);
@@ -186,7 +192,8 @@ impl Actor {
                 result = Box::pin(self.round()) => result,
                 () = inbox.stopped(&pod) => continue,
             };
-            METRICS.worker_duration.with_label_values(&["sync"]).observe(start.elapsed().as_secs_f64());
+            METRICS.worker_duration.with_label_values(&[operation]).observe(start.elapsed().as_secs_f64());
+            operation = "sync";
             let delay = match result {
                 Ok(Done::Ended) => return,
                 Ok(Done::Acted) => continue,
@@ -296,7 +303,8 @@ impl Actor {
         if pods::host_network(&self.pod) {
             return self.services.facts.get().addresses.clone();
         }
-        view.ips().iter().filter_map(|ip| ip.parse().ok()).collect()
+        let node: Vec<String> = self.services.facts.get().addresses.iter().map(ToString::to_string).collect();
+        order_by_family(view.ips(), &node).iter().filter_map(|ip| ip.parse().ok()).collect()
     }
 }
 

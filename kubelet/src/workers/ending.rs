@@ -1,12 +1,14 @@
 //! The last two stages of a Pod's task: stopping everything, then leaving nothing.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::actor::{Actor, NETWORK_RETRY, RETRY, RoundError};
 use crate::cri::PodView;
 use crate::events::EventType;
+use crate::metrics::METRICS;
 use crate::pods;
+use crate::resize::Trigger;
 use crate::spec::pod_cgroup;
 
 const CLEANUP_RETRY: Duration = Duration::from_millis(200);
@@ -17,10 +19,12 @@ impl Actor {
         loop {
             let orders = self.take_orders();
             let (inbox, pod) = (Arc::clone(&self.inbox), Arc::clone(&self.pod));
+            let start = Instant::now();
             let result = tokio::select! {
                 result = Box::pin(self.terminate(orders.grace)) => result,
                 () = inbox.shortened(&pod, orders.grace) => continue,
             };
+            METRICS.worker_duration.with_label_values(&["kill"]).observe(start.elapsed().as_secs_f64());
             match result {
                 Ok(()) => return,
                 Err(error) => {
@@ -57,6 +61,7 @@ impl Actor {
         let uid = self.uid().to_owned();
         let cgroup = pod_cgroup(&self.pod, &services.settings);
         let mut delay = CLEANUP_RETRY;
+        let start = Instant::now();
         loop {
             let mut errors = Vec::new();
             if let Err(error) = services.volumes.tear_down(&uid).await {
@@ -76,8 +81,10 @@ impl Actor {
             tokio::time::sleep(delay).await;
             delay = (delay * 2).min(RETRY);
         }
+        METRICS.worker_duration.with_label_values(&["terminated"]).observe(start.elapsed().as_secs_f64());
+        services.starts.forget(&uid);
         services.allot.release(&uid);
-        services.resizes.wake();
+        services.resizes.wake(Trigger::PodsRemoved);
         services.user_namespaces.release(&uid);
         services.objects.unregister(&uid);
         services.images.forget(&uid);

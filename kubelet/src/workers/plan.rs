@@ -110,7 +110,7 @@ pub fn restarts_after(pod: &Pod, container: &Container, exit_code: i32) -> bool 
 }
 
 /// The action of a rule that has the whole Pod start anew.
-const RESTART_ALL: &str = "RestartAllContainers";
+pub(crate) const RESTART_ALL: &str = "RestartAllContainers";
 
 /// The action of the first rule that an exit code matches; rules count only with a policy beside them.
 fn rule_action(container: &Container, exit_code: i32) -> Option<&str> {

@@ -52,8 +52,8 @@ impl Actor {
                 Ok(mounted)
             }
             Err(errors) => {
-                for text in VolumeError::events(&errors) {
-                    self.services.events.pod(&self.pod, EventType::Warning, "FailedMount", text);
+                for (reason, text) in VolumeError::events(&errors) {
+                    self.services.events.pod(&self.pod, EventType::Warning, reason, text);
                 }
                 if errors.iter().all(VolumeError::is_waiting) {
                     // Nothing failed, so nothing has to be spared.

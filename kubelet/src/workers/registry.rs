@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -10,7 +11,9 @@ use tokio::sync::watch;
 use super::actor::Actor;
 use super::inbox::{Inbox, StopRequest};
 use crate::admission::Refusal;
+use crate::metrics::METRICS;
 use crate::pods;
+use crate::resize::Trigger;
 use crate::services::Services;
 
 /// How far a Pod is.
@@ -80,6 +83,7 @@ impl Workers {
 
     /// A new or changed Pod.
     pub fn update(&self, pod: Arc<Pod>) {
+        let pod = self.services.settings.features.without_unknown(pod);
         let mut inner = self.inner.lock();
         if let Some(worker) = inner.workers.get_mut(pods::uid(&pod)) {
             if worker.removed {
@@ -89,8 +93,9 @@ impl Workers {
             self.services.statuses.seen(&pod);
             let given = self.services.resizes.allocated(&pod);
             let matters = changes_work(&worker.pod, &given);
+            self.services.starts.observed(&pod, Timestamp::now());
             if worker.wanted.spec != pod.spec || pods::is_deleting(&pod) {
-                self.services.resizes.wake();
+                self.services.resizes.wake(Trigger::PodUpdated);
             }
             worker.wanted = Arc::clone(&pod);
             worker.pod = Arc::clone(&given);
@@ -111,13 +116,15 @@ impl Workers {
 
     /// Starts a Pod that sources want, if the node takes it.
     fn admit(&self, inner: &mut Inner, pod: Arc<Pod>) {
+        self.services.starts.observed(&pod, Timestamp::now());
+        METRICS.pods.containers.observe(pods::containers(&pod).len() as f64);
         let present = inner.present(|_| true);
         let given = self.services.resizes.allocated(&pod);
         match self.services.refuses(&given, &present) {
             Err(refusal) => self.start(inner, pod, Some(refusal), Vec::new()),
             Ok(victims) => {
                 self.services.resizes.take(&pod, super::reject::is_taken(&pod));
-                self.services.resizes.wake();
+                self.services.resizes.wake(Trigger::PodsAdded);
                 let mut after = Vec::new();
                 for victim in victims {
                     if let Some(worker) = inner.workers.get(pods::uid(&victim.pod)) {
@@ -168,7 +175,7 @@ impl Workers {
             worker.removed = true;
             worker.again = None;
             worker.inbox.remove();
-            self.services.resizes.wake();
+            self.services.resizes.wake(Trigger::PodsRemoved);
         }
     }
 
@@ -226,6 +233,8 @@ impl Workers {
             let over = inner.workers.remove(uid);
             self.services.statuses.remove(uid);
             if let Some(pod) = over.and_then(|worker| worker.again) {
+                let is_static = if pods::is_static(&pod) { "true" } else { "" };
+                METRICS.restarted_pods.with_label_values(&[is_static]).inc();
                 self.admit(&mut inner, pod);
             }
         }

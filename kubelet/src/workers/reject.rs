@@ -37,7 +37,15 @@ impl Services {
         let groups = self.health.features().1.is_some_and(|features| features.supplemental_groups_policy);
         let support = Support { apparmor: self.settings.apparmor, strict_groups: groups };
         let shutting_down = self.shutdown.is_active();
-        Situation { node, pressure: self.pressure.get(), support, shutting_down, sysctls: &self.sysctls, others }
+        Situation {
+            node,
+            pressure: self.pressure.get(),
+            support,
+            shutting_down,
+            sysctls: &self.sysctls,
+            declared: self.settings.features.declared.as_deref(),
+            others,
+        }
     }
 
     /// Ends a Pod for a critical one.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::actor::Actor;
 use crate::cri::{ContainerRecord, PodView, RecordState, labels};
 use crate::metrics::METRICS;
-use crate::pods;
+use crate::pods::{self, Role};
 use crate::probes::PodState;
 use crate::status::{self, StatusInput};
 
@@ -37,6 +37,7 @@ impl Actor {
             started: self.seen,
             now: Timestamp::now(),
             terminal,
+            ready_to_start: services.settings.features.ready_to_start,
             verdict: self.verdict.as_ref(),
             actuated: &services.resizes.actuated(self.uid()),
             restarting_all: self.restarting_all,
@@ -60,11 +61,22 @@ impl Actor {
         let count = pods::all_containers(&self.pod).count().max(1);
         for record in view.containers.iter().filter(|record| record.state == RecordState::Exited) {
             if !self.messages.contains_key(&record.id) {
+                self.count_end(record);
                 let mut text = self.last_words(record).await;
                 text.truncate(text.floor_char_boundary(ALL_MESSAGES / count));
                 self.messages.insert(record.id.clone(), text);
             }
         }
+    }
+
+    /// Counts the end of a container, if it ended before this kubelet's eyes.
+    fn count_end(&self, record: &ContainerRecord) {
+        if i128::from(record.finished_at) < self.services.started.as_nanosecond() {
+            return;
+        }
+        let role = pods::find_container(&self.pod, &record.name).map_or(Role::Regular, |(_, role)| role);
+        let labels = [role.metric(), &record.exit_code.to_string(), &record.reason];
+        METRICS.pods.terminated.with_label_values(&labels).inc();
     }
 
     async fn last_words(&self, record: &ContainerRecord) -> String {

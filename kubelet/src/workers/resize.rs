@@ -1,7 +1,7 @@
 //! Giving Pods what they want instead of what they have, and containers what their Pod was given.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -15,7 +15,7 @@ use crate::events::EventType;
 use crate::metrics::METRICS;
 use crate::platform::CgroupLimits;
 use crate::pods::{self, resources};
-use crate::resize::{self, Changes, Given, INFEASIBLE, RESIZABLE, with_resource};
+use crate::resize::{self, Changes, Given, INFEASIBLE, RESIZABLE, Trigger, with_resource};
 use crate::services::Services;
 use crate::spec::{container_resources, pod_amounts, pod_cgroup, pod_limits};
 
@@ -32,7 +32,7 @@ pub async fn resize_loop(workers: Arc<Workers>, services: Arc<Services>, stop: C
             () = services.resizes.woken() => {}
             _ = looks.tick() => {}
         }
-        let given = workers.give();
+        let given = workers.give(services.resizes.trigger());
         // Nobody acts on what is not written down.
         services.resizes.flush().await;
         for (inbox, pod) in given {
@@ -43,7 +43,7 @@ pub async fn resize_loop(workers: Arc<Workers>, services: Arc<Services>, stop: C
 
 impl Workers {
     /// Decides about every Pod that wants something else than it has; answers those that get it.
-    fn give(&self) -> Vec<(Arc<Inbox>, Arc<Pod>)> {
+    fn give(&self, trigger: Trigger) -> Vec<(Arc<Inbox>, Arc<Pod>)> {
         let services = &self.services;
         let now = Timestamp::now();
         let mut inner = self.inner.lock();
@@ -66,7 +66,7 @@ impl Workers {
         for (_, uid) in waiting {
             let others = inner.present(|other| other != uid);
             let Some(worker) = inner.workers.get_mut(&uid) else { continue };
-            if services.decide_resize(&worker.wanted, &worker.pod, &others, now) {
+            if services.decide_resize(&worker.wanted, &worker.pod, &others, (trigger, now)) {
                 worker.pod = Arc::clone(&worker.wanted);
                 given.push((Arc::clone(&worker.inbox), Arc::clone(&worker.pod)));
             } else {
@@ -79,14 +79,22 @@ impl Workers {
 
 impl Services {
     /// Decides about one Pod, and tells.
-    fn decide_resize(&self, wanted: &Pod, has: &Pod, others: &[Arc<Pod>], now: Timestamp) -> bool {
+    fn decide_resize(
+        &self,
+        wanted: &Pod,
+        has: &Pod,
+        others: &[Arc<Pod>],
+        (trigger, now): (Trigger, Timestamp),
+    ) -> bool {
         let node = self.facts.get();
         match resize::decide(wanted, has, &self.config, &self.settings, &self.situation(&node, others)) {
             Ok(()) => {
                 for labels in resize::requested(wanted, has) {
                     METRICS.requested_resizes.with_label_values(&labels).inc();
                 }
-                self.resizes.give(wanted, now);
+                if self.resizes.give(wanted, now) {
+                    METRICS.pods.accepted_resizes.with_label_values(&[trigger.label()]).inc();
+                }
                 let text = format!("Pod resize started: {}", resize::details(wanted, ""));
                 self.events.pod(wanted, EventType::Normal, "ResizeStarted", text);
                 true
@@ -121,7 +129,10 @@ impl Actor {
         if changes.update.is_empty() && changes.restart.is_empty() && !changes.pod {
             return Ok(());
         }
+        let start = Instant::now();
         let done = self.try_resize(changes, sandbox).await;
+        let success = if done.is_ok() { "true" } else { "false" };
+        METRICS.pods.resize_duration.with_label_values(&[success]).observe(start.elapsed().as_secs_f64() * 1000.0);
         self.services.resizes.flush().await;
         let Err(message) = done else { return Ok(()) };
         if self.services.resizes.failed(&self.pod, &message, Timestamp::now()) {
@@ -281,7 +292,7 @@ impl Group<'_> {
             return Ok(());
         }
         let (platform, group) = (Arc::clone(&services.platform), pod_cgroup(&self.actor.pod, &services.settings));
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         let work = tokio::task::spawn_blocking(move || platform.apply_cgroup(&group, &limits));
         let written = work.await.map_err(|error| error.to_string())?;
         METRICS.cgroup_duration.with_label_values(&["update"]).observe(start.elapsed().as_secs_f64());

@@ -7,9 +7,10 @@ use std::net::IpAddr;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod, Secret};
+use k8s_openapi::api::core::v1::{Container, ImageVolumeSource, Pod, Secret, Volume};
 use rand::Rng;
 
 use super::plan::role_of;
@@ -70,7 +71,13 @@ impl Services {
         let logs = self.paths.logs_of(pod);
         make_dir(&logs).map_err(|error| error.to_string())?;
         let handler = self.handler(pod).await?;
-        self.cri.run_pod_sandbox(config.clone(), &handler).await.map_err(|error| error.to_string())
+        let start = Instant::now();
+        let result = self.cri.run_pod_sandbox(config.clone(), &handler).await;
+        METRICS.pods.sandbox_duration.with_label_values(&[&handler]).observe(start.elapsed().as_secs_f64());
+        if result.is_err() {
+            METRICS.pods.sandbox_errors.with_label_values(&[&handler]).inc();
+        }
+        result.map_err(|error| error.to_string())
     }
 
     /// How the runtime runs the Pod.
@@ -149,6 +156,9 @@ impl Round<'_> {
             sandbox_config: Some(self.sandbox.clone()),
         };
         let id = services.cri.create_container(request).await;
+        let volumes = u64::try_from(self.image_volumes_of(container).count()).unwrap_or(0);
+        let counter = if id.is_ok() { &METRICS.images.volumes_mounted } else { &METRICS.images.volume_errors };
+        counter.inc_by(volumes);
         let id = id.map_err(|error| fail("CreateContainerError", error.message()))?;
         let about = (container.name.as_str(), role);
         services.events.container(pod, about, EventType::Normal, "Created", "Container created");
@@ -274,20 +284,29 @@ impl Round<'_> {
         }
     }
 
+    /// Volumes of a container that are images.
+    fn image_volumes_of(&self, container: &Container) -> impl Iterator<Item = (&Volume, &ImageVolumeSource)> {
+        let volumes = pods::spec(self.pod).volumes.iter().flatten();
+        let is_used = |volume: &Volume| container.volume_mounts.iter().flatten().any(|mount| mount.name == volume.name);
+        volumes.filter(move |volume| is_used(volume)).filter_map(|volume| Some((volume, volume.image.as_ref()?)))
+    }
+
     async fn image_volumes(
         &self,
         container: &Container,
         role: Role,
     ) -> Result<BTreeMap<String, v1::ImageSpec>, String> {
         let mut out = BTreeMap::new();
-        for volume in pods::spec(self.pod).volumes.iter().flatten() {
-            let used = container.volume_mounts.iter().flatten().any(|mount| mount.name == volume.name);
-            let Some(source) = volume.image.as_ref().filter(|_| used) else { continue };
+        for (volume, source) in self.image_volumes_of(container) {
+            METRICS.images.volumes_requested.inc();
             let image = source.reference.as_deref().unwrap_or_default();
             let policy = PullPolicy::of(source.pull_policy.as_deref(), image);
             let about = (container.name.as_str(), role);
             let pulled = self.services.images.ensure(self.pod, about, image, policy, self.secrets, self.sandbox).await;
-            let pulled = pulled.map_err(|error| error.to_string())?;
+            let pulled = pulled.map_err(|error| {
+                METRICS.images.volume_errors.inc();
+                error.to_string()
+            })?;
             let spec = v1::ImageSpec {
                 image: pulled.reference,
                 user_specified_image: image.to_owned(),

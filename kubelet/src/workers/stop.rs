@@ -35,6 +35,11 @@ impl LostPod {
         pod.spec = Some(PodSpec { containers, ..PodSpec::default() });
         pod
     }
+
+    /// Whether a Pod is made of what the runtime tells alone.
+    pub fn is(pod: &Pod) -> bool {
+        pod.metadata.creation_timestamp.is_none() && pod.metadata.annotations.is_none()
+    }
 }
 
 fn restore_container(record: &ContainerRecord) -> Container {

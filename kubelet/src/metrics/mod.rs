@@ -1,5 +1,10 @@
 //! The kubelet's own metric series, registered in one process-wide registry of names given by the metrics contract.
 
+mod allot;
+mod images;
+mod node;
+mod pods;
+
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -10,6 +15,11 @@ use prometheus::{
     Registry,
 };
 
+pub use allot::AllotSeries;
+pub use images::{ImageSeries, size_label};
+pub use node::{NodeSeries, PodResourcesSeries, StartupSeries};
+pub use pods::PodSeries;
+
 const POD_START: [f64; 25] = [
     0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 20.0, 30.0, 45.0, 60.0, 120.0, 180.0, 240.0, 300.0, 360.0, 480.0,
     600.0, 900.0, 1200.0, 1800.0, 2700.0, 3600.0,
@@ -17,6 +27,14 @@ const POD_START: [f64; 25] = [
 
 /// All series of the kubelet.
 pub struct Metrics {
+    /// Lives of Pods.
+    pub pods: PodSeries,
+    /// Images.
+    pub images: ImageSeries,
+    /// What containers get for themselves.
+    pub allot: AllotSeries,
+    /// The node.
+    pub node: NodeSeries,
     /// Series of `/metrics`.
     pub registry: Registry,
     /// Series of `/metrics/probes`.
@@ -110,16 +128,8 @@ pub struct Metrics {
     pub device_alloc: HistogramVec,
     /// `dra_grpc_operations_duration_seconds`
     pub dra_calls: HistogramVec,
-    /// `kubelet_cpu_manager_pinning_requests_total`
-    pub cpu_requests: IntCounter,
-    /// `kubelet_cpu_manager_pinning_errors_total`
-    pub cpu_errors: IntCounter,
-    /// `kubelet_topology_manager_admission_requests_total`
-    pub topology_requests: IntCounter,
-    /// `kubelet_topology_manager_admission_errors_total`
-    pub topology_errors: IntCounter,
-    /// `kubelet_volume_stats_*`: capacity, available, used bytes; inodes, free, used.
-    pub volume_stats: [GaugeVec; 6],
+    /// `kubelet_volume_stats_*`: capacity, available, used bytes; inodes, free, used; abnormal health.
+    pub volume_stats: [GaugeVec; 7],
     /// `csi_operations_seconds`
     pub csi_operations: HistogramVec,
     /// `prober_probe_total`
@@ -140,6 +150,11 @@ pub fn runtime_operation(operation: &str, elapsed: Duration, failed: bool) {
     }
 }
 
+/// `count` buckets from `first` on, each `factor` times the one before.
+fn exponential(first: f64, factor: f64, count: i32) -> Vec<f64> {
+    (0..count).map(|n| first * factor.powi(n)).collect()
+}
+
 struct Builder(Registry);
 
 impl Builder {
@@ -158,6 +173,10 @@ impl Builder {
 
     fn counter(&self, name: &str, help: &str) -> IntCounter {
         self.add(IntCounter::new(name, alpha(help)))
+    }
+
+    fn beta_counter(&self, name: &str, help: &str) -> IntCounter {
+        self.add(IntCounter::new(name, format!("[BETA] {help}")))
     }
 
     fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
@@ -234,9 +253,13 @@ impl Metrics {
         let make = Builder(registry.clone());
         let probe = Builder(probe_registry.clone());
         let default: &[f64] = prometheus::DEFAULT_BUCKETS;
-        let runtime_buckets: Vec<f64> = (0..14).map(|n| 0.005 * 2.5_f64.powi(n)).collect();
+        let runtime_buckets = exponential(0.005, 2.5, 14);
         let storage: [f64; 13] = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 25.0, 50.0, 120.0, 300.0, 600.0];
         let metrics = Self {
+            pods: PodSeries::new(&make),
+            images: ImageSeries::new(&make),
+            allot: AllotSeries::new(&make),
+            node: NodeSeries::new(&make),
             runtime_operations: make.counters(
                 "kubelet_runtime_operations_total",
                 "Cumulative number of runtime operations by operation type.",
@@ -274,11 +297,11 @@ impl Metrics {
             ),
             desired_pods: make.int_gauges(
                 "kubelet_desired_pods",
-                "The number of pods the kubelet is being instructed to run.",
+                "The number of pods the kubelet is being instructed to run. static is true if the pod is not from the apiserver.",
                 &["static"],
             ),
             mirror_pods: make
-                .int_gauge("kubelet_mirror_pods", "The number of mirror pods the kubelet will try to create"),
+                .int_gauge("kubelet_mirror_pods", "The number of mirror pods the kubelet will try to create (one per admitted static pod)"),
             node_name: make.int_gauges("kubelet_node_name", "The node's name. The count is always 1.", &["node"]),
             started_pods: make.counter("kubelet_started_pods_total", "Cumulative number of pods started"),
             started_pods_errors: make
@@ -306,7 +329,7 @@ impl Metrics {
             ),
             status_sync: make.histogram(
                 "kubelet_pod_status_sync_duration_seconds",
-                "Duration in seconds to sync a pod status update.",
+                "Duration in seconds to sync a pod status update. Measures time from detection of a change to pod status until the API is successfully updated for that pod, even if multiple intevening changes to pod status occur.",
                 default,
             ),
             cgroup_duration: make.histograms(
@@ -340,7 +363,7 @@ impl Metrics {
             ),
             requested_resizes: make.counters(
                 "kubelet_container_requested_resizes_total",
-                "Number of requested resizes, counted at the container level.",
+                "Number of requested resizes, counted at the container level. Different resources on the same container are counted separately. The 'requirement' label refers to 'memory' or 'limits'; the 'operation' label can be one of 'add', 'remove', 'increase' or 'decrease'.",
                 &["resource", "requirement", "operation"],
             ),
             infeasible_resizes: make.counters(
@@ -362,11 +385,11 @@ impl Metrics {
             ),
             orphaned_pods: make.counter(
                 "kubelet_orphaned_runtime_pods_total",
-                "Number of pods that have been detected in the container runtime without being already known.",
+                "Number of pods that have been detected in the container runtime without being already known to the pod worker. This typically indicates the kubelet was restarted while a pod was force deleted in the API or in the local configuration, which is unusual.",
             ),
             restarted_pods: make.counters(
                 "kubelet_restarted_pods_total",
-                "Number of pods that have been restarted because they were deleted and recreated with the same UID.",
+                "Number of pods that have been restarted because they were deleted and recreated with the same UID while the kubelet was watching them (common for static pods, extremely uncommon for API pods)",
                 &["static"],
             ),
             http_requests: make.counters(
@@ -387,11 +410,11 @@ impl Metrics {
             ),
             client_ttl: make.gauge(
                 "kubelet_certificate_manager_client_ttl_seconds",
-                "Gauge of the TTL (time-to-live) of the Kubelet's client certificate.",
+                "Gauge of the TTL (time-to-live) of the Kubelet's client certificate. The value is in seconds until certificate expiry (negative if already expired). If client certificate is invalid or unused, the value will be +INF.",
             ),
             server_ttl: make.gauge(
                 "kubelet_certificate_manager_server_ttl_seconds",
-                "Gauge of the shortest TTL (time-to-live) of the Kubelet's serving certificate.",
+                "Gauge of the shortest TTL (time-to-live) of the Kubelet's serving certificate. The value is in seconds until certificate expiry (negative if already expired). If serving certificate is invalid or unused, the value will be +INF.",
             ),
             client_expiry: Expiry::default(),
             server_expiry: Expiry::default(),
@@ -428,22 +451,6 @@ impl Metrics {
                 &["driver_name", "method_name", "grpc_status_code"],
                 &storage,
             ),
-            cpu_requests: make.counter(
-                "kubelet_cpu_manager_pinning_requests_total",
-                "The number of cpu core allocations which required pinning.",
-            ),
-            cpu_errors: make.counter(
-                "kubelet_cpu_manager_pinning_errors_total",
-                "The number of cpu core allocations which required pinning failed.",
-            ),
-            topology_requests: make.counter(
-                "kubelet_topology_manager_admission_requests_total",
-                "The number of admission requests where resources have to be aligned.",
-            ),
-            topology_errors: make.counter(
-                "kubelet_topology_manager_admission_errors_total",
-                "The number of admission request failures where resources could not be aligned.",
-            ),
             volume_stats: [
                 ("capacity_bytes", "Capacity in bytes of the volume"),
                 ("available_bytes", "Number of available bytes in the volume"),
@@ -451,6 +458,7 @@ impl Metrics {
                 ("inodes", "Maximum number of inodes in the volume"),
                 ("inodes_free", "Number of free inodes in the volume"),
                 ("inodes_used", "Number of used inodes in the volume"),
+                ("health_status_abnormal", "Abnormal volume health status. The count is either 1 or 0. 1 indicates the volume is unhealthy, 0 indicates volume is healthy"),
             ]
             .map(|(name, help)| {
                 let opts = Opts::new(format!("kubelet_volume_stats_{name}"), alpha(help));
