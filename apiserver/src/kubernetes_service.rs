@@ -3,9 +3,12 @@
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use generic::resource::{Resource, Swap};
-use machinery::{ApiError, ApiResult};
-use registry::services::Addresses;
+use generic::{
+    resource::{Resource, Swap},
+    verbs::context::Moment,
+};
+use machinery::{ApiError, ApiResult, meta};
+use registry::services::{Addresses, Events};
 use runtime::health::HealthChecks;
 use serde_json::{Value, json};
 use storage::contract::{Expect, Range, Store, StoreError, Written};
@@ -24,6 +27,9 @@ const LEAVING: Duration = Duration::from_secs(20);
 /// How often it is looked whether the server is ready.
 const READY_POLL: Duration = Duration::from_millis(100);
 const SERVICE: &str = "kubernetes";
+/// Who tells of the default ServiceCIDR, and what.
+const RANGES: &str = "kubernetes-service-cidr-controller";
+const INCONSISTENT: &str = "KubernetesDefaultServiceCIDRInconsistent";
 const SKIP_LABEL: &str = "endpointslice.kubernetes.io/skip-mirror";
 const SLICE_LABEL: &str = "kubernetes.io/service-name";
 
@@ -45,6 +51,7 @@ pub(crate) struct KubernetesService {
     pub(crate) slices: Arc<Resource>,
     pub(crate) cidrs: Arc<Resource>,
     pub(crate) addresses: Arc<Addresses>,
+    pub(crate) events: Arc<Events>,
     pub(crate) advertise: IpAddr,
     pub(crate) port: u16,
     /// Port of the Service on every node; 0 for none.
@@ -109,11 +116,8 @@ impl KubernetesService {
 
     /// Makes the Service if it is not there; one that is there is left alone.
     async fn keep_service(&self) -> ApiResult<()> {
-        let range = self.addresses.range.to_string();
-        let cidr = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
-            "metadata": {"name": SERVICE}, "spec": {"cidrs": [range]}});
-        ensure(&self.cidrs, cidr).await?;
-        let service = self.service();
+        self.keep_range().await?;
+        let Some(service) = self.service() else { return Ok(()) };
         // The address first: a Service without one would be taken for broken.
         if self.services.starting_point("default", SERVICE).await?.is_none() {
             self.addresses.claim_first(&service).await?;
@@ -122,8 +126,33 @@ impl KubernetesService {
         Ok(())
     }
 
-    fn service(&self) -> Value {
-        let first = self.addresses.first();
+    /// Makes the ServiceCIDR of the ranges that the server was started with, and says that it is ready. One that lacks
+    /// the second range gets it; one with other ranges stays as it is, and the operator hears of it.
+    async fn keep_range(&self) -> ApiResult<()> {
+        let wanted: Vec<String> = self.addresses.ranges.iter().map(ToString::to_string).collect();
+        let fresh = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
+            "metadata": {"name": SERVICE}, "spec": {"cidrs": wanted}});
+        let mut present = self.cidrs.starting_point("", SERVICE).await?;
+        if present.is_none() {
+            ensure(&self.cidrs, fresh).await?;
+            present = self.cidrs.current("", SERVICE).await?;
+        }
+        let Some(stored) = &present else { return Ok(()) };
+        if let Some(other) = inconsistent(&stored.object, &wanted) {
+            let note = format!(
+                "The default ServiceCIDR [{}] does not match the flag configurations [{}]",
+                other.join(" "),
+                wanted.join(" ")
+            );
+            self.events.warn(RANGES, &stored.object, (INCONSISTENT, INCONSISTENT), &note).await;
+        }
+        let now = Moment::now().text;
+        self.cidrs.amend(present, |stored| kept_range(stored, &wanted, &now)).await
+    }
+
+    fn service(&self) -> Option<Value> {
+        let first = self.addresses.first()?;
+        let family = *self.addresses.families().first()?;
         let labels = json!({"component": "apiserver", "provider": "kubernetes"});
         let mut port = json!({"name": "https", "port": 443, "protocol": "TCP", "targetPort": self.port});
         let mut kind = "ClusterIP";
@@ -131,15 +160,15 @@ impl KubernetesService {
             port["nodePort"] = json!(self.node_port);
             kind = "NodePort";
         }
-        json!({
+        Some(json!({
             "apiVersion": "v1", "kind": "Service",
             "metadata": {"name": SERVICE, "namespace": "default", "labels": labels},
             "spec": {
                 "type": kind, "clusterIP": first, "clusterIPs": [first],
-                "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack", "sessionAffinity": "None",
+                "ipFamilies": [family], "ipFamilyPolicy": "SingleStack", "sessionAffinity": "None",
                 "ports": [port],
             },
-        })
+        }))
     }
 
     fn key(&self) -> String {
@@ -267,6 +296,48 @@ enum Leaving {
     Stopping,
 }
 
+fn ranges_of(cidr: &Value) -> Vec<String> {
+    let list = cidr.pointer("/spec/cidrs").and_then(Value::as_array).into_iter().flatten();
+    list.filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+/// Whether a ServiceCIDR is to get the second range.
+fn lacks_second(present: &[String], wanted: &[String]) -> bool {
+    present.len() == 1 && wanted.len() == 2 && present.first() == wanted.first()
+}
+
+/// The ranges of a ServiceCIDR that are not the wanted ones and cannot be made so.
+fn inconsistent(cidr: &Value, wanted: &[String]) -> Option<Vec<String>> {
+    let present = ranges_of(cidr);
+    (!meta::is_deleting(cidr) && present != wanted && !lacks_second(&present, wanted)).then_some(present)
+}
+
+/// The ServiceCIDR as it has to be, if it is not so.
+fn kept_range(cidr: &Value, wanted: &[String], now: &str) -> Option<Value> {
+    if meta::is_deleting(cidr) {
+        return None;
+    }
+    let mut new = cidr.clone();
+    let present = ranges_of(cidr);
+    if lacks_second(&present, wanted) {
+        new["spec"]["cidrs"] = json!(wanted);
+        let generation = cidr["metadata"]["generation"].as_i64().unwrap_or(0);
+        new["metadata"]["generation"] = json!(generation.saturating_add(1));
+    }
+    let conditions = cidr.pointer("/status/conditions").and_then(Value::as_array);
+    let told = conditions.is_some_and(|list| list.iter().any(|condition| condition["type"] == "Ready"));
+    if !told && (present == wanted || lacks_second(&present, wanted)) {
+        let mut list = conditions.cloned().unwrap_or_default();
+        list.push(json!({"type": "Ready", "status": "True", "reason": "", "lastTransitionTime": now,
+            "message": "Kubernetes default Service CIDR is ready"}));
+        if !new["status"].is_object() {
+            new["status"] = json!({});
+        }
+        new["status"]["conditions"] = json!(list);
+    }
+    (new != *cidr).then_some(new)
+}
+
 fn addresses_of(servers: &BTreeSet<IpAddr>) -> Value {
     servers.iter().map(|ip| json!({"ip": ip})).collect()
 }
@@ -338,6 +409,38 @@ mod tests {
             let set = |list: &[u8]| list.iter().map(|n| ip(*n)).collect::<BTreeSet<_>>();
             assert_eq!(counted(set(&present), ip(5), count), set(&expected), "{present:?} {count}");
         }
+    }
+
+    #[test]
+    fn the_default_range_gains_a_second_one() {
+        let cidr = |ranges: &[&str], ready: bool| {
+            let mut object = json!({"metadata": {"name": SERVICE, "generation": 1}, "spec": {"cidrs": ranges}});
+            if ready {
+                object["status"] = json!({"conditions": [{"type": "Ready", "status": "False"}]});
+            }
+            object
+        };
+        let both = ["10.0.0.0/24", "fd00::/112"];
+        let wanted = both.map(str::to_owned);
+        let kept = |object: &Value| kept_range(object, &wanted, "now").map(|new| (ranges_of(&new), new));
+        let (ranges, new) = kept(&cidr(&both[..1], false)).expect("it changes");
+        assert_eq!((ranges.as_slice(), &new["metadata"]["generation"]), (wanted.as_slice(), &json!(2)));
+        assert_eq!(new["status"]["conditions"][0]["message"], "Kubernetes default Service CIDR is ready");
+        assert_eq!(kept(&new), None);
+        assert_eq!(kept(&cidr(&both, true)), None, "what somebody else said stays");
+        for (ranges, expected) in [
+            (&both[..1], None),
+            (&both[..], None),
+            (&both[1..], Some(1)),
+            (&["fd00::/112", "10.0.0.0/24"][..], Some(2)),
+            (&["10.1.0.0/24"][..], Some(1)),
+        ] {
+            assert_eq!(inconsistent(&cidr(ranges, false), &wanted).map(|list| list.len()), expected, "{ranges:?}");
+        }
+        assert_eq!(kept(&cidr(&["10.1.0.0/24"], false)), None);
+        let mut going = cidr(&both[..1], false);
+        going["metadata"]["deletionTimestamp"] = json!("2024-01-01T00:00:00Z");
+        assert_eq!((kept(&going), inconsistent(&going, &wanted)), (None, None));
     }
 
     #[test]

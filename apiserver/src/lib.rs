@@ -13,6 +13,7 @@ mod bootstrap;
 mod debug_socket;
 mod egress;
 pub mod encryption;
+mod external_signer;
 mod flow;
 pub mod generic_options;
 mod health;
@@ -50,11 +51,12 @@ use generic::{
     published::Published,
     server::{Limits, Server, Times},
 };
+use ipnet::IpNet;
 use machinery::ApiError;
 use registry::{
     connect::webhook::Caller,
     endpoints::StorageSettings,
-    services::{Addresses, NodePorts, Repair, ServiceHooks, first_address},
+    services::{Addresses, Events, NodePorts, Repair, ServiceHooks, first_address},
 };
 use runtime::{
     Runtime,
@@ -72,7 +74,7 @@ use crate::{
     generic_options::GenericOptions,
     health::StoreHealth,
     identity_lease::IdentityLease,
-    kubernetes_service::KubernetesService,
+    kubernetes_service::{KubernetesService, Reconciler},
     options::Options,
     resources::{HandlerSettings, Resources},
     runtime_config::RuntimeConfig,
@@ -90,6 +92,9 @@ pub enum StartError {
     /// A ServiceAccount key is unusable.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// Who signs tokens elsewhere cannot be used.
+    #[error(transparent)]
+    Signer(#[from] external_signer::SignerError),
     /// An authenticator cannot be set up.
     #[error(transparent)]
     Authn(#[from] AuthnError),
@@ -124,20 +129,43 @@ pub enum StartError {
 
 /// Time that connections have to end once all requests have.
 const DRAINED_GRACE: Duration = Duration::from_secs(2);
-/// The address of the interface that the default route leaves by; no packet is sent to find it.
-fn default_address() -> IpAddr {
-    let probe = UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
-        socket.connect("192.0.2.1:9")?;
-        socket.local_addr()
-    });
-    probe.map_or(IpAddr::from([127, 0, 0, 1]), |address| address.ip())
+/// The address of the interface that the default route leaves by, of the wanted family if there is one; no packet is
+/// sent to find it.
+fn default_address(v4: bool) -> IpAddr {
+    let probe = |(bind, to): (&str, &str)| -> Option<IpAddr> {
+        let socket = UdpSocket::bind(bind).ok()?;
+        socket.connect(to).ok()?;
+        let address = socket.local_addr().ok()?.ip();
+        (!address.is_unspecified() && !address.is_loopback()).then_some(address)
+    };
+    let mut families = [("0.0.0.0:0", "192.0.2.1:9"), ("[::]:0", "[2001:db8::1]:9")];
+    if !v4 {
+        families.reverse();
+    }
+    families.into_iter().find_map(probe).unwrap_or(IpAddr::from([127, 0, 0, 1]))
 }
 
-fn advertise_address(options: &Options) -> IpAddr {
+fn advertise_address(options: &Options, v4: bool) -> IpAddr {
     options.advertise_address.unwrap_or_else(|| match options.serving.bind_address {
-        address if address.is_unspecified() => default_address(),
+        address if address.is_unspecified() => default_address(v4),
         address => address,
     })
+}
+
+/// The address of the `kubernetes` Service and that of this server. The Service leads to servers of its own family only.
+fn own_addresses(options: &Options) -> Result<(IpAddr, IpAddr), StartError> {
+    let range = options.service_cluster_ip_range.first();
+    let service = first_address(*range.ok_or_else(|| StartError::Flags("no range of cluster IPs".into()))?);
+    let advertise = advertise_address(options, service.is_ipv4());
+    if service.is_ipv4() != advertise.is_ipv4() && options.service.reconciler() != Reconciler::None {
+        let family = |address: IpAddr| if address.is_ipv4() { "IPv4" } else { "IPv6" };
+        return Err(StartError::Flags(format!(
+            "service IP family {:?} must match public address family {:?}",
+            family(service),
+            family(advertise)
+        )));
+    }
+    Ok((service, advertise))
 }
 
 /// Flow control by the stored levels and schemas, unless the flags turn it off.
@@ -171,15 +199,14 @@ pub async fn run(mut options: Options, runtime: Runtime) -> Result<(), StartErro
              removed in future releases. Please specify it using --service-cluster-ip-range on kube-apiserver."
         );
     }
-    let advertise = advertise_address(&options);
-    let service_ip = first_address(options.service_cluster_ip_range);
-    let mut serving = identity::bind(&options, advertise, service_ip.into(), &runtime.tasks)?;
+    let (service_ip, advertise) = own_addresses(&options)?;
+    let mut serving = identity::bind(&options, advertise, service_ip, &runtime.tasks)?;
     loopback::add(&mut serving, &runtime.health, RealClock::shared())?;
     serve(options, serving, (advertise, gates), runtime).await
 }
 
 async fn serve(
-    options: Options,
+    mut options: Options,
     serving: SecureServing,
     (advertise, gates): (IpAddr, FeatureGates),
     runtime: Runtime,
@@ -202,7 +229,7 @@ async fn serve(
     };
     let resources = Arc::new(Resources::new(&settings));
     let addresses = Arc::new(Addresses {
-        range: options.service_cluster_ip_range,
+        ranges: options.service_cluster_ip_range.iter().map(IpNet::trunc).collect(),
         objects: resources.get("networking.k8s.io", "ipaddresses")?,
         cidrs: resources.get("networking.k8s.io", "servicecidrs")?,
     });
@@ -212,7 +239,7 @@ async fn serve(
         store: Arc::clone(&store),
         key: format!("{}/ranges/servicenodeports", settings.prefix),
     });
-    let identity = identity::load(&options)?;
+    let identity = identity::load(&mut options, &registry, &finished).await?;
     let audiences = if options.api_audiences.is_empty() {
         options.accounts.service_account_issuer.clone()
     } else {
@@ -234,7 +261,7 @@ async fn serve(
             options: &options,
             audiences: &audiences,
             bearer,
-            signing_key: Arc::clone(&identity.signing_key),
+            signer: Arc::clone(&identity.signer),
             store: Arc::clone(&store),
         },
     )?;
@@ -308,7 +335,14 @@ async fn serve(
         collection_workers: options.storage.delete_collection_workers,
         delegate: Some(aggregation.delegate),
     });
-    let repair = Repair { addresses: Arc::clone(&addresses), ports, services: resources.get("", "services")? };
+    let host = runtime::env::hostname().unwrap_or_default();
+    let events = Arc::new(Events { objects: resources.get("", "events")?, host });
+    let repair = Repair {
+        addresses: Arc::clone(&addresses),
+        ports,
+        services: resources.get("", "services")?,
+        events: Arc::clone(&events),
+    };
     tokio::spawn(repair.run(finished.clone()));
     let service = KubernetesService {
         services: resources.get("", "services")?,
@@ -316,6 +350,7 @@ async fn serve(
         slices: resources.get("discovery.k8s.io", "endpointslices")?,
         cidrs: resources.get("networking.k8s.io", "servicecidrs")?,
         addresses,
+        events,
         advertise,
         port,
         node_port: options.service.kubernetes_service_node_port,

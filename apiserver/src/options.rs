@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::Args;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use runtime::{
     ComponentInfo,
     features::{FeatureGates, Gate},
@@ -24,7 +24,7 @@ use crate::{
     kubelet_options::KubeletOptions,
     misc_options::MiscOptions,
     runtime_config::RuntimeConfig,
-    service_options::ServiceOptions,
+    service_options::{self, ServiceOptions},
     storage_options::StorageOptions,
 };
 
@@ -61,6 +61,7 @@ const GATES: &[Gate] = &[
     Gate::locked_since("AnonymousAuthConfigurableEndpoints", 34),
     Gate::beta("ClusterTrustBundle", false),
     Gate::locked_since("ConsistentListFromCache", 34),
+    Gate::locked_since("ExternalServiceAccountTokenSigner", 36),
     Gate::locked_since("JobBackoffLimitPerIndex", 33),
     Gate::locked_since("JobPodReplacementPolicy", 34),
     Gate::locked_since("JobSuccessPolicy", 33),
@@ -120,9 +121,9 @@ pub struct Options {
     /// group/version/resource, each =true or =false.
     #[arg(long, value_delimiter = ',')]
     pub runtime_config: Vec<String>,
-    /// Range of cluster IPs.
-    #[arg(long, default_value = "10.0.0.0/24")]
-    pub service_cluster_ip_range: Ipv4Net,
+    /// Ranges of cluster IPs: one, or one of each address family. Services get addresses of the first one by default.
+    #[arg(long, value_delimiter = ',', default_value = "10.0.0.0/24")]
+    pub service_cluster_ip_range: Vec<IpNet>,
     /// Life of events.
     #[arg(long, default_value = "1h0m0s", value_parser = duration)]
     pub event_ttl: Duration,
@@ -216,6 +217,7 @@ impl Options {
         problems.extend(self.admission.validate());
         problems.extend(self.misc.validate());
         problems.extend(self.service.validate());
+        problems.extend(service_options::problems_of_ranges(&self.service_cluster_ip_range));
         problems.extend(self.aggregation.validate());
         problems.extend(self.audit.validate());
         problems.extend(self.authentication.validate());

@@ -1,6 +1,7 @@
 //! Flags about Services: their addresses and ports, and the Service that leads to the servers.
 
 use clap::Args;
+use ipnet::IpNet;
 
 use crate::kubernetes_service::Reconciler;
 
@@ -52,6 +53,30 @@ impl ServiceOptions {
     }
 }
 
+/// What is wrong with the ranges of cluster IPs.
+pub(crate) fn problems_of_ranges(ranges: &[IpNet]) -> Vec<String> {
+    let mut problems = Vec::new();
+    match ranges {
+        [] => problems.push("--service-cluster-ip-range must contain at least one valid cidr".to_owned()),
+        [_] => {}
+        [first, second] if first.addr().is_ipv4() != second.addr().is_ipv4() => {}
+        [_, _] => problems.push(
+            "--service-cluster-ip-range[0] and --service-cluster-ip-range[1] must be of different IP family".to_owned(),
+        ),
+        _ => problems.push("--service-cluster-ip-range must not contain more than two entries".to_owned()),
+    }
+    for range in ranges {
+        let length = range.prefix_len();
+        if !range.addr().is_ipv4() && length < 64 {
+            problems.push(format!("shortest allowed prefix length for service CIDR is 64, got {length}"));
+        }
+        if range.max_prefix_len() - length < 2 {
+            problems.push(format!("--service-cluster-ip-range: {range} has no addresses for Services"));
+        }
+    }
+    problems
+}
+
 /// `first-last`, `first+size` or one port.
 fn port_range(text: &str) -> Result<(u16, u16), String> {
     let bad = || format!("{text:?} is not a port range (first-last or first+size)");
@@ -75,6 +100,30 @@ mod tests {
     struct Flags {
         #[command(flatten)]
         service: ServiceOptions,
+    }
+
+    #[test]
+    fn ranges_of_addresses() {
+        let problems = |text: &str| {
+            let ranges: Vec<IpNet> = text.split(',').filter_map(|range| range.parse().ok()).collect();
+            problems_of_ranges(&ranges).join("; ")
+        };
+        for (text, expected) in [
+            ("10.0.0.0/24", ""),
+            ("fd00::/112", ""),
+            ("10.0.0.0/24,fd00::/112", ""),
+            ("fd00::/64,10.0.0.0/24", ""),
+            (
+                "10.0.0.0/24,10.1.0.0/24",
+                "--service-cluster-ip-range[0] and --service-cluster-ip-range[1] must be of different IP family",
+            ),
+            ("10.0.0.0/24,fd00::/112,fd01::/112", "--service-cluster-ip-range must not contain more than two entries"),
+            ("fd00::/56", "shortest allowed prefix length for service CIDR is 64, got 56"),
+            ("10.0.0.0/31", "--service-cluster-ip-range: 10.0.0.0/31 has no addresses for Services"),
+            ("", "--service-cluster-ip-range must contain at least one valid cidr"),
+        ] {
+            assert_eq!(problems(text), expected, "{text}");
+        }
     }
 
     #[test]

@@ -1,186 +1,164 @@
 //! Cluster IPs: each is an `IPAddress` object, so that creating it is what reserves it, for all servers of a cluster.
 
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    sync::Arc,
-};
+use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 use generic::{
     resource::{Resource, Swap, decode_cached},
     verbs::context::Moment,
 };
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use machinery::{ApiError, ApiResult, Reason, field::Path, meta};
 use rand::Rng;
 use serde_json::{Value, json};
 use storage::cache::Freshness;
 
-use super::{invalid, needs_cluster_ip, spec, text};
+use super::{
+    families::{self, family, is_external, is_headless, strings},
+    invalid,
+    pools::{Pool, is_ready, ranges_of},
+    refused, spec, text,
+};
 
 /// Random tries before the range is searched in order.
 const RANDOM_TRIES: usize = 16;
+/// Name of the ServiceCIDR with the server's own ranges.
+const DEFAULT: &str = "kubernetes";
 
-/// Allocates cluster IPs of IPv4 ranges.
+/// Allocates cluster IPs.
 pub struct Addresses {
-    /// `--service-cluster-ip-range`.
-    pub range: Ipv4Net,
+    /// `--service-cluster-ip-range`: one, or one of each family. The first one is that of the `kubernetes` Service.
+    pub ranges: Vec<IpNet>,
     /// The IPAddress objects.
     pub objects: Arc<Resource>,
-    /// The ServiceCIDR objects, which add to the range.
+    /// The ServiceCIDR objects, which add to the ranges.
     pub cidrs: Arc<Resource>,
 }
 
-/// One range that addresses are given out from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Pool(Ipv4Net);
-
-impl Pool {
-    fn at(self, offset: u32) -> Ipv4Addr {
-        Ipv4Addr::from(u32::from(self.0.network()).wrapping_add(offset))
-    }
-
-    /// Addresses that can be given out: all but the network's and the broadcast address.
-    fn size(self) -> u32 {
-        let bits = 32 - u32::from(self.0.prefix_len());
-        1_u32.checked_shl(bits).unwrap_or(u32::MAX).saturating_sub(2)
-    }
-
-    /// The lower part, left to those who ask for an address.
-    fn reserved(self) -> u32 {
-        (self.size() / 16).clamp(16, 256).min(self.size() / 2)
-    }
-
-    fn gives(self, address: Ipv4Addr) -> bool {
-        self.0.contains(&address) && address != self.0.network() && address != self.0.broadcast()
-    }
-}
-
-/// The IPv4 ranges of a ServiceCIDR that is not being deleted.
-fn ranges_of(object: &Value) -> impl Iterator<Item = Ipv4Net> {
-    let deleting = meta::is_deleting(object);
-    let list = object.pointer("/spec/cidrs").and_then(Value::as_array).filter(|_| !deleting);
-    list.into_iter().flatten().filter_map(|range| range.as_str().and_then(|range| range.parse().ok()))
-}
-
 /// The first address of a range, that of the `kubernetes` Service.
-pub fn first_address(range: Ipv4Net) -> Ipv4Addr {
-    Pool(range).at(1)
+pub fn first_address(range: IpNet) -> IpAddr {
+    Pool(range.trunc()).first()
 }
+
+/// An address, and whether it was reserved just now.
+struct Given(String, bool);
 
 impl Addresses {
     /// The first address, that of the `kubernetes` Service.
-    pub fn first(&self) -> Ipv4Addr {
-        first_address(self.range)
+    pub fn first(&self) -> Option<IpAddr> {
+        self.ranges.first().copied().map(first_address)
     }
 
-    /// The server's own range, then those of the ServiceCIDRs.
-    async fn pools(&self) -> ApiResult<Vec<Pool>> {
-        let mut pools = vec![Pool(self.range)];
+    /// The families that the cluster has addresses of; Services get one of the first by default.
+    pub fn families(&self) -> Vec<&'static str> {
+        self.ranges.iter().map(|range| family(range.addr().is_ipv4())).collect()
+    }
+
+    /// The ranges of the ServiceCIDRs that `wanted` is for, and the server's own as long as they have no object.
+    async fn pools(&self, wanted: impl Fn(&Value) -> bool) -> ApiResult<Vec<Pool>> {
+        let mut pools = Vec::new();
+        let mut has_default = false;
         let listed = self.cidrs.cache().list(&self.cidrs.key_prefix("")?, Freshness::Any).await;
         let snapshot = listed.map_err(|error| self.cidrs.store_error(error))?;
         for (_, cached) in snapshot.range(None) {
-            for range in ranges_of(&decode_cached(cached)?.object) {
-                if !pools.contains(&Pool(range)) {
-                    pools.push(Pool(range));
-                }
+            let object = decode_cached(cached)?.object;
+            has_default |= meta::name(&object) == DEFAULT;
+            if wanted(&object) {
+                pools.extend(ranges_of(&object));
             }
+        }
+        if !has_default {
+            let own: Vec<Pool> = self.ranges.iter().copied().filter_map(Pool::new).collect();
+            pools.splice(0..0, own);
         }
         Ok(pools)
     }
 
     /// Whether an address is in one of the ranges.
-    pub(super) async fn covers(&self, address: Ipv4Addr) -> ApiResult<bool> {
-        Ok(self.pools().await?.iter().any(|pool| pool.0.contains(&address)))
+    pub(super) async fn covers(&self, address: IpAddr) -> ApiResult<bool> {
+        Ok(self.pools(|_| true).await?.iter().any(|pool| pool.contains(address)))
     }
 
-    /// Fills `clusterIP`, `clusterIPs`, `ipFamilies`, `ipFamilyPolicy`; answers what was newly reserved.
-    pub(super) async fn assign(&self, service: &mut Value, kept: &[String], dry_run: bool) -> ApiResult<Vec<String>> {
-        if text(service, "/spec/type") == "ExternalName" {
+    /// Fills `clusterIP`, `clusterIPs`, `ipFamilies`, `ipFamilyPolicy`; answers what was newly reserved. What a Service
+    /// has stays: whether it may change is for validation.
+    pub(super) async fn assign(
+        &self,
+        service: &mut Value,
+        old: Option<&Value>,
+        dry_run: bool,
+    ) -> ApiResult<Vec<String>> {
+        families::synchronize(service, old);
+        families::settle(service, old, &self.families()).map_err(|errors| refused(service, errors))?;
+        if is_external(service) || is_headless(service) {
             return Ok(Vec::new());
         }
-        let first = match (text(service, "/spec/clusterIP"), text(service, "/spec/clusterIPs/0")) {
-            ("", given) => given.to_owned(),
-            (given, _) => given.to_owned(),
-        };
-        self.families(service)?;
-        if !first.is_empty() {
-            spec(service).insert("clusterIP".into(), json!(first));
-            spec(service).insert("clusterIPs".into(), json!([first]));
-        }
-        if !needs_cluster_ip(service) || kept.contains(&first) {
-            return Ok(Vec::new());
-        }
-        if dry_run {
-            return Ok(Vec::new());
-        }
-        let address = match first.as_str() {
-            "" => self.any(service).await?,
-            given => self.given(service, given).await?,
-        };
-        spec(service).insert("clusterIP".into(), json!(address));
-        spec(service).insert("clusterIPs".into(), json!([address]));
-        Ok(vec![address])
-    }
-
-    fn families(&self, service: &mut Value) -> ApiResult<()> {
-        let path = Path::new("spec");
-        let headless = text(service, "/spec/clusterIP") == "None" || text(service, "/spec/clusterIPs/0") == "None";
-        let unselected = service.pointer("/spec/selector").and_then(Value::as_object).is_none_or(|s| s.is_empty());
-        let policy = text(service, "/spec/ipFamilyPolicy").to_owned();
-        if headless && unselected && policy.is_empty() {
-            spec(service).insert("ipFamilyPolicy".into(), json!("RequireDualStack"));
-            spec(service).insert("ipFamilies".into(), json!(["IPv4", "IPv6"]));
-            return Ok(());
-        }
-        let families = service.pointer("/spec/ipFamilies").and_then(Value::as_array).cloned().unwrap_or_default();
-        if let Some(at) = families.iter().position(|f| f == "IPv6").filter(|_| !(headless && unselected)) {
-            let value = json!("IPv6");
-            return Err(invalid(service, &path.child("ipFamilies").index(at), value, "not configured on this cluster"));
-        }
-        if policy == "RequireDualStack" && !(headless && unselected) {
-            let detail = "this cluster is not configured for dual-stack services";
-            return Err(invalid(service, &path.child("ipFamilyPolicy"), json!(policy), detail));
-        }
-        if policy.is_empty() {
-            spec(service).insert("ipFamilyPolicy".into(), json!("SingleStack"));
-        }
-        if families.is_empty() {
-            spec(service).insert("ipFamilies".into(), json!(["IPv4"]));
-        }
-        Ok(())
-    }
-
-    async fn given(&self, service: &Value, address: &str) -> ApiResult<String> {
-        let path = Path::new("spec").child("clusterIPs");
-        let Ok(IpAddr::V4(parsed)) = address.parse::<IpAddr>() else {
-            let detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
-            return Err(invalid(service, &path.index(0), json!(address), detail));
-        };
-        let pools = self.pools().await?;
-        if !pools.iter().any(|pool| pool.gives(parsed)) {
-            let why = match pools.iter().find(|pool| pool.0.contains(&parsed)) {
-                Some(pool) => format!(
-                    "the provided IP ({address}) is not in the valid range. The range of valid IPs is {}",
-                    pool.0
-                ),
-                None => "the provided network does not match the current range".to_owned(),
+        let kept = old.filter(|old| !is_external(old)).map_or(0, |old| strings(old, "clusterIPs").len());
+        let mut list: Vec<String> = strings(service, "clusterIPs");
+        list.retain(|address| !address.is_empty());
+        let mut reserved = Vec::new();
+        for (at, family) in strings(service, "ipFamilies").iter().enumerate().skip(kept) {
+            let given = match list.get(at) {
+                Some(address) => self.given(service, address, dry_run).await,
+                None => self.any(service, family, dry_run).await,
             };
-            let detail = format!("failed to allocate IP {address}: {why}");
-            return Err(invalid(service, &path, json!([address]), &detail));
-        }
-        match self.reserve(parsed, service).await? {
-            true => Ok(parsed.to_string()),
-            false => {
-                let detail = format!("failed to allocate IP {address}: provided IP is already allocated");
-                Err(invalid(service, &path, json!([address]), &detail))
+            match given {
+                Ok(Given(address, new)) => {
+                    if new {
+                        reserved.push(address.clone());
+                    }
+                    match list.get_mut(at) {
+                        Some(place) => *place = address,
+                        None => list.push(address),
+                    }
+                }
+                Err(error) => {
+                    self.release(&reserved).await;
+                    return Err(error);
+                }
             }
         }
+        if let Some(first) = list.first() {
+            spec(service).insert("clusterIP".into(), json!(first));
+            spec(service).insert("clusterIPs".into(), json!(list));
+        }
+        Ok(reserved)
     }
 
-    async fn any(&self, service: &Value) -> ApiResult<String> {
-        for pool in self.pools().await? {
+    async fn given(&self, service: &Value, address: &str, dry_run: bool) -> ApiResult<Given> {
+        let path = Path::new("spec").child("clusterIPs");
+        let list = json!(strings(service, "clusterIPs"));
+        let fail =
+            |why: &str| invalid(service, &path, list.clone(), &format!("failed to allocate IP {address}: {why}"));
+        let Ok(parsed) = address.parse::<IpAddr>() else {
+            return Err(fail("the provided network does not match the current range"));
+        };
+        let pools = self.pools(is_ready).await?;
+        if !pools.iter().any(|pool| pool.gives(parsed)) {
+            return Err(match pools.iter().find(|pool| pool.contains(parsed)) {
+                Some(pool) => fail(&format!(
+                    "the provided IP ({parsed}) is not in the valid range. The range of valid IPs is {}",
+                    pool.0
+                )),
+                None => fail("the provided network does not match the current range"),
+            });
+        }
+        if dry_run {
+            return Ok(Given(address.to_owned(), false));
+        }
+        match self.reserve(parsed, service).await? {
+            true => Ok(Given(address.to_owned(), true)),
+            false => Err(fail("provided IP is already allocated")),
+        }
+    }
+
+    async fn any(&self, service: &Value, family: &str, dry_run: bool) -> ApiResult<Given> {
+        let pools = self.pools(is_ready).await?;
+        for pool in pools.into_iter().filter(|pool| pool.family() == family) {
+            if dry_run {
+                // One that nobody can have.
+                return Ok(Given(pool.0.network().to_string(), false));
+            }
             if let Some(address) = self.any_of(pool, service).await? {
-                return Ok(address.to_string());
+                return Ok(Given(address.to_string(), true));
             }
         }
         let text = format!("failed to allocate a serviceIP for Service {:?}: range is full", meta::name(service));
@@ -188,30 +166,41 @@ impl Addresses {
     }
 
     /// A free address of one range, from its upper part while that has one.
-    async fn any_of(&self, pool: Pool, service: &Value) -> ApiResult<Option<Ipv4Addr>> {
-        let (reserved, size) = (pool.reserved(), pool.size());
-        let tries = if reserved < size { RANDOM_TRIES } else { 0 };
+    async fn any_of(&self, pool: Pool, service: &Value) -> ApiResult<Option<IpAddr>> {
+        let (upper, lower) = pool.bands();
+        let tries = if upper.is_empty() { 0 } else { RANDOM_TRIES };
         for _ in 0..tries {
-            let address = pool.at(rand::rng().random_range(reserved..size) + 1);
+            let address = pool.address(rand::rng().random_range(upper.clone()));
             if self.reserve(address, service).await? {
                 return Ok(Some(address));
             }
         }
-        for offset in (reserved + 1..=size).chain(1..=reserved) {
-            if self.reserve(pool.at(offset), service).await? {
-                return Ok(Some(pool.at(offset)));
+        let used = self.used().await?;
+        for address in upper.chain(lower).map(|number| pool.address(number)) {
+            if !used.contains(&address) && self.reserve(address, service).await? {
+                return Ok(Some(address));
             }
         }
         Ok(None)
     }
 
+    /// Addresses that are in use as far as the cache knows: there is no use in trying those.
+    async fn used(&self) -> ApiResult<HashSet<IpAddr>> {
+        let listed = self.objects.cache().list(&self.objects.key_prefix("")?, Freshness::Any).await;
+        let snapshot = listed.map_err(|error| self.objects.store_error(error))?;
+        Ok(snapshot.range(None).filter_map(|(_, cached)| cached.index.name().parse().ok()).collect())
+    }
+
     /// Reserves the first address for the `kubernetes` Service.
     pub async fn claim_first(&self, service: &Value) -> ApiResult<bool> {
-        self.reserve(self.first(), service).await
+        match self.first() {
+            Some(first) => self.reserve(first, service).await,
+            None => Ok(false),
+        }
     }
 
     /// Creates the IPAddress; false if it exists.
-    pub(super) async fn reserve(&self, address: Ipv4Addr, service: &Value) -> ApiResult<bool> {
+    pub(super) async fn reserve(&self, address: IpAddr, service: &Value) -> ApiResult<bool> {
         let object = json!({
             "apiVersion": "networking.k8s.io/v1",
             "kind": "IPAddress",
@@ -220,7 +209,7 @@ impl Addresses {
                 "uid": uuid::Uuid::new_v4().to_string(),
                 "creationTimestamp": Moment::now().text,
                 "labels": {
-                    "ipaddress.kubernetes.io/ip-family": "IPv4",
+                    "ipaddress.kubernetes.io/ip-family": family(address.is_ipv4()),
                     "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io",
                 },
             },
@@ -235,8 +224,10 @@ impl Addresses {
     pub(super) async fn release(&self, addresses: &[String]) {
         for address in addresses {
             let outcome = async {
-                while let Some(stored) = self.objects.current("", address).await? {
-                    if self.objects.remove("", address, stored.revision).await?.is_ok() {
+                // Objects have the canonical name.
+                let name = address.parse::<IpAddr>().map_or_else(|_| address.clone(), |address| address.to_string());
+                while let Some(stored) = self.objects.current("", &name).await? {
+                    if self.objects.remove("", &name, stored.revision).await?.is_ok() {
                         break;
                     }
                 }
@@ -249,26 +240,11 @@ impl Addresses {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranges_give_all_but_their_ends() {
-        let pool = Pool("10.0.0.0/28".parse().expect("a range"));
-        let given: Vec<bool> = ["10.0.0.0", "10.0.0.1", "10.0.0.14", "10.0.0.15", "10.0.0.16"]
-            .iter()
-            .map(|address| pool.gives(address.parse().expect("an address")))
-            .collect();
-        assert_eq!(given, [false, true, true, false, false]);
-        assert_eq!((pool.size(), pool.reserved(), pool.at(1).to_string()), (14, 7, "10.0.0.1".to_owned()));
+/// The cluster IPs an object holds, in canonical form.
+pub(super) fn held_addresses(service: &Value) -> Vec<String> {
+    if text(service, "/spec/type") == "ExternalName" {
+        return Vec::new();
     }
-
-    #[test]
-    fn ranges_that_are_going_give_nothing() {
-        let mut object = json!({"metadata": {}, "spec": {"cidrs": ["10.1.0.0/24", "fd00::/112"]}});
-        assert_eq!(ranges_of(&object).map(|range| range.to_string()).collect::<Vec<_>>(), ["10.1.0.0/24"]);
-        object["metadata"]["deletionTimestamp"] = json!("2024-01-01T00:00:00Z");
-        assert_eq!(ranges_of(&object).count(), 0);
-    }
+    let list = strings(service, "clusterIPs").into_iter().filter(|a| !a.is_empty() && a != "None");
+    list.map(|a| a.parse::<IpAddr>().map_or(a, |address| address.to_string())).collect()
 }

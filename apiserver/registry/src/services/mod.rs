@@ -1,6 +1,9 @@
 //! Services: cluster IPs (through IPAddress objects) and node ports (through one bitmap), allocated at writes.
 
 mod addresses;
+mod events;
+mod families;
+mod pools;
 mod ports;
 mod repair;
 
@@ -15,7 +18,10 @@ use machinery::{
 };
 use serde_json::{Map, Value, json};
 
+use addresses::held_addresses;
 pub use addresses::{Addresses, first_address};
+pub use events::Events;
+use families::{is_external, strings};
 pub use ports::NodePorts;
 pub use repair::Repair;
 
@@ -33,10 +39,6 @@ fn text<'a>(object: &'a Value, path: &str) -> &'a str {
 
 fn spec(object: &mut Value) -> &mut Map<String, Value> {
     meta::object_mut(meta::object_mut(object).entry("spec").or_insert_with(|| json!({})))
-}
-
-fn needs_cluster_ip(service: &Value) -> bool {
-    text(service, "/spec/type") != "ExternalName" && text(service, "/spec/clusterIP") != "None"
 }
 
 fn needs_node_ports(service: &Value) -> bool {
@@ -73,16 +75,15 @@ fn held_ports(service: &Value) -> Vec<u16> {
     held
 }
 
-/// The cluster IPs an object holds.
-fn held_addresses(service: &Value) -> Vec<String> {
-    let list = service.pointer("/spec/clusterIPs").and_then(Value::as_array).into_iter().flatten();
-    list.filter_map(|a| a.as_str()).filter(|a| !a.is_empty() && *a != "None").map(str::to_owned).collect()
-}
-
 /// 422 at a field of a Service.
 fn invalid(service: &Value, path: &Path, value: Value, detail: &str) -> machinery::ApiError {
     let mut errors = ErrorList::default();
     errors.invalid(path, &value, detail);
+    refused(service, errors)
+}
+
+/// 422 for what is wrong with a Service.
+fn refused(service: &Value, errors: ErrorList) -> machinery::ApiError {
     let kind = GroupVersionKind::new("", "v1", "Service").group_kind();
     machinery::ApiError::invalid(&kind, meta::name(service), errors.into_causes())
 }
@@ -90,21 +91,19 @@ fn invalid(service: &Value, path: &Path, value: Value, detail: &str) -> machiner
 /// Takes over from the stored Service what the client left blank, and drops what a type change leaves behind.
 fn carry_over(new: &mut Value, old: &Value) {
     let (was, is) = (text(old, "/spec/type").to_owned(), text(new, "/spec/type").to_owned());
-    if needs_cluster_ip(new) && text(old, "/spec/type") != "ExternalName" {
+    if !is_external(new) && !is_external(old) {
         if text(new, "/spec/clusterIP").is_empty() {
-            for field in ["clusterIP", "clusterIPs"] {
-                if let Some(value) = old.pointer(&format!("/spec/{field}")).filter(|v| **v != json!("None")) {
-                    spec(new).insert(field.into(), value.clone());
-                }
-            }
+            take_over(new, old, &["clusterIP"]);
         }
-        for field in ["ipFamilies", "ipFamilyPolicy"] {
-            if let (None, Some(value)) =
-                (new.pointer(&format!("/spec/{field}")), old.pointer(&format!("/spec/{field}")))
-            {
-                spec(new).insert(field.into(), value.clone());
-            }
+        let same = text(new, "/spec/clusterIP") == text(old, "/spec/clusterIP");
+        if same && strings(new, "clusterIPs").is_empty() {
+            take_over(new, old, &["clusterIPs"]);
         }
+        let blank: Vec<&str> = ["ipFamilies", "ipFamilyPolicy"]
+            .into_iter()
+            .filter(|field| new.pointer(&format!("/spec/{field}")).is_none_or(Value::is_null))
+            .collect();
+        take_over(new, old, &blank);
     }
     if is == "ExternalName" && was != is {
         drop_unchanged(new, old, &["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"]);
@@ -123,6 +122,14 @@ fn carry_over(new: &mut Value, old: &Value) {
     }
     if is_reachable(old) && !is_reachable(new) {
         drop_unchanged(new, old, &["externalTrafficPolicy"]);
+    }
+}
+
+fn take_over(new: &mut Value, old: &Value, fields: &[&str]) {
+    for field in fields {
+        if let Some(value) = old.pointer(&format!("/spec/{field}")) {
+            spec(new).insert((*field).to_owned(), value.clone());
+        }
     }
 }
 
@@ -170,7 +177,7 @@ impl Hooks for ServiceHooks {
         }
         let kept_addresses = old.map(held_addresses).unwrap_or_default();
         let kept_ports = old.map(held_ports).unwrap_or_default();
-        let new_addresses = self.addresses.assign(object, &kept_addresses, dry_run).await?;
+        let new_addresses = self.addresses.assign(object, old, dry_run).await?;
         let new_ports = match self.ports.assign(object, &kept_ports, dry_run).await {
             Ok(ports) => ports,
             Err(error) => {

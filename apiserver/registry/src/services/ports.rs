@@ -193,19 +193,21 @@ impl NodePorts {
         }
     }
 
-    /// Marks the ports that are used, and gives back those that nobody was seen with for some time.
+    /// Marks the ports that are used, and gives back those that nobody was seen with for some time. Answers those that
+    /// were not marked.
     pub(super) async fn repair(
         &self,
         used: &HashSet<u16>,
         leaks: &mut HashMap<u16, u8>,
         sightings: u8,
-    ) -> ApiResult<()> {
+    ) -> ApiResult<Vec<u16>> {
         for _ in 0..ATTEMPTS {
             let (mut bitmap, expect) = self.load().await?;
             let mut seen = leaks.clone();
-            if !compare(&self.range, &mut bitmap, used, &mut seen, sightings) || self.save(&bitmap, expect).await? {
+            let difference = compare(&self.range, &mut bitmap, used, &mut seen, sightings);
+            if !difference.changed || self.save(&bitmap, expect).await? {
                 *leaks = seen;
-                return Ok(());
+                return Ok(difference.marked);
             }
         }
         Err(ApiError::internal("node ports are not repaired: too many conflicts"))
@@ -234,7 +236,16 @@ impl NodePorts {
     }
 }
 
-/// Compares the bitmap with the ports that Services have; answers whether it changed. A port is given back when it was
+/// What was not as it had to be.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Difference {
+    /// Whether the bitmap is another one now.
+    changed: bool,
+    /// Ports that Services have and that were not marked.
+    marked: Vec<u16>,
+}
+
+/// Compares the bitmap with the ports that Services have. A port is given back when it was
 /// without a Service as many looks as `sightings`.
 fn compare(
     range: &RangeInclusive<u16>,
@@ -242,22 +253,22 @@ fn compare(
     used: &HashSet<u16>,
     leaks: &mut HashMap<u16, u8>,
     sightings: u8,
-) -> bool {
-    let mut changed = false;
+) -> Difference {
+    let mut difference = Difference::default();
     let mut leaked = HashMap::new();
     for (offset, port) in range.clone().enumerate() {
         match (bitmap.get(offset), used.contains(&port)) {
             (false, true) => {
-                tracing::warn!(port, "PortNotAllocated");
                 bitmap.set(offset, true);
-                changed = true;
+                difference.changed = true;
+                difference.marked.push(port);
             }
             (true, false) => {
                 let times = leaks.get(&port).copied().unwrap_or(0).saturating_add(1);
                 if times >= sightings {
                     tracing::warn!(port, "node port is given back: no Service has it");
                     bitmap.set(offset, false);
-                    changed = true;
+                    difference.changed = true;
                 } else {
                     leaked.insert(port, times);
                 }
@@ -265,11 +276,8 @@ fn compare(
             _ => {}
         }
     }
-    for port in used.iter().filter(|port| !range.contains(*port)) {
-        tracing::warn!(port, "PortOutOfRange");
-    }
     *leaks = leaked;
-    changed
+    difference
 }
 
 #[cfg(test)]
@@ -284,9 +292,11 @@ mod tests {
         bitmap.set(3, true);
         let used = HashSet::from([30005]);
         let mut look = |bitmap: &mut Bitmap| compare(&range, bitmap, &used, &mut leaks, 3);
-        assert!(look(&mut bitmap) && bitmap.get(5), "a port that is used is marked at once");
-        assert!(!look(&mut bitmap) && bitmap.get(3), "one that nobody has may be on its way to a Service");
-        assert!(look(&mut bitmap) && !bitmap.get(3));
-        assert!(!look(&mut bitmap));
+        let marked = Difference { changed: true, marked: vec![30005] };
+        assert_eq!(look(&mut bitmap), marked, "a port that is used is marked at once");
+        assert!(bitmap.get(5));
+        assert!(!look(&mut bitmap).changed && bitmap.get(3), "one that nobody has may be on its way to a Service");
+        assert!(look(&mut bitmap).changed && !bitmap.get(3));
+        assert!(!look(&mut bitmap).changed);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
@@ -14,7 +14,7 @@ use storage::cache::Freshness;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
-use super::{Addresses, NodePorts, held_addresses, held_ports, text};
+use super::{Addresses, Events, NodePorts, families::family, held_addresses, held_ports, text};
 
 /// Time between two looks.
 const INTERVAL: Duration = Duration::from_secs(3 * 60);
@@ -22,6 +22,9 @@ const INTERVAL: Duration = Duration::from_secs(3 * 60);
 const GRACE: time::Duration = time::Duration::seconds(60);
 /// Looks after which a port that nobody has is given back.
 const SIGHTINGS: u8 = 3;
+/// Who tells of addresses, and of ports.
+const ADDRESSES: &str = "ipallocator-repair-controller";
+const PORTS: &str = "portallocator-repair-controller";
 const MANAGED_BY: &str = "/metadata/labels/ipaddress.kubernetes.io~1managed-by";
 
 /// Repairs allocations.
@@ -32,6 +35,8 @@ pub struct Repair {
     pub ports: Arc<NodePorts>,
     /// The Services.
     pub services: Arc<Resource>,
+    /// Where the operator is told.
+    pub events: Arc<Events>,
 }
 
 impl Repair {
@@ -55,40 +60,90 @@ impl Repair {
         let services = list(&self.services).await?;
         self.missing(&allocated, &services).await?;
         self.leaked(&allocated, &services).await?;
-        let used: HashSet<u16> = services.iter().flat_map(held_ports).collect();
-        self.ports.repair(&used, leaks, SIGHTINGS).await
+        self.ports(&services, leaks).await
+    }
+
+    async fn tell_address(&self, about: &Value, reason: &str, note: &str) {
+        let action = if reason == "ClusterIPNotValid" { "ClusterIPValidation" } else { "ClusterIPAllocation" };
+        self.events.warn(ADDRESSES, about, (reason, action), note).await;
+    }
+
+    async fn tell_port(&self, about: &Value, reason: &str, note: &str) {
+        self.events.warn(PORTS, about, (reason, "PortAllocation"), note).await;
+    }
+
+    async fn ports(&self, services: &[Value], leaks: &mut HashMap<u16, u8>) -> ApiResult<()> {
+        let mut owners: HashMap<u16, &Value> = HashMap::new();
+        for service in services {
+            for port in held_ports(service) {
+                if !self.ports.range.contains(&port) {
+                    let (first, last) = (self.ports.range.start(), self.ports.range.end());
+                    let note =
+                        format!("Port {port} is not within the port range {first}-{last}; please recreate service");
+                    self.tell_port(service, "PortOutOfRange", &note).await;
+                } else if owners.insert(port, service).is_some() {
+                    let note = format!("Port {port} was assigned to multiple services; please recreate service");
+                    self.tell_port(service, "PortAlreadyAllocated", &note).await;
+                }
+            }
+        }
+        let used: HashSet<u16> = owners.keys().copied().collect();
+        for port in self.ports.repair(&used, leaks, SIGHTINGS).await? {
+            if let Some(service) = owners.get(&port) {
+                self.tell_port(service, "PortNotAllocated", &format!("Port {port} is not allocated; repairing")).await;
+            }
+        }
+        Ok(())
     }
 
     /// Addresses that Services have without an allocation.
     async fn missing(&self, allocated: &[Value], services: &[Value]) -> ApiResult<()> {
         let known: BTreeMap<&str, &Value> = allocated.iter().map(|object| (meta::name(object), object)).collect();
-        let mut seen: HashMap<Ipv4Addr, String> = HashMap::new();
+        let mut seen: HashSet<IpAddr> = HashSet::new();
         for service in services {
-            let who = format!("{}/{}", meta::namespace(service), meta::name(service));
             for address in held_addresses(service) {
-                let Ok(IpAddr::V4(parsed)) = address.parse::<IpAddr>() else { continue };
-                if let Some(other) = seen.insert(parsed, who.clone()) {
-                    tracing::warn!(service = %who, %address, %other, "ClusterIPAlreadyAllocated");
+                let Ok(parsed) = address.parse::<IpAddr>() else {
+                    let note = format!("Cluster IP {address} is not a valid IP; please recreate Service");
+                    self.tell_address(service, "ClusterIPNotValid", &note).await;
                     continue;
-                }
-                if !self.addresses.covers(parsed).await? {
-                    tracing::warn!(service = %who, %address, "ClusterIPOutOfRange");
-                    continue;
-                }
-                match known.get(address.as_str()) {
-                    Some(object) if owner(object) == Some((meta::namespace(service), meta::name(service))) => {}
-                    Some(object) if !self.is_orphan(object, services) => {
-                        tracing::warn!(service = %who, %address, "ClusterIPAlreadyAllocated");
-                    }
-                    present => {
-                        tracing::warn!(service = %who, %address, "ClusterIPNotAllocated");
-                        if present.is_some() {
-                            self.addresses.release(std::slice::from_ref(&address)).await;
-                        }
-                        self.addresses.reserve(parsed, service).await?;
-                    }
-                }
+                };
+                self.address(service, parsed, known.get(address.as_str()).copied(), seen.insert(parsed), services)
+                    .await?;
             }
+        }
+        Ok(())
+    }
+
+    /// One address of a Service. `first` says that no other Service with it was seen.
+    async fn address(
+        &self,
+        service: &Value,
+        address: IpAddr,
+        present: Option<&Value>,
+        first: bool,
+        services: &[Value],
+    ) -> ApiResult<()> {
+        let family = family(address.is_ipv4());
+        if !self.addresses.covers(address).await? {
+            let note = format!(
+                "Cluster IP [{family}]: {address} is not within any configured Service CIDR; please recreate service"
+            );
+            self.tell_address(service, "ClusterIPOutOfRange", &note).await;
+            return Ok(());
+        }
+        let own = present.is_some_and(|p| owner(p) == Some((meta::namespace(service), meta::name(service))));
+        let taken = present.is_some_and(|object| !own && !self.is_orphan(object, services));
+        if !first || taken {
+            let note =
+                format!("Cluster IP [{family}]: {address} was assigned to multiple services; please recreate service");
+            self.tell_address(service, "ClusterIPAlreadyAllocated", &note).await;
+        } else if !own {
+            let note = format!("Cluster IP [{family}]: {address} is not allocated; repairing");
+            self.tell_address(service, "ClusterIPNotAllocated", &note).await;
+            if present.is_some() {
+                self.addresses.release(&[address.to_string()]).await;
+            }
+            self.addresses.reserve(address, service).await?;
         }
         Ok(())
     }
@@ -100,7 +155,10 @@ impl Repair {
             if services.iter().any(|service| held_addresses(service).contains(&address)) {
                 continue;
             }
-            tracing::warn!(%address, "IPAddressNotAllocated");
+            let (namespace, name) = owner(object).unwrap_or_default();
+            let note =
+                format!("IPAddress: {address} for Service {namespace}/{name} appears to have leaked: cleaning up");
+            self.events.warn(ADDRESSES, object, ("IPAddressNotAllocated", "IPAddressAllocation"), &note).await;
             self.addresses.release(&[address]).await;
         }
         Ok(())

@@ -22,6 +22,7 @@ mod policies;
 mod quota;
 pub(crate) mod read;
 mod service;
+mod service_addresses;
 mod storage;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ use machinery::{
     field::{ErrorList, Path},
 };
 use serde_json::Value;
+pub use service_addresses::cluster_addresses;
 
 pub(crate) use self::checks::{lenient_cidr, lenient_ip};
 

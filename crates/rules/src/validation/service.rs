@@ -1,6 +1,6 @@
 //! Services.
 
-use std::{collections::HashSet, net::IpAddr};
+use std::collections::HashSet;
 
 use machinery::{
     field::{ErrorList, Path},
@@ -12,14 +12,12 @@ use super::{
     checks::{IMMUTABLE, choice, cidr, endpoint_ip, enumeration, ip, lenient_ip, port_number, port_or_name},
     core::app_protocol,
     read::{list, number, present, text},
-    spec_path,
+    service_addresses, spec_path,
 };
 
 const TYPES: [&str; 4] = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
 const DAY: i64 = 86_400;
 const BALANCED_ONLY: &str = "may only be used when `type` is 'LoadBalancer'";
-const FAMILIES: [&str; 2] = ["IPv4", "IPv6"];
-const FAMILY_POLICIES: [&str; 3] = ["PreferDualStack", "RequireDualStack", "SingleStack"];
 
 fn is_headless(spec: &Value) -> bool {
     text(spec, "clusterIP") == "None" || list(spec, "clusterIPs").first() == Some(&json!("None"))
@@ -46,8 +44,7 @@ pub(super) fn service(object: &Value, errors: &mut ErrorList) {
     }
     check_ports(ports, &path.child("ports"), errors);
     affinity(spec, &path, errors);
-    addresses(spec, &path, errors);
-    families(spec, &path, errors);
+    service_addresses::check(spec, &path, errors);
     for (at, address) in list(spec, "externalIPs").iter().enumerate() {
         let (address, path) = (address.as_str().unwrap_or(""), path.child("externalIPs").index(at));
         ip(address, &path, errors);
@@ -138,54 +135,6 @@ fn affinity(spec: &Value, path: &Path, errors: &mut ErrorList) {
     }
 }
 
-fn addresses(spec: &Value, path: &Path, errors: &mut ErrorList) {
-    let list = list(spec, "clusterIPs");
-    let path = path.child("clusterIPs");
-    let first = list.first().and_then(Value::as_str).unwrap_or("");
-    let primary = text(spec, "clusterIP");
-    if !list.is_empty() && !primary.is_empty() && first != primary {
-        errors.invalid(&path, &json!(list), "first value must match `clusterIP`");
-    }
-    if list.len() > 2 {
-        errors.invalid(&path, &json!(list), "may only hold up to 2 values");
-    }
-    let mut seen = Vec::new();
-    for (at, address) in list.iter().filter_map(Value::as_str).enumerate() {
-        if at == 0 && matches!(address, "None" | "") {
-            continue;
-        }
-        seen.extend(ip(address, &path.index(at), errors).as_ref().map(IpAddr::is_ipv4));
-    }
-    if list.len() == 2 && matches!(seen.as_slice(), [a, b] if a == b) {
-        errors.invalid(&path, &json!(list), "may specify no more than one IP for each IP family");
-    }
-}
-
-fn families(spec: &Value, path: &Path, errors: &mut ErrorList) {
-    let families = list(spec, "ipFamilies");
-    let own = path.child("ipFamilies");
-    let mut seen = HashSet::new();
-    for (at, family) in families.iter().enumerate() {
-        let name = family.as_str().unwrap_or("");
-        if !FAMILIES.contains(&name) {
-            errors.not_supported(&own.index(at), family, &FAMILIES);
-        }
-        if !seen.insert(name) {
-            errors.duplicate(&own.index(at), family);
-        }
-    }
-    enumeration(spec, "ipFamilyPolicy", &FAMILY_POLICIES, path, errors);
-    let pairs = list(spec, "clusterIPs").iter().zip(families).enumerate();
-    for (at, (address, family)) in pairs {
-        let found = address.as_str().and_then(lenient_ip).map(|ip| if ip.is_ipv4() { "IPv4" } else { "IPv6" });
-        let wanted = family.as_str().unwrap_or("");
-        if found.is_some_and(|found| found != wanted) && FAMILIES.contains(&wanted) {
-            let text = format!("expected an {wanted} value as indicated by `ipFamilies[{at}]`");
-            errors.invalid(&path.child("clusterIPs").index(at), address, &text);
-        }
-    }
-}
-
 const RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
 
 fn balancer(object: &Value, spec: &Value, path: &Path, errors: &mut ErrorList) {
@@ -249,15 +198,7 @@ pub(super) fn update(new: &Value, old: &Value, errors: &mut ErrorList) {
         return;
     }
     let path = spec_path();
-    let (sent, stored) = (text(new, "clusterIP"), text(old, "clusterIP"));
-    if !stored.is_empty() && sent.is_empty() {
-        let value = new.get("clusterIPs").cloned().unwrap_or_else(|| json!([]));
-        errors.invalid(&path.child("clusterIPs").index(0), &value, "primary clusterIP can not be unset");
-    } else if !stored.is_empty() && sent != stored {
-        let value = new.get("clusterIPs").cloned().unwrap_or_else(|| json!([sent]));
-        errors.invalid(&path.child("clusterIPs").index(0), &value, "may not change once set");
-    }
-    family_update(new, old, &path, errors);
+    service_addresses::update(new, old, &path, errors);
     let class = |spec: &Value| present(spec, "loadBalancerClass").cloned();
     let balanced = |spec: &Value| text(spec, "type") == "LoadBalancer";
     if balanced(new) && balanced(old) && class(new) != class(old) {
@@ -267,20 +208,6 @@ pub(super) fn update(new: &Value, old: &Value, errors: &mut ErrorList) {
     let health = |spec: &Value| number(spec, "healthCheckNodePort").unwrap_or(0);
     if needs_health_port(new) && needs_health_port(old) && health(old) != 0 && health(new) != health(old) {
         errors.forbidden(&path.child("healthCheckNodePort"), IMMUTABLE);
-    }
-}
-
-fn family_update(new: &Value, old: &Value, path: &Path, errors: &mut ErrorList) {
-    let (sent, stored) = (list(new, "ipFamilies"), list(old, "ipFamilies"));
-    if let (Some(first), Some(before)) = (sent.first(), stored.first())
-        && first != before
-    {
-        errors.invalid(&path.child("ipFamilies").index(0), &json!(sent), "may not change once set");
-    }
-    let second = |spec: &Value| list(spec, "clusterIPs").get(1).cloned();
-    if second(old).is_some() && second(new).is_none() && text(new, "ipFamilyPolicy") != "SingleStack" {
-        let text_of = "must be set to 'SingleStack' when releasing the secondary clusterIP";
-        errors.invalid(&path.child("ipFamilyPolicy"), &json!(text(new, "ipFamilyPolicy")), text_of);
     }
 }
 
