@@ -14,7 +14,6 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use prometheus::IntCounterVec;
 use runtime::{Runtime, profiling, zpages};
 use serde_json::Value;
-use tokio::net::TcpListener;
 
 use crate::{
     ProxyError,
@@ -59,7 +58,7 @@ impl Servers<'_> {
         reason: &'static str,
     ) -> Result<(), ProxyError> {
         let stop = self.runtime.tasks.token().clone();
-        let first = TcpListener::bind(address).await;
+        let first = runtime::serving::listen(address);
         if let Err(source) = first {
             let what = if name == "metrics server" { "metrics" } else { "proxy healthz" };
             let text = format!("starting {what} server failed: {source}");
@@ -73,7 +72,7 @@ impl Servers<'_> {
                     if stop.run_until_cancelled(tokio::time::sleep(BIND_RETRY)).await.is_none() {
                         return;
                     }
-                    match TcpListener::bind(address).await {
+                    match runtime::serving::listen(address) {
                         Ok(listener) => break listener,
                         Err(error) => tracing::error!(%error, %address, "cannot listen, trying again"),
                     }

@@ -10,7 +10,6 @@ use controller::{
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use runtime::{Runtime, flags::ClientArgs, health::Scope};
-use tokio::net::TcpListener;
 
 use crate::{
     plan::Place,
@@ -132,7 +131,7 @@ async fn serve(options: &Options, runtime: &Runtime, shared: &Arc<Shared>) -> Re
     let pages =
         axum::Router::new().merge(runtime.health.router()).merge(runtime::metrics::router(runtime.registry.clone()));
     let address = options.healthz_bind_address;
-    let listener = TcpListener::bind(address).await.map_err(|source| ProvisionerError::Listen { address, source })?;
+    let listener = runtime::serving::listen(address).map_err(|source| ProvisionerError::Listen { address, source })?;
     let stop = runtime.tasks.token().clone();
     runtime.tasks.spawn("pages", runtime::serving::serve_router(listener, None, pages, stop, GRACE));
     Ok(())

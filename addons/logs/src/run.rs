@@ -4,7 +4,6 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
 use runtime::Runtime;
-use tokio::net::TcpListener;
 
 use crate::{
     Options,
@@ -72,7 +71,7 @@ pub async fn run(options: Options, runtime: Runtime) -> Result<(), LogsError> {
     };
     let pages = Router::new().merge(runtime.health.router()).merge(runtime::metrics::router(runtime.registry.clone()));
     let address = options.healthz_bind_address;
-    let listener = TcpListener::bind(address).await.map_err(|source| LogsError::Listen { address, source })?;
+    let listener = runtime::serving::listen(address).map_err(|source| LogsError::Listen { address, source })?;
     let stop = runtime.tasks.token().clone();
     runtime.tasks.spawn("pages", runtime::serving::serve_router(listener, None, pages, stop, GRACE));
     tracing::info!(directory = %options.log_directory.display(), sink = ?options.sink, "Collecting logs");

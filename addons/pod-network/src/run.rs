@@ -21,7 +21,7 @@ use runtime::{
     flags::{ClientArgs, duration},
     metrics::{Stability, counter, counter_vec, gauge},
 };
-use tokio::{net::TcpListener, sync::Notify};
+use tokio::sync::Notify;
 use util::Backoff;
 
 use crate::{
@@ -317,7 +317,7 @@ async fn serve(options: &Options, runtime: &Runtime, progress: &Progress) -> Res
     let pages =
         axum::Router::new().merge(runtime.health.router()).merge(runtime::metrics::router(runtime.registry.clone()));
     let address = options.healthz_bind_address;
-    let listener = TcpListener::bind(address).await.map_err(|source| AgentError::Listen { address, source })?;
+    let listener = runtime::serving::listen(address).map_err(|source| AgentError::Listen { address, source })?;
     let stop = runtime.tasks.token().clone();
     runtime.tasks.spawn("pages", runtime::serving::serve_router(listener, None, pages, stop, GRACE));
     Ok(())

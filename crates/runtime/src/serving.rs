@@ -38,7 +38,7 @@ use self::{
     activity::{Activity, Answer, Heads},
     stall::Stalling,
 };
-pub use secure::{SecureServing, ServingError, bind};
+pub use secure::{SecureServing, ServingError, bind, listen};
 
 /// Time a client has for the TLS handshake, and for its request headers.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -142,7 +142,8 @@ pub async fn serve_with<H, F>(
             accepted = listener.accept() => accepted,
         };
         let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
+            // On a socket of both families IPv4 looks like IPv6.
+            Ok((stream, peer)) => (stream, SocketAddr::new(peer.ip().to_canonical(), peer.port())),
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;

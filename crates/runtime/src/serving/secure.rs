@@ -1,7 +1,7 @@
 //! From the secure serving flags to a listening server.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -45,25 +45,44 @@ pub enum ServingError {
     HalfPair,
 }
 
-/// Listens on an address.
+/// Listens on an address. `0.0.0.0` are the addresses of both families, as everywhere in Kubernetes, where the host has
+/// both.
+pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    listen_with(address, false)
+}
+
+fn listen_with(address: SocketAddr, share_port: bool) -> std::io::Result<TcpListener> {
+    if address.is_ipv4() && address.ip().is_unspecified() {
+        match open(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), address.port()), share_port) {
+            Err(error) if error.kind() != std::io::ErrorKind::AddrInUse => {
+                tracing::debug!(%error, "the host has no IPv6");
+            }
+            done => return done,
+        }
+    }
+    open(address, share_port)
+}
+
+fn open(address: SocketAddr, share_port: bool) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        socket.set_only_v6(false)?;
+    }
+    // Go's listener sets it too: a port whose last owner is in TIME_WAIT can be had.
+    socket.set_reuse_address(true)?;
+    if share_port {
+        socket.set_reuse_port(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// [`listen`] as the serving flags say.
 pub fn bind(address: SocketAddr, share_port: bool, share_address: bool) -> Result<TcpListener, ServingError> {
-    let listen = || -> std::io::Result<TcpListener> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_nonblocking(true)?;
-        if address.is_ipv6() && address.ip().is_unspecified() {
-            socket.set_only_v6(false)?;
-        }
-        // Go's listener sets it too: a port whose last owner is in TIME_WAIT can be had.
-        socket.set_reuse_address(true)?;
-        if share_port {
-            socket.set_reuse_port(true)?;
-        }
-        tracing::debug!(%address, share_port, share_address, "listening");
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        TcpListener::from_std(socket.into())
-    };
-    listen().map_err(|source| ServingError::Listen { address, source })
+    tracing::debug!(%address, share_port, share_address, "listening");
+    listen_with(address, share_port).map_err(|source| ServingError::Listen { address, source })
 }
 
 /// A TLS server that listens and does not serve yet.

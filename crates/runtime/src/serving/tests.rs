@@ -2,7 +2,10 @@
 
 use axum::{Extension, routing::get};
 use hyper_util::rt::TokioIo;
-use tokio::sync::Notify;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::Notify,
+};
 
 use super::*;
 use crate::{flags::SecureServingArgs, tasks::TaskGroup, tls};
@@ -139,4 +142,29 @@ async fn cve_2023_44487_rapid_resets_end_the_connection() {
     }
     assert!(codes.contains(&0xb), "ENHANCE_YOUR_CALM: {codes:?}");
     let _cut = writing.await.unwrap().is_err();
+}
+
+#[tokio::test]
+async fn the_address_of_everywhere_is_that_of_both_families() {
+    let everywhere = listen(SocketAddr::from(([0, 0, 0, 0], 0))).unwrap();
+    let port = everywhere.local_addr().unwrap().port();
+    let (stop, tasks) = (CancellationToken::new(), tokio_util::task::TaskTracker::new());
+    let told = axum::Router::new().route(
+        "/",
+        axum::routing::get(|connection: axum::Extension<Connection>| async move { connection.peer.ip().to_string() }),
+    );
+    tasks.spawn(serve_router(everywhere, None, told, stop.clone(), Duration::from_secs(1)));
+    let mut families = vec![IpAddr::from([127, 0, 0, 1])];
+    // Not every machine has IPv6.
+    if std::net::TcpListener::bind("[::1]:0").is_ok() {
+        families.push(std::net::Ipv6Addr::LOCALHOST.into());
+    }
+    for ip in families {
+        let mut stream = tokio::net::TcpStream::connect((ip, port)).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.0\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with(&format!("\r\n\r\n{ip}")), "{answer}");
+    }
+    stop.cancel();
 }
