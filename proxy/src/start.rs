@@ -174,11 +174,16 @@ impl Start<'_> {
             document: self.config.document(),
         };
         servers.start().await?;
+        let accounts = match settings.mode {
+            Mode::Iptables => iptables::Accounts::ensure().await,
+            _ => iptables::Accounts::default(),
+        };
+        accounts.show(&runtime.registry)?;
         let watched = self.watch(client.clone(), &name);
         watch_node(&nodes, &name, &health, settings, &home, ranges_changed);
         for family in families {
             let tracker = Tracker::new(family);
-            let backend = self.backend(family, &home, &metrics, client.clone(), &tracker).await;
+            let backend = self.backend(&home, (&metrics, accounts), client.clone(), &tracker).await;
             let backend = match backend {
                 // One family is enough if it is the Node's own.
                 Err(error) if family != home.primary => {
@@ -224,19 +229,19 @@ impl Start<'_> {
 
     async fn backend(
         &self,
-        family: Family,
         home: &Home,
-        metrics: &Metrics,
+        (metrics, accounts): (&Metrics, iptables::Accounts),
         client: Client,
         tracker: &Tracker,
     ) -> Result<Box<dyn Backend>, ProxyError> {
-        let settings = self.settings;
+        let (settings, family) = (self.settings, tracker.family());
         let detector = Detector::of(&settings.detection, &home.ranges, family);
         let node_ports = NodePorts::of(&settings.node_port_addresses, home, family);
         let metrics = metrics.of(family);
         Ok(match settings.mode {
             Mode::Iptables => {
                 let style = iptables::Style::of(settings, detector, node_ports, home.ip(family), family).await?;
+                let style = iptables::Style { accounts, ..style };
                 Box::new(Iptables::new(style, settings.sync_period, metrics))
             }
             Mode::Nftables => {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{rules::Shared, style::Style};
+use super::{accounts::INVALID, rules::Shared, style::Style};
 use crate::{family::Family, node::local_addresses};
 
 /// Chains of the proxy in table nat.
@@ -148,7 +148,9 @@ pub(crate) fn filter(style: &Style, shared: &Shared) -> String {
     text.push_str(&shared.health);
     let mark = style.mark();
     if !style.liberal {
-        text.push_str("-A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP\n");
+        let counted =
+            if style.accounts.invalid { format!(" -m nfacct --nfacct-name {INVALID}") } else { String::new() };
+        text.push_str(&format!("-A KUBE-FORWARD -m conntrack --ctstate INVALID{counted} -j DROP\n"));
     }
     text.push_str(&forwarding(&mark));
     text

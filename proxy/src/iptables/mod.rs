@@ -5,6 +5,7 @@
 //! grows with the square of the chains in one transaction, so chains of Services go in transactions of a fair size
 //! first; nothing leads to new ones until the shared chains are written, last.
 
+mod accounts;
 pub(crate) mod frame;
 pub(crate) mod install;
 mod names;
@@ -21,6 +22,7 @@ use std::{
 use async_trait::async_trait;
 use tokio::time::Instant;
 
+pub(crate) use accounts::Accounts;
 pub(crate) use names::hash;
 pub(crate) use program::usable;
 pub(crate) use style::Style;

@@ -3,6 +3,7 @@
 use std::fmt::{Display, Write};
 
 use super::{
+    accounts::LOCALHOST,
     names::{self, Names},
     style::Style,
 };
@@ -220,7 +221,13 @@ impl Render<'_> {
             let protocol = port.protocol.name();
             let matched = format!("-m {protocol} -p {protocol} --dport {}", port.node_port);
             if port.has_endpoints {
-                let rule = format!("-m comment --comment {} {matched} -j {external}", port.name);
+                let comment = format!("-m comment --comment {}", port.name);
+                if self.style.localhost_node_ports && self.style.accounts.localhost {
+                    let local = format!("-m {protocol} -p {protocol} -d 127.0.0.0/8 --dport {}", port.node_port);
+                    let rule = format!("{comment} {local} -m nfacct --nfacct-name {LOCALHOST} -j {external}");
+                    add(&mut self.rules.shared.node_ports, "KUBE-NODEPORTS", rule);
+                }
+                let rule = format!("{comment} {matched} -j {external}");
                 add(&mut self.rules.shared.node_ports, "KUBE-NODEPORTS", rule);
             }
             if closed {

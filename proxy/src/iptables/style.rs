@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::program;
+use super::{Accounts, program};
 use crate::{
     backend::BackendError,
     config::settings::{Detector, Settings},
@@ -24,6 +24,8 @@ pub(crate) struct Style {
     /// Whether packets of no connection pass.
     pub(crate) liberal: bool,
     pub(crate) features: program::Features,
+    /// Counters that rules add to.
+    pub(crate) accounts: Accounts,
 }
 
 impl Style {
@@ -47,6 +49,7 @@ impl Style {
             node_ip,
             liberal: liberal.is_ok_and(|text| text.trim() != "0"),
             features,
+            accounts: Accounts::default(),
         })
     }
 

@@ -24,6 +24,7 @@ fn style(family: Family) -> Style {
         node_ip,
         liberal: false,
         features: program::Features { random_fully: true, nft: true },
+        accounts: Accounts::default(),
     }
 }
 
@@ -79,6 +80,22 @@ fn traffic_is_spread_evenly() {
     // A chain comes after those that it points to.
     let order: Vec<&str> = rules.chains.iter().map(|chain| &chain.name[..8]).collect();
     assert_eq!(order, ["KUBE-SEP", "KUBE-SEP", "KUBE-SEP", "KUBE-SVC", "KUBE-EXT"]);
+}
+
+#[test]
+fn packets_are_counted_where_the_kernel_counts() {
+    let all = ports(&service(json!({})), &pods(&[("10.244.0.1", "here")]), Family::V4);
+    let mut style = style(Family::V4);
+    assert!(frame::filter(&style, &Shared::default()).contains("--ctstate INVALID -j DROP\n"));
+    style.accounts = Accounts { invalid: true, localhost: true };
+    let filter = frame::filter(&style, &Shared::default());
+    assert!(filter.contains("--ctstate INVALID -m nfacct --nfacct-name ct_state_invalid_dropped_pkts -j DROP\n"));
+    let rules = render_shared(&all, &style).node_ports;
+    let counted = "-A KUBE-NODEPORTS -m comment --comment n/s:http -m tcp -p tcp -d 127.0.0.0/8 --dport 30080 -m nfacct \
+                   --nfacct-name localhost_nps_accepted_pkts -j KUBE-EXT-";
+    assert!(rules.starts_with(counted) && rules.lines().count() == 2, "{rules}");
+    style.localhost_node_ports = false;
+    assert_eq!(render_shared(&all, &style).node_ports.lines().count(), 1);
 }
 
 #[test]

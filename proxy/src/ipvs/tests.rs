@@ -125,6 +125,7 @@ fn rules_refer_to_sets() {
         node_ip: [10, 0, 0, 1].into(),
         liberal: false,
         features: program::parse_features("iptables v1.8.9 (nf_tables)"),
+        accounts: Default::default(),
     };
     let tables = frame::render(&style).concat();
     for wanted in [
