@@ -113,6 +113,18 @@ async fn values_that_are_refused() {
             "networking.serviceSubnet: Invalid value: \"10.0.0.0/8\": specified service subnet is too large; for 32-bit addresses, the mask must be >= 12",
         ),
         (
+            "networking: {serviceSubnet: 'fd00:1::/104'}",
+            "networking.serviceSubnet: Invalid value: \"fd00:1::/104\": specified service subnet is too large; for 128-bit addresses, the mask must be >= 108",
+        ),
+        (
+            "networking: {serviceSubnet: '10.96.0.0/16,10.97.0.0/16'}",
+            "networking.serviceSubnet: Invalid value: \"10.96.0.0/16,10.97.0.0/16\": expected two CIDRs from each family for dual-stack networking",
+        ),
+        (
+            "networking: {podSubnet: '10.244.0.0/16,fd00:2::/40'}",
+            "networking.podSubnet: Invalid value: \"fd00:2::/40\": pod subnet mask (40) and node-mask (64) difference is greater than 16",
+        ),
+        (
             "networking: {podSubnet: 10.0.0.0/25}",
             "networking.podSubnet: Invalid value: \"10.0.0.0/25\": pod subnet size (mask) must not be greater than the node mask",
         ),

@@ -19,6 +19,8 @@ use crate::{
     token,
 };
 
+/// Most host bits of a service subnet.
+const MAX_SERVICE_BITS: u8 = 20;
 const GATES: [(&str, Option<bool>); 3] =
     [("NodeLocalCRISocket", Some(true)), ("RootlessControlPlane", None), ("PublicKeysECDSA", None)];
 
@@ -142,12 +144,15 @@ fn networking(config: &ClusterConfiguration, errors: &mut ErrorList) {
     errors.invalid_all(&path.child("dnsDomain"), &Value::from(domain.as_str()), names::dns1123_subdomain(domain));
     let services = subnets(&config.networking.service_subnet, 10, &path.child("serviceSubnet"), errors);
     for network in &services {
-        let host_bits = network.max_prefix_len() - network.prefix_len();
-        if host_bits > 20 {
+        let bits = network.max_prefix_len();
+        if bits - network.prefix_len() > MAX_SERVICE_BITS {
+            let least = bits - MAX_SERVICE_BITS;
             errors.invalid(
                 &path.child("serviceSubnet"),
                 &Value::from(network.to_string()),
-                "specified service subnet is too large; for 32-bit addresses, the mask must be >= 12",
+                &format!(
+                    "specified service subnet is too large; for {bits}-bit addresses, the mask must be >= {least}"
+                ),
             );
         }
     }

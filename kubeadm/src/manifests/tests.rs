@@ -146,6 +146,14 @@ fn the_controller_manager_and_the_scheduler() {
     let command_ = command(&manager);
     assert_eq!(flag(&command_, "cluster-cidr"), Some("10.244.0.0/16"));
     assert_eq!(flag(&command_, "cluster-signing-key-file"), Some(""));
+    with_pods.networking.pod_subnet = "fd00:2::/48,10.244.0.0/16".into();
+    with_pods.networking.service_subnet = "fd00:1::/112,10.96.0.0/16".into();
+    let dual = command(&pod(&host, &with_pods, "kube-controller-manager"));
+    assert_eq!(flag(&dual, "cluster-cidr"), Some("fd00:2::/48,10.244.0.0/16"));
+    assert_eq!(flag(&dual, "service-cluster-ip-range"), Some("fd00:1::/112,10.96.0.0/16"));
+    let server = command(&pod(&host, &with_pods, "kube-apiserver"));
+    assert_eq!(flag(&server, "service-cluster-ip-range"), Some("fd00:1::/112,10.96.0.0/16"));
+    assert_eq!(with_pods.dns_address().unwrap().to_string(), "fd00:1::a");
     let container = &manager["spec"]["containers"][0];
     assert!(container.get("readinessProbe").is_none());
     assert_eq!(container["livenessProbe"]["httpGet"]["path"], "/healthz");
