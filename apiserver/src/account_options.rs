@@ -29,7 +29,8 @@ pub struct AccountOptions {
     /// it in --cert-dir by default.
     #[arg(long)]
     pub service_account_signing_key_file: Option<PathBuf>,
-    /// Unix socket of a service that signs ServiceAccount tokens. Tokens are signed here only: it is refused.
+    /// Unix socket of a service that signs ServiceAccount tokens and says which keys they are verified with. Excludes
+    /// the two flags above.
     #[arg(long)]
     pub service_account_signing_endpoint: Option<PathBuf>,
     /// Whether the objects that tokens were made for must still be there.
@@ -54,11 +55,17 @@ impl AccountOptions {
     /// All that is wrong.
     pub(crate) fn validate(&self, shared: bool) -> Vec<String> {
         let mut problems = Vec::new();
-        if shared && self.service_account_signing_key_file.is_none() {
+        let elsewhere = self.service_account_signing_endpoint.is_some();
+        if shared && self.service_account_signing_key_file.is_none() && !elsewhere {
             problems.push("--service-account-signing-key-file and --service-account-issuer are required flags".into());
         }
-        if self.service_account_signing_endpoint.is_some() {
-            problems.push("--service-account-signing-endpoint: this server signs tokens itself only".into());
+        let own = self.service_account_signing_key_file.is_some() || !self.service_account_key_file.is_empty();
+        if elsewhere && own {
+            problems.push(
+                "can't set `--service-account-signing-key-file` and/or `--service-account-key-file` along with \
+                 `--service-account-signing-endpoint` (these options are mutually exclusive)"
+                    .into(),
+            );
         }
         let longest = self.service_account_max_token_expiration;
         if !longest.is_zero() && !LIVES.contains(&longest) {
@@ -99,8 +106,11 @@ mod tests {
             ("--service-account-max-token-expiration=2h", ""),
             ("--service-account-jwks-uri=http://keys", "requires https scheme"),
             ("--service-account-jwks-uri=https://keys", ""),
+            ("--service-account-signing-endpoint=/s --service-account-key-file=k", "are mutually exclusive"),
+            ("--service-account-signing-endpoint=/s", ""),
         ] {
-            let mut accounts = <Flags as clap::Parser>::parse_from(["x", flag]).accounts;
+            let flags = ["x"].into_iter().chain(flag.split(' '));
+            let mut accounts = <Flags as clap::Parser>::parse_from(flags).accounts;
             accounts.complete(false);
             let problems = accounts.validate(false);
             assert_eq!(problems.is_empty(), problem.is_empty(), "{flag}: {problems:?}");

@@ -12,7 +12,7 @@ use generic::{
             self, JwtAuthenticators,
             config::{self, AuthenticationConfiguration},
         },
-        service_account::{ServiceAccountTokens, SigningKey, VerifyingKey},
+        service_account::{FixedKeys, ServiceAccountTokens, SigningKey, TokenKeys, TokenSigner, VerifyingKey},
         token_file::TokenFile,
         webhook::TokenWebhook,
         x509::X509,
@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     StartError,
+    external_signer::ExternalSigner,
     options::Options,
     reload::{self, ReloadMetrics, shown},
     resources::Resources,
@@ -50,13 +51,31 @@ const ANONYMOUS_PATHS: [&str; 8] = [
 
 /// Keys of ServiceAccount tokens, and who signs client certificates.
 pub(crate) struct Identity {
-    pub(crate) signing_key: Arc<SigningKey>,
-    pub(crate) keys_pem: Vec<Vec<u8>>,
+    pub(crate) signer: Arc<dyn TokenSigner>,
+    pub(crate) keys: Arc<dyn TokenKeys>,
     pub(crate) client_ca: Option<Vec<u8>>,
 }
 
-/// Loads what the flags name, and makes what they leave out.
-pub(crate) fn load(options: &Options) -> Result<Identity, StartError> {
+/// Loads what the flags name, and makes what they leave out. Who signs elsewhere may bound the life of tokens.
+pub(crate) async fn load(
+    options: &mut Options,
+    registry: &Registry,
+    stop: &CancellationToken,
+) -> Result<Identity, StartError> {
+    let client_ca = options.client_ca_file.as_deref().map(tls::read).transpose()?;
+    let accounts = &mut options.accounts;
+    let Some(socket) = accounts.service_account_signing_endpoint.clone() else {
+        let (signer, keys) = own_keys(options)?;
+        return Ok(Identity { signer: Arc::new(signer), keys: Arc::new(FixedKeys::new(keys)), client_ca });
+    };
+    let wanted = accounts.service_account_max_token_expiration;
+    let (signer, longest) = ExternalSigner::start(socket, wanted, registry, stop).await?;
+    accounts.service_account_max_token_expiration = longest;
+    Ok(Identity { signer: Arc::clone(&signer) as Arc<dyn TokenSigner>, keys: signer, client_ca })
+}
+
+/// The key that signs, and all that verify.
+fn own_keys(options: &Options) -> Result<(SigningKey, Vec<VerifyingKey>), StartError> {
     let signing_file = match &options.accounts.service_account_signing_key_file {
         Some(file) => file.clone(),
         None => {
@@ -69,14 +88,13 @@ pub(crate) fn load(options: &Options) -> Result<Identity, StartError> {
         }
     };
     let signing_pem = tls::read(&signing_file)?;
-    let mut keys_pem = vec![signing_pem.clone()];
+    let mut keys = VerifyingKey::from_pem(&signing_pem)?;
     let files = &options.accounts.service_account_key_file;
     let by_default = options.serving.tls_private_key_file.iter().filter(|_| files.is_empty());
     for file in files.iter().chain(by_default) {
-        keys_pem.push(tls::read(file)?);
+        keys.extend(VerifyingKey::from_pem(&tls::read(file)?)?);
     }
-    let client_ca = options.client_ca_file.as_deref().map(tls::read).transpose()?;
-    Ok(Identity { signing_key: Arc::new(SigningKey::from_pem(&signing_pem)?), keys_pem, client_ca })
+    Ok((SigningKey::from_pem(&signing_pem)?, keys))
 }
 
 /// Binds the secure port. A certificate that is made here is for the names of the `kubernetes` Service and for the
@@ -99,7 +117,7 @@ pub(crate) struct Authentication {
     /// The token resolver, for TokenReviews.
     pub(crate) bearer: Arc<Bearer>,
     /// Keys of ServiceAccount tokens.
-    pub(crate) keys: Vec<VerifyingKey>,
+    pub(crate) keys: Arc<dyn TokenKeys>,
     /// Paths that need no credentials.
     pub(crate) anonymous: Vec<String>,
 }
@@ -144,7 +162,7 @@ pub(crate) async fn authentication(
         tokens.push(Arc::new(TokenFile::parse(&String::from_utf8_lossy(&text))?));
     }
     tokens.push(Arc::new(ServiceAccountTokens {
-        keys: verifying_keys(identity)?,
+        keys: Arc::clone(&identity.keys),
         issuers: options.accounts.service_account_issuer.clone(),
         audiences: audiences.to_vec(),
         service_accounts: resources.get("", "serviceaccounts")?,
@@ -167,7 +185,7 @@ pub(crate) async fn authentication(
     }
     let bearer = Arc::new(Bearer(tokens));
     all.push(Arc::clone(&bearer) as Arc<dyn Authenticator>);
-    Ok(Authentication { authenticators: all, bearer, keys: verifying_keys(identity)?, anonymous })
+    Ok(Authentication { authenticators: all, bearer, keys: Arc::clone(&identity.keys), anonymous })
 }
 
 fn decode_authentication(text: &str) -> Result<AuthenticationConfiguration, String> {
@@ -222,12 +240,4 @@ fn issuers(options: &Options, audiences: &[String], context: &Context<'_>) -> Re
         Box::pin(std::future::ready(replaced))
     })?;
     Ok((Some(issuers), anonymous))
-}
-
-fn verifying_keys(identity: &Identity) -> Result<Vec<VerifyingKey>, StartError> {
-    let mut keys = Vec::new();
-    for pem in &identity.keys_pem {
-        keys.extend(VerifyingKey::from_pem(pem)?);
-    }
-    Ok(keys)
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use generic::{
-    authn::{bearer::Bearer, service_account::SigningKey},
+    authn::{bearer::Bearer, service_account::TokenSigner},
     endpoint::Handler,
     resource::Resource,
 };
@@ -51,7 +51,7 @@ pub(crate) struct HandlerSettings<'a> {
     pub(crate) options: &'a Options,
     pub(crate) audiences: &'a [String],
     pub(crate) bearer: Arc<Bearer>,
-    pub(crate) signing_key: Arc<SigningKey>,
+    pub(crate) signer: Arc<dyn TokenSigner>,
     pub(crate) store: Arc<dyn Store>,
 }
 
@@ -89,7 +89,7 @@ pub(crate) fn handlers(resources: &Resources, settings: &HandlerSettings<'_>) ->
         add("", path, Arc::new(Proxy { to, tls: Arc::clone(&tls) }));
     }
     let tokens = TokenRequests {
-        key: Arc::clone(&settings.signing_key),
+        key: Arc::clone(&settings.signer),
         issuer: settings.options.accounts.service_account_issuer.first().cloned().unwrap_or_default(),
         audiences: settings.audiences.to_vec(),
         longest: settings.options.accounts.longest(),

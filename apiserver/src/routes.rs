@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{Router, routing::get};
 use generic::{
-    authn::service_account::VerifyingKey,
+    authn::service_account::{TokenKeys, VerifyingKey},
     flowcontrol::{self, FlowControl},
     nonresource,
     published::{self, Published},
@@ -47,7 +47,7 @@ pub(crate) struct Routes {
     /// Where the keys are; at `address` if empty.
     pub(crate) jwks_uri: String,
     pub(crate) issuer: String,
-    pub(crate) keys: Vec<VerifyingKey>,
+    pub(crate) keys: Arc<dyn TokenKeys>,
 }
 
 /// The router.
@@ -56,11 +56,14 @@ pub(crate) fn router(routes: Routes) -> Router {
         "" => format!("https://{}/openid/v1/jwks", routes.address),
         uri => uri.to_owned(),
     };
-    let (configuration, jwks) = token_discovery(&routes.issuer, &routes.keys, &uri);
-    let cached = |value: Value, kind: &'static str| {
+    let (issuer, keys) = (routes.issuer, routes.keys);
+    let document = move |of: fn((Value, Value)) -> Value, kind: &'static str| {
+        let (issuer, keys, uri) = (issuer.clone(), Arc::clone(&keys), uri.clone());
         move || {
-            let body = value.to_string();
-            async move { ([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "public, max-age=3600")], body) }
+            let known = keys.published();
+            let body = of(token_discovery(&issuer, &known.keys, &uri)).to_string();
+            let kept = format!("public, max-age={}", known.max_age);
+            async move { ([(header::CONTENT_TYPE, kind.to_owned()), (header::CACHE_CONTROL, kept)], body) }
         }
     };
     let runtime = &routes.runtime;
@@ -69,8 +72,8 @@ pub(crate) fn router(routes: Routes) -> Router {
         .merge(metrics::resettable_router(runtime.registry.clone(), &runtime.health))
         .merge(zpages::router(runtime, PATHS))
         .merge(published::router(routes.published))
-        .route("/.well-known/openid-configuration", get(cached(configuration, "application/json")))
-        .route("/openid/v1/jwks", get(cached(jwks, "application/jwk-set+json")));
+        .route("/.well-known/openid-configuration", get(document(|both| both.0, "application/json")))
+        .route("/openid/v1/jwks", get(document(|both| both.1, "application/jwk-set+json")));
     if let Some(flow) = &routes.flow {
         router = router.merge(flowcontrol::router(flow));
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use axum::body::Body;
 use generic::{
-    authn::service_account::{Claims, Private, Ref, SigningKey},
+    authn::service_account::{Claims, Private, Ref, TokenSigner},
     endpoint::{Call, Handler},
     negotiate::Target,
     options::WriteOptions,
@@ -33,7 +33,7 @@ const EXTENDED_SECONDS: i64 = 365 * 24 * 3600;
 /// Handler of TokenRequests.
 pub struct TokenRequests {
     /// Signs.
-    pub key: Arc<SigningKey>,
+    pub key: Arc<dyn TokenSigner>,
     /// Issuer of the tokens.
     pub issuer: String,
     /// Audiences of the API, used when the request names none.
@@ -87,7 +87,7 @@ impl Handler for TokenRequests {
         call.server.plugins.validate(&admission, Some(&request), None).await?;
         let audiences = self.audiences(&request);
         let now = Moment::now();
-        let token = self.sign(private, &audiences, seconds, &now)?;
+        let token = self.sign(private, &audiences, seconds, &now).await?;
         request["metadata"] = json!({"name": name, "namespace": namespace, "creationTimestamp": now.text});
         request["spec"]["audiences"] = json!(audiences);
         request["spec"]["expirationSeconds"] = json!(seconds);
@@ -173,7 +173,13 @@ impl TokenRequests {
         Ok(())
     }
 
-    fn sign(&self, mut private: Private, audiences: &[String], seconds: i64, now: &Moment) -> ApiResult<String> {
+    async fn sign(
+        &self,
+        mut private: Private,
+        audiences: &[String],
+        seconds: i64,
+        now: &Moment,
+    ) -> ApiResult<String> {
         let issued = now.at.unix_timestamp();
         let for_api = audiences.iter().all(|a| self.audiences.contains(a));
         let mut lives = seconds;
@@ -192,6 +198,6 @@ impl TokenRequests {
             private: Some(private),
             ..Claims::default()
         };
-        self.key.sign(&claims).map_err(ApiError::internal)
+        self.key.sign(&claims).await.map_err(|error| ApiError::internal(format!("failed to generate token: {error}")))
     }
 }

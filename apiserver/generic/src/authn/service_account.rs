@@ -23,10 +23,66 @@ const DELETION_LEEWAY: i64 = 60;
 
 /// A key that is not usable for tokens.
 #[derive(Debug, thiserror::Error)]
-#[error("service account key: {0}")]
-pub struct KeyError(String);
+pub enum KeyError {
+    /// The key itself.
+    #[error("service account key: {0}")]
+    Key(String),
+    /// Who signs in place of this server.
+    #[error("{0}")]
+    Signer(String),
+}
+
+/// Signs tokens.
+#[async_trait]
+pub trait TokenSigner: Send + Sync {
+    /// Signs claims.
+    async fn sign(&self, claims: &Claims) -> Result<String, KeyError>;
+}
+
+/// Knows the keys that tokens are verified with.
+#[async_trait]
+pub trait TokenKeys: Send + Sync {
+    /// The keys, with that of an id if there is one.
+    async fn keys(&self, id: &str) -> Arc<Vec<VerifyingKey>>;
+
+    /// What everybody is told of them.
+    fn published(&self) -> PublishedKeys;
+}
+
+/// The keys that others verify tokens with.
+pub struct PublishedKeys {
+    /// The keys.
+    pub keys: Vec<VerifyingKey>,
+    /// Time for which they may be kept, seconds.
+    pub max_age: u64,
+}
+
+/// Keys that do not change.
+pub struct FixedKeys(Arc<Vec<VerifyingKey>>);
+
+impl FixedKeys {
+    /// These.
+    pub fn new(keys: Vec<VerifyingKey>) -> Self {
+        Self(Arc::new(keys))
+    }
+}
+
+/// Time for which keys may be kept that do not change, seconds.
+const FIXED_MAX_AGE: u64 = 3600;
+
+#[async_trait]
+impl TokenKeys for FixedKeys {
+    async fn keys(&self, _id: &str) -> Arc<Vec<VerifyingKey>> {
+        Arc::clone(&self.0)
+    }
+
+    fn published(&self) -> PublishedKeys {
+        PublishedKeys { keys: self.0.to_vec(), max_age: FIXED_MAX_AGE }
+    }
+}
 
 /// One public key that tokens may be signed with.
+#[derive(Clone)]
 pub struct VerifyingKey {
     id: String,
     algorithm: Algorithm,
@@ -48,7 +104,7 @@ fn key_id(spki: &[u8]) -> String {
 impl VerifyingKey {
     /// From the DER of a SubjectPublicKeyInfo: RSA, or EC on P-256 or P-384.
     pub fn from_spki(spki: &[u8]) -> Result<Self, KeyError> {
-        let bad = |e: &str| KeyError(e.to_owned());
+        let bad = |e: &str| KeyError::Key(e.to_owned());
         let (_, info) = SubjectPublicKeyInfo::from_der(spki).map_err(|e| bad(&e.to_string()))?;
         let id = key_id(spki);
         let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
@@ -77,6 +133,19 @@ impl VerifyingKey {
         }
     }
 
+    /// The key under another id than that of its own.
+    #[must_use]
+    pub fn named(mut self, id: String) -> Self {
+        self.jwk["kid"] = json!(id);
+        self.id = id;
+        self
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
     /// The JSON Web Key.
     pub fn jwk(&self) -> &Value {
         &self.jwk
@@ -91,21 +160,21 @@ impl VerifyingKey {
     pub fn from_pem(text: &[u8]) -> Result<Vec<Self>, KeyError> {
         let mut keys = Vec::new();
         for block in Pem::iter_from_buffer(text) {
-            let block = block.map_err(|e| KeyError(e.to_string()))?;
+            let block = block.map_err(|e| KeyError::Key(e.to_string()))?;
             let spki = match block.label.as_str() {
                 "PUBLIC KEY" => block.contents,
                 "CERTIFICATE" => {
-                    let certificate = block.parse_x509().map_err(|e| KeyError(e.to_string()))?;
+                    let certificate = block.parse_x509().map_err(|e| KeyError::Key(e.to_string()))?;
                     certificate.public_key().raw.to_vec()
                 }
                 "PRIVATE KEY" | "RSA PRIVATE KEY" | "EC PRIVATE KEY" => {
-                    super::keys::public_key_of(&block.label, &block.contents).map_err(|e| KeyError(e.to_string()))?
+                    super::keys::public_key_of(&block.label, &block.contents).map_err(|e| KeyError::Key(e.to_string()))?
                 }
                 _ => continue,
             };
             keys.push(Self::from_spki(&spki)?);
         }
-        if keys.is_empty() { Err(KeyError("no key found".into())) } else { Ok(keys) }
+        if keys.is_empty() { Err(KeyError::Key("no key found".into())) } else { Ok(keys) }
     }
 }
 
@@ -113,23 +182,26 @@ impl SigningKey {
     /// From a PEM private key (PKCS#1, PKCS#8 or SEC1).
     pub fn from_pem(text: &[u8]) -> Result<Self, KeyError> {
         let public = VerifyingKey::from_pem(text)?;
-        let public = public.into_iter().next().ok_or_else(|| KeyError("no key found".into()))?;
+        let public = public.into_iter().next().ok_or_else(|| KeyError::Key("no key found".into()))?;
         let key = match public.algorithm {
-            Algorithm::RS256 => EncodingKey::from_rsa_pem(text).map_err(|e| KeyError(e.to_string()))?,
+            Algorithm::RS256 => EncodingKey::from_rsa_pem(text).map_err(|e| KeyError::Key(e.to_string()))?,
             _ => {
-                let pair = runtime::tls::pkcs8::key_pair(text).map_err(|e| KeyError(e.to_string()))?;
+                let pair = runtime::tls::pkcs8::key_pair(text).map_err(|e| KeyError::Key(e.to_string()))?;
                 EncodingKey::from_ec_der(pair.serialized_der())
             }
         };
         Ok(Self { id: public.id, algorithm: public.algorithm, key })
     }
 
-    /// Signs claims.
-    pub fn sign(&self, claims: &Claims) -> Result<String, KeyError> {
+}
+
+#[async_trait]
+impl TokenSigner for SigningKey {
+    async fn sign(&self, claims: &Claims) -> Result<String, KeyError> {
         let mut header = Header::new(self.algorithm);
         header.typ = None;
         header.kid = Some(self.id.clone());
-        jsonwebtoken::encode(&header, claims, &self.key).map_err(|e| KeyError(e.to_string()))
+        jsonwebtoken::encode(&header, claims, &self.key).map_err(|e| KeyError::Key(e.to_string()))
     }
 }
 
@@ -212,7 +284,7 @@ const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
 /// Checks ServiceAccount tokens.
 pub struct ServiceAccountTokens {
     /// Keys that are trusted.
-    pub keys: Vec<VerifyingKey>,
+    pub keys: Arc<dyn TokenKeys>,
     /// Issuers that are accepted; the first signs.
     pub issuers: Vec<String>,
     /// Audiences of the API itself.
@@ -235,7 +307,7 @@ impl TokenAuthenticator for ServiceAccountTokens {
         if !self.is_ours(token) {
             return Ok(None);
         }
-        let claims = self.verify(token)?;
+        let claims = self.verify(token).await?;
         let wanted = if audiences.is_empty() { &self.audiences } else { audiences };
         let matched: Vec<String> = match claims.iss == LEGACY_ISSUER {
             true => wanted.iter().filter(|a| self.audiences.contains(a)).cloned().collect(),
@@ -262,11 +334,12 @@ impl ServiceAccountTokens {
         issuer == LEGACY_ISSUER || self.issuers.iter().any(|i| i == issuer)
     }
 
-    fn verify(&self, token: &str) -> Result<Claims, AuthnError> {
+    async fn verify(&self, token: &str) -> Result<Claims, AuthnError> {
         let invalid = |e: String| AuthnError::Invalid(format!("service account token: {e}"));
         let header = jsonwebtoken::decode_header(token).map_err(|e| invalid(e.to_string()))?;
         let mut last = "no key matches".to_owned();
-        for key in &self.keys {
+        let keys = self.keys.keys(header.kid.as_deref().unwrap_or_default()).await;
+        for key in keys.iter() {
             if header.alg != key.algorithm || header.kid.as_ref().is_some_and(|kid| *kid != key.id) {
                 continue;
             }
