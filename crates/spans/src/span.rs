@@ -248,7 +248,9 @@ impl Drop for Span {
         if let Some(threshold) = node.threshold
             && node.ended().saturating_duration_since(node.start) >= threshold
         {
-            tracing::info!(plain = true, "{}", log::text(&node, threshold));
+            // The macro has a `log` of its own.
+            let text = log::text(&node, threshold);
+            tracing::info!(plain = true, "{text}");
         }
     }
 }
