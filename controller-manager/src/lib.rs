@@ -27,6 +27,7 @@ mod disruption;
 mod endpoints;
 mod endpointslice;
 mod job;
+mod loggers;
 mod metrics;
 mod migration;
 mod mirroring;
@@ -105,6 +106,7 @@ pub enum StartError {
 
 /// Runs the component until it is told to stop.
 pub async fn run(options: Options, runtime: Runtime) -> Result<(), StartError> {
+    runtime::logging::name_loggers(loggers::LOGGERS);
     let gates = FeatureGates::unless(options.validate(), options.gates()).map_err(StartError::Flags)?;
     runtime::metrics::feature_gates(&runtime.registry, &gates)?;
     let migration = options.migration.load()?.filter(|_| options.leader_election.leader_elect);

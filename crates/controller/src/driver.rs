@@ -97,13 +97,13 @@ impl<R: Reconcile> Driver<R> {
         let controller = self.name;
         match self.retries {
             Retries::Limited(most) if self.queue.failures(key) >= most => {
-                tracing::error!(err = %text, controller, key = ?key, "Dropping key out of the queue");
+                tracing::error!(err = %text, logger = controller, key = ?key, "Dropping key out of the queue");
                 self.queue.forget(key);
                 return;
             }
             // Losing a race is daily business.
-            _ if lost_race(error) => tracing::debug!(err = %text, controller, key = ?key, "retrying"),
-            _ => tracing::error!(err = %text, controller, key = ?key, "Error syncing"),
+            _ if lost_race(error) => tracing::debug!(err = %text, logger = controller, key = ?key, "retrying"),
+            _ => tracing::error!(err = %text, logger = controller, key = ?key, "Error syncing"),
         }
         self.queue.add_rate_limited(key.clone());
     }

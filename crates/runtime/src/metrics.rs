@@ -401,7 +401,7 @@ pub fn resettable_router(registry: Registry, health: &HealthChecks) -> Router {
     Router::new().route("/metrics", get(all)).route("/metrics/slis", get(slis).delete(reset)).with_state(registry)
 }
 
-/// [`resettable_router`], whose `/metrics` may be reset too: series of counters and histograms count from there on.
+/// [`resettable_router`], whose `/metrics` may be reset too: series with labels begin anew.
 pub fn all_resettable_router(registry: Registry, health: &HealthChecks) -> Router {
     let baseline = Baseline::default();
     let (from, known) = (baseline.clone(), registry.clone());

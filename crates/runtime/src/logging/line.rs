@@ -5,9 +5,9 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use jiff::{Timestamp, tz::TimeZone};
 use machinery::field::go_quote;
 use serde_json::Value;
-use time::OffsetDateTime;
 use tracing::{
     Level, Metadata,
     field::{Field, Visit},
@@ -28,6 +28,8 @@ pub(super) struct Fields {
     pub(super) v: Option<i32>,
     /// The message is a sentence as it stands, without values of its own: text lines do not quote it.
     pub(super) plain: bool,
+    /// The part of the program that says it.
+    pub(super) logger: Option<String>,
     pub(super) rest: Vec<(&'static str, Logged)>,
 }
 
@@ -36,6 +38,7 @@ impl Fields {
         match field.name() {
             "message" => self.message = value,
             "err" | "error" => self.error = Some(value),
+            "logger" => self.logger = Some(value),
             name => self.rest.push((name, Logged::Text(value))),
         }
     }
@@ -90,28 +93,31 @@ fn location(metadata: &Metadata<'_>) -> String {
     format!("{file}:{}", metadata.line().unwrap_or(0))
 }
 
-/// `I1121 06:03:32.123456       1 server.rs:42] "Starting watch" path="/x"`.
-pub(super) fn text(metadata: &Metadata<'_>, fields: &Fields, now: SystemTime) -> String {
+/// `I1121 06:03:32.123456       1 server.rs:42] "Starting watch" path="/x"`, with the time of the zone.
+pub(super) fn text(metadata: &Metadata<'_>, fields: &Fields, now: SystemTime, zone: &TimeZone) -> String {
     let severity = match *metadata.level() {
         Level::ERROR => 'E',
         Level::WARN => 'W',
         Level::INFO | Level::DEBUG | Level::TRACE => 'I',
     };
-    let at = OffsetDateTime::from(now);
+    let at = zone.to_datetime(Timestamp::try_from(now).unwrap_or_default());
     let mut line = format!(
         "{severity}{:02}{:02} {:02}:{:02}:{:02}.{:06} {:>7} {}] {}",
-        u8::from(at.month()),
+        at.month(),
         at.day(),
         at.hour(),
         at.minute(),
         at.second(),
-        at.microsecond(),
+        at.subsec_nanosecond() / 1000,
         std::process::id(),
         location(metadata),
         if fields.plain { fields.message.clone() } else { go_quote(&fields.message) },
     );
     if let Some(error) = &fields.error {
         pair(&mut line, "err", error);
+    }
+    if let Some(logger) = &fields.logger {
+        pair(&mut line, "logger", logger);
     }
     for (name, value) in &fields.rest {
         match value {
@@ -150,13 +156,16 @@ fn pair(line: &mut String, name: &str, value: &str) {
     }
 }
 
-/// `{"ts":…,"caller":"server.rs:42","msg":"…","v":0,…}`, in this order.
+/// `{"ts":…,"caller":"server.rs:42","logger":"…","msg":"…","v":0,…}`, in this order.
 pub(super) fn json(metadata: &Metadata<'_>, fields: &Fields, now: SystemTime) -> String {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let whole = i64::try_from(since.as_secs()).unwrap_or(i64::MAX).saturating_mul(1000);
     let ts = Value::from(whole as f64 + f64::from(since.subsec_micros()) / 1000.0);
     let mut line = format!("{{\"ts\":{ts}");
     member(&mut line, "caller", &Value::String(location(metadata)));
+    if let Some(logger) = &fields.logger {
+        member(&mut line, "logger", &Value::String(logger.clone()));
+    }
     member(&mut line, "msg", &Value::String(fields.message.clone()));
     if *metadata.level() != Level::ERROR {
         let v = fields.v.unwrap_or(match *metadata.level() {

@@ -15,6 +15,7 @@ use std::{
     time::SystemTime,
 };
 
+use jiff::tz::TimeZone;
 use parking_lot::RwLock;
 use tracing::{Event, Level, Metadata, Subscriber, level_filters::LevelFilter, subscriber::Interest};
 use tracing_subscriber::{Layer, layer::Context, layer::SubscriberExt, util::SubscriberInitExt};
@@ -37,6 +38,7 @@ static VERBOSITY: AtomicI32 = AtomicI32::new(0);
 static INSTALLED: OnceLock<()> = OnceLock::new();
 static SINK: OnceLock<Arc<dyn Sink>> = OnceLock::new();
 static FORM: OnceLock<Arc<RwLock<Form>>> = OnceLock::new();
+static LOGGERS: OnceLock<&'static [(&'static str, &'static str)]> = OnceLock::new();
 
 /// Form of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +68,18 @@ pub fn set_form(format: Option<Format>, modules: Option<Vec<(String, i32)>>) {
         }
     }
     tracing::callsite::rebuild_interest_cache();
+}
+
+/// Names the parts of the program in what they log (`logger`): paths of modules with names. The first call counts.
+pub fn name_loggers(loggers: &'static [(&'static str, &'static str)]) {
+    let _second = LOGGERS.set(loggers).is_err();
+}
+
+/// The name for what a module logs: that of the longest path that leads to it.
+fn logger_of(loggers: &[(&str, &'static str)], module: &str) -> Option<&'static str> {
+    let leads = |path: &str| module.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
+    let named = loggers.iter().filter(|(path, _)| leads(path));
+    named.max_by_key(|(path, _)| path.len()).map(|(_, name)| *name)
 }
 
 /// Changes the verbosity of a running process.
@@ -133,7 +147,7 @@ pub fn install(args: &LoggingArgs) {
     let _second = SINK.set(Arc::clone(&sink)).is_err();
     let form = Arc::new(RwLock::new(Form { format, modules }));
     let _second = FORM.set(Arc::clone(&form)).is_err();
-    let output = Output { form, sink };
+    let output = Output { form, sink, zone: TimeZone::system() };
     if tracing_subscriber::registry().with(output).try_init().is_err() {
         tracing::debug!("logs are set up already");
     }
@@ -160,6 +174,8 @@ fn vmodule(text: &str) -> Result<Vec<(String, i32)>, String> {
 struct Output {
     form: Arc<RwLock<Form>>,
     sink: Arc<dyn Sink>,
+    /// In whose time text lines are.
+    zone: TimeZone,
 }
 
 impl Output {
@@ -207,9 +223,13 @@ impl<S: Subscriber> Layer<S> for Output {
         if fields.v.is_some_and(|v| v > self.verbosity_for(event.metadata())) {
             return;
         }
+        if fields.logger.is_none() {
+            let loggers = LOGGERS.get().copied().unwrap_or_default();
+            fields.logger = logger_of(loggers, event.metadata().target()).map(str::to_owned);
+        }
         let format = self.form.read().format;
         let text = match format {
-            Format::Text => line::text(event.metadata(), &fields, SystemTime::now()),
+            Format::Text => line::text(event.metadata(), &fields, SystemTime::now(), &self.zone),
             Format::Json => line::json(event.metadata(), &fields, SystemTime::now()),
         };
         self.sink.write(*event.metadata().level(), text.as_bytes());

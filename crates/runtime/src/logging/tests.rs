@@ -13,7 +13,8 @@ impl Sink for Lines {
 
 fn logged(format: Format, work: impl FnOnce()) -> String {
     let lines = Arc::new(Lines::default());
-    let output = Output { form: Arc::new(RwLock::new(Form { format, modules: Vec::new() })), sink: lines.clone() };
+    let form = Arc::new(RwLock::new(Form { format, modules: Vec::new() }));
+    let output = Output { form, sink: lines.clone(), zone: TimeZone::UTC };
     tracing::subscriber::with_default(tracing_subscriber::registry().with(output), work);
     lines.0.lock().clone()
 }
@@ -52,6 +53,40 @@ fn json_lines_have_the_keys() {
     );
     assert!(lines[0]["ts"].as_f64().unwrap() > 1e12);
     assert!(lines[1].get("v").is_none() && lines[1]["err"] == "bad");
+}
+
+#[test]
+fn who_says_it() {
+    let work = || tracing::info!(logger = "job-controller", key = "a", "Syncing");
+    assert!(logged(Format::Text, work).ends_with("\"Syncing\" logger=\"job-controller\" key=\"a\"\n"));
+    assert!(logged(Format::Json, work).contains(",\"logger\":\"job-controller\",\"msg\":\"Syncing\","));
+    let loggers = [("m::job", "job-controller"), ("m::job::rules", "rules"), ("m", "main")];
+    for (module, name) in [
+        ("m::job::sync", Some("job-controller")),
+        ("m::job::rules", Some("rules")),
+        ("m::jobs", Some("main")),
+        ("other", None),
+    ] {
+        assert_eq!(logger_of(&loggers, module), name, "{module}");
+    }
+}
+
+#[test]
+fn text_lines_are_in_local_time() {
+    let lines = Arc::new(Lines::default());
+    let form = Arc::new(RwLock::new(Form { format: Format::Text, modules: Vec::new() }));
+    let zone = TimeZone::fixed(jiff::tz::offset(14));
+    let expected = jiff::Timestamp::now().to_zoned(zone.clone());
+    let output = Output { form, sink: lines.clone(), zone };
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(output), || tracing::info!("x"));
+    let after = expected.checked_add(jiff::Span::new().minutes(10)).unwrap();
+    let text = lines.0.lock().clone();
+    let told = format!("{} {}", expected.year(), &text[1..14]);
+    let told = jiff::civil::DateTime::strptime("%Y %m%d %H:%M:%S", told).unwrap();
+    assert!(
+        told >= expected.datetime().with().subsec_nanosecond(0).build().unwrap() && told < after.datetime(),
+        "{text}"
+    );
 }
 
 #[test]

@@ -8,14 +8,15 @@ use prometheus::proto::{Bucket, Counter, Histogram, Metric, MetricFamily, Metric
 /// Labels of a series.
 type Labels = Vec<(String, String)>;
 
-/// What was counted when the counters were reset. Only series with labels are: those without and gauges stay.
+/// What there was when the metrics were reset. Only series with labels are: those without stay. A gauge is gone until it
+/// says something else; who knows no promise for a metric (Go's own) keeps it.
 #[derive(Clone, Default)]
 pub(super) struct Baseline(Arc<Mutex<HashMap<String, HashMap<Labels, Metric>>>>);
 
 impl Baseline {
     /// Counts from here on.
     pub(super) fn set(&self, families: Vec<MetricFamily>) {
-        let counted = families.into_iter().filter(counts).map(|mut family| {
+        let counted = families.into_iter().filter(is_reset).map(|mut family| {
             let series = family.take_metric().into_iter().filter(|m| !m.get_label().is_empty());
             (family.name().to_owned(), series.map(|metric| (labels(&metric), metric)).collect())
         });
@@ -24,16 +25,27 @@ impl Baseline {
 
     /// What has been counted since.
     pub(super) fn since(&self, mut families: Vec<MetricFamily>) -> Vec<MetricFamily> {
-        let baseline = self.0.lock();
+        let mut baseline = self.0.lock();
         if baseline.is_empty() {
             return families;
         }
         for family in &mut families {
-            let Some(before) = baseline.get(family.name()) else { continue };
+            let Some(before) = baseline.get_mut(family.name()) else { continue };
             let kind = family.get_field_type();
-            let series = family.take_metric().into_iter().filter_map(|metric| match before.get(&labels(&metric)) {
-                None => Some(metric),
-                Some(before) => less(kind, metric, before),
+            let series = family.take_metric().into_iter().filter_map(|metric| {
+                let labels = labels(&metric);
+                let known = before.get(&labels);
+                if kind == MetricType::GAUGE {
+                    let is_same = known.is_some_and(|known| known.get_gauge() == metric.get_gauge());
+                    if !is_same {
+                        before.remove(&labels);
+                    }
+                    return (!is_same).then_some(metric);
+                }
+                match known {
+                    None => Some(metric),
+                    Some(known) => less(kind, metric, known),
+                }
             });
             family.set_metric(series.collect());
         }
@@ -42,8 +54,12 @@ impl Baseline {
     }
 }
 
-fn counts(family: &MetricFamily) -> bool {
-    matches!(family.get_field_type(), MetricType::COUNTER | MetricType::HISTOGRAM)
+fn is_reset(family: &MetricFamily) -> bool {
+    match family.get_field_type() {
+        MetricType::COUNTER | MetricType::HISTOGRAM => true,
+        MetricType::GAUGE => family.help().starts_with('['),
+        MetricType::SUMMARY | MetricType::UNTYPED => false,
+    }
 }
 
 fn labels(metric: &Metric) -> Labels {
@@ -77,7 +93,7 @@ fn less(kind: MetricType, mut metric: Metric, before: &Metric) -> Option<Metric>
 
 #[cfg(test)]
 mod tests {
-    use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
+    use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
 
     use super::*;
 
@@ -108,6 +124,29 @@ mod tests {
         count("b");
         for line in ["plain 4", "asked{who=\"a\"} 2", "asked{who=\"b\"} 1", "took_bucket{who=\"a\",le=\"1\"} 2"] {
             assert!(text().lines().any(|l| l == line), "{line} in {}", text());
+        }
+    }
+    #[test]
+    fn gauges_are_gone_until_they_change() {
+        let registry = Registry::new();
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGaugeVec::new(Opts::new(name, help), &["queue"]).unwrap();
+            registry.register(Box::new(gauge.clone())).unwrap();
+            gauge.with_label_values(&["a"]).set(3);
+            gauge
+        };
+        let (pending, _foreign) = (gauge("pending", "[STABLE] h"), gauge("go_info", "h"));
+        let baseline = Baseline::default();
+        baseline.set(registry.gather());
+        let told = |name: &str| {
+            let families = baseline.since(registry.gather());
+            let family = families.into_iter().find(|f| f.name() == name);
+            family.and_then(|f| f.get_metric().first().map(|m| m.get_gauge().get_value()))
+        };
+        assert_eq!((told("pending"), told("go_info")), (None, Some(3.0)));
+        for value in [4, 3] {
+            pending.with_label_values(&["a"]).set(value);
+            assert_eq!(told("pending"), Some(f64::from(i32::try_from(value).unwrap())));
         }
     }
 }
