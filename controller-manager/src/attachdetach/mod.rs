@@ -5,6 +5,8 @@
 //! Each node is looked at as a whole; nothing is remembered but since when a volume has not been wanted, and what was
 //! told.
 
+mod claims;
+mod metrics;
 mod options;
 mod plan;
 mod sync;
@@ -13,6 +15,7 @@ mod views;
 use std::{collections::BTreeSet, sync::Arc};
 
 use ::controller::{Cached, Change, Informer, ObjectKey, Queue};
+use claims::Claims;
 use k8s_openapi::api::core::v1::Node;
 pub(crate) use options::AttachOptions;
 use views::{AttachmentView, DriverView};
@@ -44,6 +47,8 @@ struct Picture {
     volumes: Informer<VolumeView>,
     attachments: Informer<AttachmentView>,
     drivers: Informer<DriverView>,
+    /// What is being attached.
+    claims_of_nodes: Arc<Claims>,
 }
 
 /// Starts the controller.
@@ -56,13 +61,14 @@ pub(crate) async fn start(context: &Context) -> Result<Started, StartError> {
         volumes: context.informers.get(),
         attachments: context.informers.get(),
         drivers: context.informers.get(),
+        claims_of_nodes: Arc::default(),
     };
     let queue = context.queue("attach_detach");
     watch(&picture, &queue);
     resync(context, &picture, &queue);
     let recorder = context.recorder(&client, SOURCE);
     let reconciler = sync::Reconciler::new(client, recorder, picture.clone(), context)?;
-    let Picture { pods, nodes, claims, volumes, attachments, drivers } = &picture;
+    let Picture { pods, nodes, claims, volumes, attachments, drivers, .. } = &picture;
     let informers: [&dyn Syncs; 6] = [pods, nodes, claims, volumes, attachments, drivers];
     context.drive(CONTROLLER, queue, WORKERS, reconciler, &informers);
     Ok(Started::Running)
@@ -138,6 +144,7 @@ fn watch(picture: &Picture, queue: &Queue<String>) {
     let (to, all) = (queue.clone(), picture.clone());
     picture.attachments.on_change(move |change| {
         let attachment = change.object();
+        all.claims_of_nodes.settled(&attachment.volume, &attachment.node);
         to.add(attachment.node.clone());
         if matches!(change, Change::Deleted { .. }) {
             // Who waits for it can have it now.

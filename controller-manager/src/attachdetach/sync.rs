@@ -17,15 +17,13 @@ use kube::{
     api::{DeleteParams, PostParams, Preconditions},
 };
 use parking_lot::Mutex;
-use prometheus::{HistogramVec, IntCounterVec};
-use runtime::{
-    clock::Clock,
-    metrics::{self, Stability},
-};
+use prometheus::HistogramVec;
+use runtime::clock::Clock;
 use serde_json::{Value, json};
 
 use super::{
     CONTROLLER, KEEPS_TERMINATED, MANAGED, Picture, annotated,
+    metrics::Metrics,
     plan::{Action, Attachment, Force, MAX_UNMOUNT, Node, Volume, Wanted, plan},
     pods_on,
     views::AttachmentView,
@@ -40,6 +38,8 @@ use crate::{
 
 /// How long a driver is given to attach a volume before that is told.
 const PATIENCE: Duration = Duration::from_secs(2 * 60);
+/// When to look again after another node was given a volume.
+const RIVAL: Duration = Duration::from_secs(1);
 
 /// What is remembered of a volume on a node.
 type OnNode = (String, Volume);
@@ -51,7 +51,7 @@ pub(super) struct Reconciler {
     picture: Picture,
     clock: Arc<dyn Clock>,
     can_force: bool,
-    forced: IntCounterVec,
+    metrics: Metrics,
     operations: HistogramVec,
     /// Since when volumes that are attached have not been wanted.
     unwanted: Mutex<HashMap<OnNode, Duration>>,
@@ -77,6 +77,8 @@ fn state(node: Option<&NodeView>) -> Node {
 /// A volume that Pods want, and who they are.
 struct Use {
     wanted: Wanted,
+    /// One node only can have it.
+    is_exclusive: bool,
     pods: Vec<Arc<Cached<PodView>>>,
 }
 
@@ -87,16 +89,13 @@ impl Reconciler {
         picture: Picture,
         context: &Context,
     ) -> Result<Self, StartError> {
-        let help = "Number of times the A/D Controller performed a forced detach";
-        let name = "attachdetach_controller_forced_detaches";
-        let forced = metrics::counter_vec(&context.registry, Stability::Alpha, name, help, &["reason"])?;
         Ok(Self {
             client,
             recorder,
             picture,
             clock: Arc::clone(&context.clock),
             can_force: !context.options.attach.disable_force_detach_on_timeout,
-            forced,
+            metrics: Metrics::new(&context.registry)?,
             operations: context.metrics.storage_operations.clone(),
             unwanted: Mutex::default(),
             told: Mutex::default(),
@@ -122,7 +121,8 @@ impl Reconciler {
                 }
                 let others = self.picture.attachments.by_index(AttachmentView::BY_VOLUME, &pv);
                 let is_elsewhere = is_exclusive && others.iter().any(|other| other.node != name);
-                uses.push(Use { wanted: Wanted { volume, name: pv, is_elsewhere }, pods: vec![Arc::clone(&pod)] });
+                let wanted = Wanted { volume, name: pv, is_elsewhere };
+                uses.push(Use { wanted, is_exclusive, pods: vec![Arc::clone(&pod)] });
             }
         }
         uses
@@ -161,6 +161,12 @@ impl Reconciler {
             Some((attachment, view))
         });
         own.collect()
+    }
+
+    /// Whether no other node is being given a volume that only one can have.
+    fn may_attach(&self, node: &str, wanted: &Wanted, uses: &[Use]) -> bool {
+        let is_exclusive = uses.iter().any(|used| used.wanted == *wanted && used.is_exclusive);
+        !is_exclusive || self.picture.claims_of_nodes.claim(&wanted.name, node, self.clock.elapsed())
     }
 
     /// Tells Pods something of a volume, each of them once as long as it holds.
@@ -220,7 +226,7 @@ impl Reconciler {
     async fn detach(&self, node: &str, attachment: &Attachment, force: Option<Force>) -> Result<(), ReconcileError> {
         if let Some(force) = force {
             tracing::warn!(node, volume = attachment.volume.unique_name(), reason = force.reason(), "Force detach");
-            self.forced.with_label_values(&[force.reason()]).inc();
+            self.metrics.forced.with_label_values(&[force.reason()]).inc();
         }
         let api: Api<VolumeAttachment> = Api::all(self.client.clone());
         let preconditions = Preconditions { uid: Some(attachment.uid.clone()), resource_version: None };
@@ -346,6 +352,9 @@ impl Reconcile for Reconciler {
         let names: BTreeSet<Volume> = wanted.iter().map(|want| want.volume.clone()).collect();
         let unwanted = attachments.iter().map(|a| a.volume.clone()).filter(|v| !names.contains(v)).collect();
         self.note(name, &unwanted, &names);
+        let attached = attachments.iter().filter(|attachment| attachment.is_attached);
+        let there_are = attached.map(|attachment| attachment.volume.driver.as_str());
+        self.metrics.set(name, wanted.iter().map(|want| want.volume.driver.as_str()), there_are);
         let elapsed = self.clock.elapsed();
         let waited = |volume: &Volume| {
             let since = self.unwanted.lock().get(&(name.clone(), volume.clone())).copied();
@@ -362,12 +371,21 @@ impl Reconcile for Reconciler {
         self.report(name, &node, &decided.report).await?;
         for action in &decided.actions {
             match action {
-                Action::Attach(wanted) => self.attach(name, wanted).await?,
+                Action::Attach(wanted) if self.may_attach(name, wanted, &uses) => {
+                    let attached = self.attach(name, wanted).await;
+                    if attached.is_err() {
+                        self.picture.claims_of_nodes.settled(&wanted.name, name);
+                    }
+                    attached?;
+                }
                 Action::Detach(attachment, force) => self.detach(name, attachment, *force).await?,
-                Action::Refuse(wanted) => {
+                Action::Attach(wanted) | Action::Refuse(wanted) => {
                     if let Some(used) = uses.iter().find(|used| used.wanted == *wanted) {
                         let text = self.conflict(name, used);
                         self.tell(name, used, EventType::Warning, "FailedAttachVolume", &text);
+                    }
+                    if matches!(action, Action::Attach(_)) {
+                        again = Some(again.map_or(RIVAL, |known| known.min(RIVAL)));
                     }
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 /// Finalizer of objects that wait for their dependents to be deleted.
 pub(super) const FOREGROUND: &str = "foregroundDeletion";
@@ -218,6 +218,12 @@ pub(super) enum Verdict {
     Delete,
 }
 
+/// Whether it is the same object with the same owners, whatever else has changed.
+pub(super) fn has_same_owners(now: &ObjectMeta, before: &ObjectMeta) -> bool {
+    let owners = |meta: &ObjectMeta| meta.owner_references.clone().unwrap_or_default();
+    now.uid == before.uid && owners(now) == owners(before)
+}
+
 /// Decides about an object with owner references. `dependents` are those of the object.
 pub(super) fn judge(owners: &Owners, dependents: &[(String, Node)]) -> Verdict {
     if !owners.solid.is_empty() {
@@ -304,6 +310,25 @@ mod tests {
         let mut late = Graph::default();
         late.put("b", far);
         assert_eq!(late.put("a", node("a", &[])).invalid.len(), 1);
+    }
+
+    #[test]
+    fn owners_decide_not_versions() {
+        let meta = |uid: &str, version: &str, owners: &[&str]| ObjectMeta {
+            uid: Some(uid.into()),
+            resource_version: Some(version.into()),
+            owner_references: Some(owners.iter().map(|o| owner(o, true)).collect()),
+            ..ObjectMeta::default()
+        };
+        let before = meta("a", "1", &["x"]);
+        for (now, same) in [
+            (meta("a", "2", &["x"]), true),
+            (meta("b", "2", &["x"]), false),
+            (meta("a", "2", &["x", "y"]), false),
+            (meta("a", "2", &[]), false),
+        ] {
+            assert_eq!(has_same_owners(&now, &before), same, "{now:?}");
+        }
     }
 
     #[test]

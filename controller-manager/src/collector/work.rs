@@ -118,7 +118,9 @@ impl Collector {
                 if unblock {
                     self.unblock(&api, &latest).await?;
                 }
-                self.delete(uid, &api, &latest, PropagationPolicy::Foreground).await
+                // The version has changed by the unblocking: only the object itself is insisted on then.
+                let version = latest.resource_version.clone().filter(|_| !unblock);
+                self.delete(uid, &api, &latest, version, PropagationPolicy::Foreground).await
             }
             Verdict::Delete => {
                 let has = |f: &str| latest.finalizers.iter().flatten().any(|x| x == f);
@@ -129,7 +131,7 @@ impl Collector {
                 } else {
                     PropagationPolicy::Background
                 };
-                self.delete(uid, &api, &latest, policy).await
+                self.delete(uid, &api, &latest, latest.resource_version.clone(), policy).await
             }
         }
     }
@@ -207,27 +209,35 @@ impl Collector {
         uid: &str,
         api: &Metas,
         latest: &ObjectMeta,
+        mut version: Option<String>,
         policy: PropagationPolicy,
     ) -> Result<(), WorkError> {
         let name = latest.name.clone().unwrap_or_default();
         tracing::info!(v = 2, object = %name, uid, policy = ?policy, "Deleting item");
-        // The version may have changed since by the unblocking above, so only the object itself is insisted on then.
-        let preconditions = Preconditions {
-            uid: latest.uid.clone(),
-            resource_version: latest.resource_version.clone().filter(|_| policy != PropagationPolicy::Foreground),
-        };
-        let params = DeleteParams {
-            preconditions: Some(preconditions),
-            propagation_policy: Some(policy),
-            ..DeleteParams::default()
-        };
-        match api.delete(&name, &params).await {
-            Ok(_) => Ok(()),
-            Err(error) if error.is_not_found() => {
-                self.gone(uid);
-                Ok(())
+        loop {
+            let preconditions = Preconditions { uid: latest.uid.clone(), resource_version: version.clone() };
+            let params = DeleteParams {
+                preconditions: Some(preconditions),
+                propagation_policy: Some(policy.clone()),
+                ..DeleteParams::default()
+            };
+            match api.delete(&name, &params).await {
+                Ok(_) => return Ok(()),
+                Err(error) if error.is_not_found() => {
+                    self.gone(uid);
+                    return Ok(());
+                }
+                Err(error) if error.is_conflict() && version.is_some() => {
+                    let found = api.get_metadata_opt(&name).await;
+                    let found = found.map_err(|e| CallError::new(format!("get {name}"), e))?;
+                    if !found.is_some_and(|found| graph::has_same_owners(&found.metadata, latest)) {
+                        return Err(CallError::new(format!("delete {name}"), error).into());
+                    }
+                    // It changes often, but not in what was decided by.
+                    version = None;
+                }
+                Err(error) => return Err(CallError::new(format!("delete {name}"), error).into()),
             }
-            Err(error) => Err(CallError::new(format!("delete {name}"), error).into()),
         }
     }
 

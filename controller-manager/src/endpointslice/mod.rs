@@ -48,6 +48,8 @@ struct Shared {
     writer: Writer,
     metrics: SliceMetrics,
     triggers: Mutex<HashMap<ObjectKey, TriggerTimes>>,
+    /// What came of sharing endpoints among zones, for Services that want that.
+    sharing: Mutex<HashMap<ObjectKey, plan::Shared>>,
     queue: Queue<ObjectKey>,
     recorder: EventRecorder,
     /// Time in which changes of Pods are gathered.
@@ -68,6 +70,7 @@ pub(crate) async fn start(context: &Context) -> Result<Started, StartError> {
         writer: Writer::new(client, Some(context.metrics.slices.changes.clone())),
         metrics: context.metrics.slices.clone(),
         triggers: Mutex::default(),
+        sharing: Mutex::default(),
         queue: context.queue_with("endpoint_slice", LIMITING),
         batch: options.endpointslice_updates_batch_period,
         most: options.max_endpoints_per_slice,
@@ -107,6 +110,7 @@ impl Shared {
     fn service_changed(&self, change: &Change<Whole<Service>>) {
         if let Change::Deleted { old } = change {
             self.triggers.lock().remove(&old.key);
+            self.sharing.lock().remove(&old.key);
             self.metrics.set(&old.key, None);
         }
         self.queue.add(change.object().key.clone());
@@ -188,6 +192,27 @@ fn weight(node: &NodeView) -> Option<(String, i64)> {
 struct Reconciler(Arc<Shared>);
 
 impl Reconciler {
+    /// Tells of a Service when its zones begin to share endpoints, or why they do not.
+    fn tell_sharing(&self, service: &Cached<Whole<Service>>, sharing: Option<plan::Shared>) {
+        let news = {
+            let mut known = self.0.sharing.lock();
+            let news = plan::sharing_news(known.get(&service.key), sharing.as_ref());
+            match sharing {
+                Some(sharing) => drop(known.insert(service.key.clone(), sharing)),
+                None => drop(known.remove(&service.key)),
+            }
+            news
+        };
+        let about = reference_to(&service.view.0);
+        for (is_good, text) in news {
+            let (kind, reason) = match is_good {
+                true => (EventType::Normal, "TopologyAwareHintsEnabled"),
+                false => (EventType::Warning, "TopologyAwareHintsDisabled"),
+            };
+            self.0.recorder.event(&about, kind, reason, text);
+        }
+    }
+
     fn shares(&self) -> Option<Shares> {
         let weights: Vec<(String, i64)> = self.0.nodes.list().iter().filter_map(|node| weight(node)).collect();
         topology::shares(weights.iter().map(|(zone, milli)| (zone.as_str(), *milli)))
@@ -216,9 +241,8 @@ impl Reconcile for Reconciler {
             Some((n.to_owned(), zone(&node)))
         });
         let (mut groups, unknown_node) = plan::groups(&service, &pods, &known.collect());
-        if plan::follows_topology(&service) {
-            plan::share(&mut groups, self.shares().as_ref());
-        }
+        let sharing = plan::follows_topology(&service).then(|| plan::share(&mut groups, self.shares().as_ref()));
+        self.tell_sharing(&service, sharing);
         let own = shared.slices.by_index(BY_SERVICE, &key.to_string());
         let existing: Vec<Arc<EndpointSlice>> =
             own.iter().filter(|s| s.label(MANAGED_BY) == plan::MANAGER).map(|s| Arc::new(s.view.0.clone())).collect();

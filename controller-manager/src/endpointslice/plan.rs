@@ -12,7 +12,7 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 
-use super::topology::{self, Shares};
+use super::topology::{self, Shares, Unshared};
 use crate::{
     slices::{Group, MANAGED_BY, SERVICE_NAME},
     views::PodView,
@@ -130,17 +130,45 @@ pub(super) fn follows_topology(service: &Service) -> bool {
     mode.is_some_and(|mode| matches!(mode.as_str(), "Auto" | "auto"))
 }
 
-/// Shares the ready endpoints of each group among zones; none gets a hint if that cannot be done well.
-pub(super) fn share(groups: &mut [Group], shares: Option<&Shares>) {
+/// What came of sharing the endpoints of an address type.
+pub(super) type Shared = BTreeMap<String, Result<(), Unshared>>;
+
+/// Shares the ready endpoints of each address type among zones; none gets a hint if that cannot be done well.
+pub(super) fn share(groups: &mut [Group], shares: Option<&Shares>) -> Shared {
+    let is_ready = |e: &Endpoint| e.conditions.as_ref().and_then(|c| c.ready) == Some(true);
+    let mut by_type: BTreeMap<String, Vec<&mut Endpoint>> = BTreeMap::new();
     for group in groups {
-        let is_ready = |e: &Endpoint| e.conditions.as_ref().and_then(|c| c.ready) == Some(true);
-        let mut ready: Vec<&mut Endpoint> = group.endpoints.iter_mut().filter(|e| is_ready(e)).collect();
-        let zones: Vec<Option<&str>> = ready.iter().map(|e| e.zone.as_deref()).collect();
-        let Some(assigned) = shares.and_then(|shares| topology::assign(shares, &zones)) else { continue };
+        let ready = group.endpoints.iter_mut().filter(|e| is_ready(e));
+        by_type.entry(group.address_type.clone()).or_default().extend(ready);
+    }
+    let share_out = |mut ready: Vec<&mut Endpoint>| {
+        let zones: Vec<Option<&str>> = ready.iter().map(|e| e.zone.as_deref().filter(|z| !z.is_empty())).collect();
+        let assigned = topology::assign(shares.ok_or(Unshared::Nodes)?, &zones)?;
         for (endpoint, name) in ready.iter_mut().zip(assigned) {
             endpoint.hints = Some(EndpointHints { for_zones: Some(vec![ForZone { name }]), for_nodes: None });
         }
-    }
+        Ok(())
+    };
+    by_type.into_iter().map(|(address_type, ready)| (address_type, share_out(ready))).collect()
+}
+
+/// Whether it is good news, and what is to be told of the sharing, given what came of it before; `None` there is a
+/// Service that did not share.
+pub(super) fn sharing_news(before: Option<&Shared>, now: Option<&Shared>) -> Vec<(bool, String)> {
+    let Some(now) = now else {
+        let shared = before.into_iter().flatten().filter(|(_, outcome)| outcome.is_ok());
+        let told =
+            |address_type: &String| format!("Topology Aware Hints has been disabled, addressType: {address_type}");
+        return shared.map(|(address_type, _)| (false, told(address_type))).collect();
+    };
+    let news = now
+        .iter()
+        .filter(|(address_type, outcome)| before.and_then(|before| before.get(*address_type)) != Some(*outcome));
+    news.map(|(address_type, outcome)| match outcome {
+        Ok(()) => (true, format!("Topology Aware Hints has been enabled, addressType: {address_type}")),
+        Err(why) => (false, format!("{why}, addressType: {address_type}")),
+    })
+    .collect()
 }
 
 fn distribution(service: &Service) -> Distribution {

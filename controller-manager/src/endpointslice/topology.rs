@@ -2,6 +2,22 @@
 
 use std::collections::BTreeMap;
 
+/// Why endpoints are for all zones.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Unshared {
+    #[error("Insufficient Node information: allocatable CPU or zone not specified on one or more nodes")]
+    Nodes,
+    #[error("Insufficient number of endpoints ({endpoints} endpoints, {zones} zones)")]
+    TooFew { endpoints: usize, zones: usize },
+    #[error(
+        "Unable to allocate minimum required endpoints to each zone without exceeding overload threshold \
+         ({endpoints} endpoints, {zones} zones)"
+    )]
+    Overload { endpoints: usize, zones: usize },
+    #[error("One or more endpoints do not have a zone specified")]
+    NoZone,
+}
+
 /// How much more than its share of the traffic an endpoint may get.
 const OVERLOAD: f64 = 0.2;
 
@@ -24,12 +40,12 @@ pub(super) fn shares<'a>(nodes: impl Iterator<Item = (&'a str, i64)>) -> Option<
     (sums.len() >= 2).then(|| sums.into_iter().map(|(zone, sum)| (zone, share(sum))).collect())
 }
 
-/// The zone that each endpoint is for, given the zones that endpoints are in; `None` if they cannot be handed out well.
-pub(super) fn assign(shares: &Shares, zones: &[Option<&str>]) -> Option<Vec<String>> {
+/// The zone that each endpoint is for, given the zones that endpoints are in.
+pub(super) fn assign(shares: &Shares, zones: &[Option<&str>]) -> Result<Vec<String>, Unshared> {
     let desired = desired(shares, zones.len())?;
     let mut assigned: Vec<String> = Vec::with_capacity(zones.len());
     for zone in zones {
-        assigned.push(zone.filter(|zone| desired.contains_key(*zone))?.to_owned());
+        assigned.push(zone.filter(|zone| desired.contains_key(*zone)).ok_or(Unshared::NoZone)?.to_owned());
     }
     let mut surplus: BTreeMap<&str, f64> = BTreeMap::new();
     let mut shortage: BTreeMap<&str, f64> = BTreeMap::new();
@@ -50,13 +66,14 @@ pub(super) fn assign(shares: &Shares, zones: &[Option<&str>]) -> Option<Vec<Stri
         surplus.insert(giver, gives - 1.0);
         shortage.insert(taker, takes - 1.0);
     }
-    Some(assigned)
+    Ok(assigned)
 }
 
-/// Endpoints that zones should have; `None` if there are too few to give each zone what it needs at least.
-fn desired(shares: &Shares, endpoints: usize) -> Option<BTreeMap<String, f64>> {
-    if shares.len() > endpoints {
-        return None;
+/// Endpoints that zones should have.
+fn desired(shares: &Shares, endpoints: usize) -> Result<BTreeMap<String, f64>, Unshared> {
+    let zones = shares.len();
+    if zones > endpoints {
+        return Err(Unshared::TooFew { endpoints, zones });
     }
     let (mut desired, mut least) = (BTreeMap::new(), 0.0);
     for (zone, share) in shares {
@@ -65,7 +82,7 @@ fn desired(shares: &Shares, endpoints: usize) -> Option<BTreeMap<String, f64>> {
         least += minimum;
         desired.insert(zone.clone(), wanted.max(minimum));
     }
-    (least <= number(endpoints)).then_some(desired)
+    if least > number(endpoints) { Err(Unshared::Overload { endpoints, zones }) } else { Ok(desired) }
 }
 
 fn most<'a>(of: &BTreeMap<&'a str, f64>) -> Option<(&'a str, f64)> {
@@ -87,7 +104,7 @@ mod tests {
     fn assigned(nodes: &[(&str, i64)], zones: &str) -> Option<String> {
         let names: Vec<String> = zones.chars().map(String::from).collect();
         let zones: Vec<Option<&str>> = names.iter().map(|z| Some(z.as_str()).filter(|z| *z != "-")).collect();
-        assign(&of(nodes)?, &zones).map(|all| all.concat())
+        assign(&of(nodes)?, &zones).ok().map(|all| all.concat())
     }
 
     #[test]
@@ -97,6 +114,22 @@ mod tests {
         assert_eq!(of(&[("a", 1000), ("a", 3000)]), None, "one zone");
         let shares = of(&[("a", 1000), ("b", 2000), ("a", 1000)]).unwrap();
         assert!((shares["a"] - 0.5).abs() < 1e-9 && (shares["b"] - 0.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn why_endpoints_are_for_all_zones() {
+        let even = of(&[("a", 4000), ("b", 4000)]).unwrap();
+        for (zones, told) in [
+            (vec![Some("a")], "Insufficient number of endpoints (1 endpoints, 2 zones)"),
+            (vec![Some("a"), None], "One or more endpoints do not have a zone specified"),
+            (
+                vec![Some("a"), Some("a"), Some("b")],
+                "Unable to allocate minimum required endpoints to each zone without exceeding overload threshold \
+                 (3 endpoints, 2 zones)",
+            ),
+        ] {
+            assert_eq!(assign(&even, &zones).unwrap_err().to_string(), told);
+        }
     }
 
     #[test]

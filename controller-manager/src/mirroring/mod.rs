@@ -23,8 +23,6 @@ use crate::{
 };
 
 const CONTROLLER: &str = "endpointslice-mirroring-controller";
-/// Endpoints in a slice.
-const SLICE: usize = 100;
 
 struct Shared {
     services: Informer<Whole<Service>>,
@@ -129,7 +127,8 @@ impl Reconcile for Reconciler {
             labels: plan::labels(&endpoints),
             annotations: plan::annotations(&endpoints),
             owner: owner_reference(&endpoints.view.0),
-            most: SLICE,
+            // All of a subset are in one slice.
+            most: shared.most,
             trigger: plan::trigger(&endpoints),
             placeholder: false,
         };

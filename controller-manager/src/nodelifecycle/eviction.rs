@@ -27,6 +27,9 @@ use crate::{
 };
 
 const CONTROLLER: &str = "taint-eviction-controller";
+/// How often an eviction is tried before others have their turn, and the time between two tries.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Starts the controller.
 pub(crate) async fn start(context: &Context) -> Result<Started, StartError> {
@@ -146,7 +149,15 @@ impl Evictor {
             message: "Taint manager: deleting due to NoExecute taint",
             now: now(&*self.clock),
         };
-        evict(&self.client, key, uid, &why).await
+        let mut outcome = evict(&self.client, key, uid, &why).await;
+        for _ in 1..TRIES {
+            if outcome.is_ok() {
+                break;
+            }
+            self.clock.sleep(PAUSE).await;
+            outcome = evict(&self.client, key, uid, &why).await;
+        }
+        outcome
     }
 }
 

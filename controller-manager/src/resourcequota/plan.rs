@@ -8,7 +8,7 @@ use k8s_openapi::{
 };
 use machinery::{GroupResource, quantity::Quantity};
 use semantics::{
-    quota::{in_scope, usage},
+    quota::{DEVICES_SUFFIX, in_scope, usage},
     resources::ResourceList,
 };
 use serde_json::{Value, json};
@@ -28,6 +28,9 @@ pub(super) fn counted(name: &str) -> Option<GroupResource> {
         "persistentvolumeclaims" | "requests.storage" => "persistentvolumeclaims",
         "configmaps" | "secrets" | "replicationcontrollers" | "resourcequotas" => name,
         claims if claims.contains(CLASS) => "persistentvolumeclaims",
+        devices if devices.ends_with(DEVICES_SUFFIX) => {
+            return Some(GroupResource::new("resource.k8s.io", "resourceclaims"));
+        }
         compute if ["requests.", "limits.", "hugepages-"].iter().any(|p| compute.starts_with(p)) => "pods",
         _ => return None,
     };
@@ -36,7 +39,10 @@ pub(super) fn counted(name: &str) -> Option<GroupResource> {
 
 /// Whether more than the number of a resource's objects can be counted.
 pub(super) fn has_content(resource: &GroupResource) -> bool {
-    resource.group.is_empty() && matches!(resource.resource.as_str(), "pods" | "services" | "persistentvolumeclaims")
+    matches!(
+        (resource.group.as_str(), resource.resource.as_str()),
+        ("", "pods" | "services" | "persistentvolumeclaims") | ("resource.k8s.io", "resourceclaims")
+    )
 }
 
 /// The parts of an object that are charged or scoped by.
@@ -63,6 +69,7 @@ pub(super) fn trimmed(resource: &GroupResource, object: &Value) -> Value {
             }
             kept["status"] = status(&object["status"]);
         }
+        "resourceclaims" => keep(spec, "spec", &["devices"]),
         "services" => keep(spec, "spec", &["type", "ports", "allocateLoadBalancerNodePorts"]),
         _ => {
             keep(meta, "metadata", &["annotations"]);

@@ -3,9 +3,12 @@
 pub(crate) mod legacy;
 mod signer;
 
-use ::controller::{Change, Informer, InformerConfig, ObjectKey, Outcome, Reconcile, ReconcileError, Viewed};
+use ::controller::{Change, Informer, InformerConfig, ObjectKey, Outcome, Queue, Reconcile, ReconcileError, Viewed};
 use client::{ApiErrorExt, CallError};
-use k8s_openapi::{ByteString, api::core::v1::Secret};
+use k8s_openapi::{
+    ByteString,
+    api::core::v1::{Secret, ServiceAccount},
+};
 use kube::{
     Api, Client,
     api::{DeleteParams, Preconditions},
@@ -64,17 +67,19 @@ pub(crate) async fn start(context: &Context) -> Result<Started, StartError> {
     let root_ca = accounts.root_ca_file.as_deref().map(file).transpose()?.unwrap_or_default();
     let secrets: Informer<TokenView> = context.informers.get();
     let accounts: Informer<AccountView> = context.informers.get();
-    let queue = context.queue("serviceaccount_tokens_secret");
+    let queue: Queue<Task> = context.queue("serviceaccount_tokens_secret");
     let (a, b, of_account) = (queue.clone(), queue.clone(), secrets.clone());
     secrets.on_change(move |change| {
-        if !matches!(change, Change::Deleted { .. }) {
-            a.add(change.object().key.clone());
-        }
+        let key = change.object().key.clone();
+        a.add(match change {
+            Change::Deleted { old } => Task::Unlist { account: old.account.clone(), uid: old.account_uid.clone(), key },
+            _ => Task::Look(key),
+        });
     });
     accounts.on_change(move |change| {
         let account = &change.object().key;
         for secret in of_account.in_namespace(&account.namespace).iter().filter(|secret| secret.account == *account) {
-            b.add(secret.key.clone());
+            b.add(Task::Look(secret.key.clone()));
         }
     });
     let client = context.watching_client().await?;
@@ -82,6 +87,15 @@ pub(crate) async fn start(context: &Context) -> Result<Started, StartError> {
     let workers = context.options.workers.concurrent_serviceaccount_token_syncs;
     context.drive(CONTROLLER, queue, workers, tokens, &[&secrets, &accounts]);
     Ok(Started::Running)
+}
+
+/// Something to do.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Task {
+    /// A Secret is there.
+    Look(ObjectKey),
+    /// A Secret is gone: the account that it was for lists it no more.
+    Unlist { account: ObjectKey, uid: String, key: ObjectKey },
 }
 
 struct Tokens {
@@ -142,12 +156,54 @@ impl Tokens {
 }
 
 impl Reconcile for Tokens {
-    type Key = ObjectKey;
+    type Key = Task;
 
-    async fn reconcile(&self, key: &ObjectKey) -> Result<Outcome, ReconcileError> {
+    async fn reconcile(&self, task: &Task) -> Result<Outcome, ReconcileError> {
+        match task {
+            Task::Look(key) => self.look(key).await,
+            Task::Unlist { account, uid, key } => self.unlist(account, uid, key).await,
+        }
+    }
+}
+
+/// The account without a Secret in its list; whether it was there. `uid` is empty if the account may be any of the name.
+fn remove_secret(account: &mut ServiceAccount, uid: &str, secret: &str) -> bool {
+    if !uid.is_empty() && account.metadata.uid.as_deref() != Some(uid) {
+        return false;
+    }
+    let Some(listed) = account.secrets.as_mut() else { return false };
+    let before = listed.len();
+    listed.retain(|reference| reference.name.as_deref() != Some(secret));
+    before != listed.len()
+}
+
+impl Tokens {
+    async fn unlist(&self, account: &ObjectKey, uid: &str, key: &ObjectKey) -> Result<Outcome, ReconcileError> {
+        if self.secrets.get(key).is_some() || self.accounts.get(account).is_none() {
+            return Ok(Outcome::Done);
+        }
+        let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &account.namespace);
+        match client::modify(&api, &account.name, |account| remove_secret(account, uid, &key.name)).await {
+            Err(error) if !error.is_not_found() => Err(error.into()),
+            _ => Ok(Outcome::Done),
+        }
+    }
+
+    /// UID of an account, as the server knows it now: informers may not have seen it yet.
+    async fn live_account(&self, key: &ObjectKey) -> Result<Option<String>, CallError> {
+        let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &key.namespace);
+        let found = api.get_metadata_opt(&key.name).await;
+        let found = found.map_err(|error| CallError::new(format!("get ServiceAccount {key}"), error))?;
+        Ok(found.and_then(|account| account.metadata.uid))
+    }
+
+    async fn look(&self, key: &ObjectKey) -> Result<Outcome, ReconcileError> {
         let Some(secret) = self.secrets.get(key) else { return Ok(Outcome::Done) };
-        let account = self.accounts.get(&secret.account);
-        let uid = account.as_ref().map(|account| account.uid.as_str());
+        let mut uid = self.accounts.get(&secret.account).map(|account| account.uid.clone());
+        if !secret.account.name.is_empty() && plan(&secret, uid.as_deref(), &self.root_ca) == Plan::Remove {
+            uid = self.live_account(&secret.account).await?;
+        }
+        let uid = uid.as_deref();
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &key.namespace);
         let done = match plan(&secret, uid, &self.root_ca) {
             Plan::Nothing => return Ok(Outcome::Done),
@@ -169,6 +225,19 @@ impl Reconcile for Tokens {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn accounts_lose_references_to_what_is_gone() {
+        for (uid, secret, left) in
+            [("u", "a", vec!["b"]), ("", "b", vec!["a"]), ("v", "a", vec!["a", "b"]), ("u", "c", vec!["a", "b"])]
+        {
+            let account = serde_json::json!({"metadata": {"uid": "u"}, "secrets": [{"name": "a"}, {"name": "b"}]});
+            let mut account: ServiceAccount = serde_json::from_value(account).unwrap();
+            let removed = remove_secret(&mut account, uid, secret);
+            let names: Vec<String> = account.secrets.unwrap().into_iter().filter_map(|r| r.name).collect();
+            assert_eq!((names, removed), (left.iter().map(|n| (*n).to_owned()).collect(), left.len() == 1));
+        }
+    }
 
     fn secret(uid: &str, has_token: bool, root_ca: &str) -> TokenView {
         TokenView {

@@ -17,6 +17,10 @@ use crate::{
 };
 
 const CLASS_SUFFIX: &str = ".storageclass.storage.k8s.io/";
+/// After the name of a class of devices: how many of them claims may have.
+pub const DEVICES_SUFFIX: &str = ".deviceclass.resource.k8s.io/devices";
+/// Devices that a claim gets at most, and may get if it wants all.
+const MOST_DEVICES: i64 = 32;
 
 fn one() -> Quantity {
     count(1)
@@ -39,6 +43,7 @@ pub fn usage(group: &str, resource: &str, object: &Value, now: OffsetDateTime) -
         ("", "pods") => pod(object, now, &mut usage),
         ("", "services") => service(object, &mut usage),
         ("", "persistentvolumeclaims") => claim(object, &mut usage),
+        ("resource.k8s.io", "resourceclaims") => devices(object, &mut usage),
         ("", "secrets" | "configmaps" | "replicationcontrollers" | "resourcequotas") => {
             usage.insert(resource.to_owned(), one());
         }
@@ -86,7 +91,7 @@ fn compute(requests: &ResourceList, limits: &ResourceList, usage: &mut ResourceL
                 usage.insert(name.clone(), *quantity);
                 usage.insert(format!("requests.{name}"), *quantity);
             }
-            extended if extended.contains('/') => {
+            extended if is_extended(extended) => {
                 usage.insert(format!("requests.{name}"), *quantity);
             }
             _ => {}
@@ -97,6 +102,38 @@ fn compute(requests: &ResourceList, limits: &ResourceList, usage: &mut ResourceL
             usage.insert(format!("limits.{name}"), *quantity);
         }
     }
+}
+
+/// Devices by class: those of every request, and of alternatives the most that any of them wants of a class.
+fn devices(claim: &Value, usage: &mut ResourceList) {
+    let wanted = |request: &Value| {
+        let class = text(request, "/deviceClassName");
+        let count = match text(request, "/allocationMode") {
+            "All" => MOST_DEVICES,
+            _ => request.get("count").and_then(Value::as_i64).unwrap_or(1),
+        };
+        (!class.is_empty()).then(|| (format!("{class}{DEVICES_SUFFIX}"), count))
+    };
+    let requests = claim.pointer("/spec/devices/requests").and_then(Value::as_array);
+    for request in requests.into_iter().flatten() {
+        let mut most: BTreeMap<String, i64> = BTreeMap::new();
+        let alternatives = request.get("firstAvailable").and_then(Value::as_array).map(Vec::as_slice);
+        let exactly = request.get("exactly").map(std::slice::from_ref);
+        for (name, count) in alternatives.or(exactly).unwrap_or_default().iter().filter_map(wanted) {
+            let known = most.entry(name).or_default();
+            *known = count.max(*known);
+        }
+        for (name, count) in most {
+            *usage.entry(name).or_default() += Quantity::from_units(count, Format::DecimalSi);
+        }
+    }
+}
+
+/// Whether quotas know a resource of Pods by `requests.` before its name: those of others, and those that classes of
+/// devices stand for.
+fn is_extended(name: &str) -> bool {
+    let of_api = !name.contains('/') || name.contains("kubernetes.io/");
+    !of_api && !name.starts_with("requests.") || name.starts_with("deviceclass.resource.kubernetes.io/")
 }
 
 fn service(service: &Value, usage: &mut ResourceList) {
@@ -235,10 +272,35 @@ mod tests {
         let wanted =
             ["count/pods=1", "cpu=100m", "limits.cpu=1", "pods=1", "requests.cpu=100m", "requests.example.com/gpu=1"];
         assert_eq!(charged("pods", &pod), wanted);
+        let of_class = "deviceclass.resource.kubernetes.io/gpu";
+        let mut amounts = json!({of_class: "2", "x.kubernetes.io/y": "1", "requests.example.com/z": "1"});
+        std::mem::swap(&mut pod["spec"]["containers"][0]["resources"]["requests"], &mut amounts);
+        let requested = format!("requests.{of_class}=2");
+        assert_eq!(charged("pods", &pod), ["count/pods=1", "limits.cpu=1", "pods=1", &requested]);
         pod["status"] = json!({"phase": "Failed"});
         assert_eq!(charged("pods", &pod), ["count/pods=1"]);
         let gone = json!({"metadata": {"deletionTimestamp": "1969-12-31T23:59:00Z", "deletionGracePeriodSeconds": 30}});
         assert_eq!(charged("pods", &gone), ["count/pods=1"]);
+    }
+
+    #[test]
+    fn claims_charge_devices_by_class() {
+        let exactly = |class: &str, more: Value| {
+            let mut request = json!({"deviceClassName": class});
+            request.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap());
+            request
+        };
+        let claim = json!({"spec": {"devices": {"requests": [
+            {"name": "a", "exactly": exactly("gpu", json!({"allocationMode": "ExactCount", "count": 2}))},
+            {"name": "b", "exactly": exactly("gpu", json!({}))},
+            {"name": "c", "exactly": exactly("nic", json!({"allocationMode": "All"}))},
+            {"name": "d", "firstAvailable": [
+                exactly("gpu", json!({"count": 1})), exactly("gpu", json!({"count": 4})), exactly("tpu", json!({}))]},
+        ]}}});
+        let charged = shown(&usage("resource.k8s.io", "resourceclaims", &claim, OffsetDateTime::UNIX_EPOCH));
+        let of = |class: &str, count: i64| format!("{class}.deviceclass.resource.k8s.io/devices={count}");
+        let wanted = ["count/resourceclaims.resource.k8s.io=1".to_owned(), of("gpu", 7), of("nic", 32), of("tpu", 1)];
+        assert_eq!(charged, wanted);
     }
 
     #[test]

@@ -161,3 +161,43 @@ fn zones_share_endpoints_by_processors() {
     service.metadata.annotations = Some(BTreeMap::from([(TOPOLOGY[0].to_owned(), "Disabled".to_owned())]));
     assert!(!follows_topology(&service));
 }
+
+#[test]
+fn sharing_is_told_when_it_changes() {
+    let of = |outcome: Result<(), Unshared>| Shared::from([("IPv4".to_owned(), outcome)]);
+    let (shared, too_few) = (of(Ok(())), of(Err(Unshared::TooFew { endpoints: 1, zones: 2 })));
+    let enabled = (true, "Topology Aware Hints has been enabled, addressType: IPv4".to_owned());
+    let few = (false, "Insufficient number of endpoints (1 endpoints, 2 zones), addressType: IPv4".to_owned());
+    let disabled = (false, "Topology Aware Hints has been disabled, addressType: IPv4".to_owned());
+    for (before, now, told) in [
+        (None, Some(&shared), vec![enabled.clone()]),
+        (Some(&shared), Some(&shared), vec![]),
+        (Some(&shared), Some(&too_few), vec![few.clone()]),
+        (Some(&too_few), Some(&too_few), vec![]),
+        (Some(&too_few), Some(&shared), vec![enabled]),
+        (Some(&shared), None, vec![disabled]),
+        (Some(&too_few), None, vec![]),
+        (None, None, vec![]),
+    ] {
+        assert_eq!(sharing_news(before, now), told, "{before:?} {now:?}");
+    }
+}
+
+#[test]
+fn ports_do_not_divide_an_address_type() {
+    let service = service(http());
+    let on = |name: &str, ip: &str, node: &str, port: i32| {
+        pod(name, &[ip], |p| {
+            p["spec"]["nodeName"] = node.into();
+            p["spec"]["containers"] =
+                json!([{"name": "c", "ports": [{"name": "web", "containerPort": port, "protocol": "TCP"}]}]);
+        })
+    };
+    let pods = [on("p1", "10.0.0.1", "n1", 1), on("p2", "10.0.0.2", "n2", 2)];
+    let zones = HashMap::from([("n1".to_owned(), "a".to_owned()), ("n2".to_owned(), "b".to_owned())]);
+    let (mut found, _) = groups(&service, &pods, &zones);
+    assert_eq!(found.len(), 2);
+    let even = topology::shares([("a", 1000), ("b", 1000)].into_iter());
+    assert_eq!(share(&mut found, even.as_ref()), Shared::from([("IPv4".to_owned(), Ok(()))]));
+    assert!(found.iter().all(|group| group.endpoints[0].hints.is_some()));
+}

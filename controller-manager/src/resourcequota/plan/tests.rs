@@ -36,6 +36,7 @@ fn names_say_what_they_count() {
         ("hugepages-2Mi", Some("/pods")),
         ("requests.example.com/gpu", Some("/pods")),
         ("requests.storage", Some("/persistentvolumeclaims")),
+        ("gpu.deviceclass.resource.k8s.io/devices", Some("resource.k8s.io/resourceclaims")),
         ("fast.storageclass.storage.k8s.io/requests.storage", Some("/persistentvolumeclaims")),
         ("services.nodeports", Some("/services")),
         ("secrets", Some("/secrets")),
