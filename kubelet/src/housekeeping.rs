@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::cri::PodView;
+use crate::events::EventType;
 use crate::metrics::METRICS;
 use crate::node::machine;
 use crate::platform::{CgroupLimits, CgroupName};
@@ -166,15 +167,30 @@ pub(crate) async fn qos_loop(services: Arc<Services>, workers: Arc<Workers>, sto
         return;
     }
     let mut ticks = tokio::time::interval(QOS_PERIOD);
+    let mut told = false;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        let (services, workers) = (Arc::clone(&services), Arc::clone(&workers));
-        let written = tokio::task::spawn_blocking(move || write_groups(&services, &workers)).await;
-        if let Ok(Err(error)) = written {
-            tracing::error!(%error, "control groups of the classes");
+        let (parts, workers) = (Arc::clone(&services), Arc::clone(&workers));
+        let enforced = tokio::task::spawn_blocking(move || {
+            let enforced = enforce(&parts);
+            // The groups of the classes are below that of all Pods.
+            if let Err(error) = write_classes(&parts, &workers) {
+                tracing::error!(%error, "control groups of the classes");
+            }
+            enforced
+        });
+        match enforced.await {
+            Ok(Ok(enforced)) => {
+                for text in enforced.into_iter().filter(|_| !told) {
+                    services.events.node(EventType::Normal, "NodeAllocatableEnforced", text);
+                }
+                told = true;
+            }
+            Ok(Err(text)) => services.events.node(EventType::Warning, "FailedNodeAllocatableEnforcement", text),
+            Err(error) => tracing::error!(%error, "control groups of the node"),
         }
     }
 }
@@ -210,22 +226,38 @@ pub(crate) async fn system_loop(services: Arc<Services>, stop: CancellationToken
     }
 }
 
-fn write_groups(services: &Services, workers: &Workers) -> std::io::Result<()> {
+/// Limits all Pods together, and what is reserved; answers what was done.
+fn enforce(services: &Services) -> Result<Vec<String>, String> {
     let root = &services.settings.pods_root;
-    let limits = if services.config.enforce_node_allocatable.iter().any(|what| what == "pods") {
-        machine::pods_group_limits(&services.config, &services.facts.get())
-    } else {
-        CgroupLimits::default()
+    let limited = services.config.enforce_node_allocatable.iter().any(|what| what == "pods");
+    let limits = match limited {
+        true => machine::pods_group_limits(&services.config, &services.facts.get()),
+        false => CgroupLimits::default(),
     };
-    services.platform.apply_cgroup(root, &limits)?;
-    for (what, name, reserved) in [
-        ("system-reserved", &services.config.system_reserved_cgroup, &services.config.system_reserved),
-        ("kube-reserved", &services.config.kube_reserved_cgroup, &services.config.kube_reserved),
+    let apply = |name: &CgroupName, limits: &CgroupLimits, what: &str| {
+        let path = services.platform.cgroup_path(name);
+        let written = services.platform.apply_cgroup(name, limits);
+        written.map_err(|error| format!("Failed to {what} {path:?}: {error}"))
+    };
+    apply(root, &limits, "update Node Allocatable Limits")?;
+    let mut done: Vec<String> =
+        limited.then(|| "Updated Node Allocatable limit across pods".to_owned()).into_iter().collect();
+    for (what, title, name, reserved) in [
+        ("system-reserved", "System", &services.config.system_reserved_cgroup, &services.config.system_reserved),
+        ("kube-reserved", "Kube", &services.config.kube_reserved_cgroup, &services.config.kube_reserved),
     ] {
         if services.config.enforce_node_allocatable.iter().any(|one| one == what) {
-            services.platform.apply_cgroup(&CgroupName::parse(name), &machine::reserved_limits(reserved))?;
+            let limits = machine::reserved_limits(reserved);
+            apply(&CgroupName::parse(name), &limits, &format!("enforce {title} Reserved Cgroup Limits on"))?;
+            done.push(format!("Updated limits on {} reserved cgroup {name}", title.to_lowercase()));
         }
     }
+    Ok(done)
+}
+
+/// Keeps the groups of the classes.
+fn write_classes(services: &Services, workers: &Workers) -> std::io::Result<()> {
+    let root = &services.settings.pods_root;
     let all = workers.all();
     for (qos, name) in [(Qos::Burstable, "burstable"), (Qos::BestEffort, "besteffort")] {
         let limits = qos_limits(qos, all.iter().map(|summary| &*summary.pod));

@@ -12,7 +12,6 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Allowlist;
-use crate::allot::Allotter;
 use crate::api::{AccessError, AccessSettings, ApiAccess, ApiSink, ApiSource, Mirrors, Ready, Reconnect, StatusWriter};
 use crate::backoff::BackOff;
 use crate::certificates::Purpose;
@@ -20,17 +19,16 @@ use crate::certificates::rotation::{Rotation, Use};
 use crate::certificates::store::PairStore;
 use crate::claims::{ClaimDrivers, Claims};
 use crate::config::{self, KubeletConfiguration};
-use crate::cpus::{CpuLayout, Cpus, reconcile};
+use crate::cpus::reconcile;
 use crate::cri::{Cri, CriError, RuntimeVersion};
 use crate::csi::{Csi, CsiNodes};
-use crate::devices::{DeviceRegistration, Devices};
+use crate::devices::DeviceRegistration;
 use crate::events::{EventSink, Events, LogSink};
 use crate::evict::{EvictionPolicy, Evictor, LiveWorld};
-use crate::gc::{ContainerPolicy, Gc, ImageGc, ImagePolicy};
+use crate::gc::{ContainerPolicy, Gc, ImageGc};
 use crate::hooks::Hooks;
 use crate::housekeeping::{Rounds, housekeep, qos_loop, system_loop};
 use crate::images::{Images, Providers, Records, Verification, node_files};
-use crate::memory::Memory;
 use crate::metrics::METRICS;
 use crate::node::status::SharedPressure;
 use crate::node::{LeaseLoop, NodeFacts, NodeLoop, SharedFacts, machine};
@@ -49,7 +47,7 @@ use crate::shutdown::{self, Shutdown, ShutdownWatch};
 use crate::sources::{Desired, FileSource, Snapshot, SourceName, UrlSource};
 use crate::spec::Settings;
 use crate::start_times::StartTimes;
-use crate::startup::{self, cgroup_driver, check_machine, make_directories};
+use crate::startup::{self, allotter, cgroup_driver, check_machine, ids_per_pod, image_policy, make_directories};
 use crate::stats::Stats;
 use crate::status::StatusStore;
 use crate::user_namespaces::{HostIds, UserNamespaces};
@@ -264,6 +262,7 @@ impl Kubelet {
         self.spawn("relist", async move { pleg.run(&services.cri, &workers, &services.health, stop).await });
         let (workers, services) = (Arc::clone(&self.workers), Arc::clone(&self.services));
         self.spawn("resizes", resize_loop(workers, services, self.stop()));
+        self.spawn("out of memory", crate::oom::watch(Arc::clone(&self.services), self.stop()));
         self.spawn("system containers", system_loop(Arc::clone(&self.services), self.stop()));
         self.spawn("control groups", qos_loop(Arc::clone(&self.services), Arc::clone(&self.workers), self.stop()));
     }
@@ -411,6 +410,7 @@ impl Kubelet {
             labels: self.flags.node_labels.clone(),
             external_cloud: self.flags.cloud_provider == "external",
             mirrors: Arc::clone(&api.mirrors),
+            closed: Default::default(),
         };
         self.when_ready("node", api.ready.clone(), object.run(self.stop()));
     }
@@ -525,6 +525,7 @@ fn assemble(
         .map_err(|error| KubeletError::Machine(format!("failed to start the thread of probes: {error}")))?;
     let starts: Arc<StartTimes> = Arc::default();
     let services = Arc::new(Services {
+        tracer: startup::tracer(&config, &name, runtime)?,
         starts: Arc::clone(&starts),
         health: Arc::default(),
         images: Images::new(cri.clone(), events.clone(), &config, registry_files, providers, records, starts),
@@ -589,29 +590,4 @@ fn assemble(
         api,
         runtime_version,
     })
-}
-
-/// What containers can have for themselves.
-fn allotter(config: &KubeletConfiguration, paths: &Paths) -> Result<Allotter, String> {
-    let layout = CpuLayout::read(Path::new("/sys/devices/system"));
-    let devices = Devices::open(paths.root().join("device-plugins"));
-    let cpus = Cpus::open(config, paths.root(), layout.clone())?;
-    let memory = Memory::open(config, paths.root(), Path::new("/sys/devices/system"))?;
-    Allotter::new(config, devices, cpus, memory, &layout)
-}
-
-/// User ids of a Pod that has its own.
-fn ids_per_pod(config: &KubeletConfiguration) -> u32 {
-    let configured = config.user_namespaces.as_ref().and_then(|own| u32::try_from(own.ids_per_pod).ok());
-    configured.filter(|ids| *ids > 0).unwrap_or(65_536)
-}
-
-fn image_policy(config: &KubeletConfiguration) -> ImagePolicy {
-    let percent = |value: i32| u64::try_from(value).unwrap_or(0).min(100);
-    ImagePolicy {
-        high: percent(config.image_gc_high_threshold_percent),
-        low: percent(config.image_gc_low_threshold_percent),
-        min_age: config.image_minimum_gc_age.0,
-        max_age: config.image_maximum_gc_age.0,
-    }
 }

@@ -29,6 +29,7 @@ pub mod metrics;
 pub mod net;
 pub mod node;
 pub mod objects;
+mod oom;
 pub mod options;
 pub mod paths;
 pub mod platform;

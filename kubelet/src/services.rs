@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use spans::Tracer;
+
 use crate::admission::Allowlist;
 use crate::allot::Allotter;
 use crate::backoff::BackOff;
@@ -80,6 +82,8 @@ pub struct Services {
     pub hooks: Hooks,
     /// Statuses.
     pub statuses: Arc<StatusStore>,
+    /// Begins traces.
+    pub tracer: Tracer,
     /// How long Pods take to start.
     pub starts: Arc<StartTimes>,
     /// Waiting between restarts.

@@ -1,12 +1,19 @@
 //! What is looked at and made before anything runs.
 
+use std::path::Path;
 use std::time::Duration;
 
 use runtime::Runtime;
+use spans::{Service, Tracer};
 
-use crate::config::{KubeletConfiguration, Logging};
+use crate::allot::Allotter;
+use crate::config::{self, KubeletConfiguration, Logging};
+use crate::cpus::{CpuLayout, Cpus};
 use crate::cri::{Cri, CriError, v1};
+use crate::devices::Devices;
+use crate::gc::ImagePolicy;
 use crate::kubelet::KubeletError;
+use crate::memory::Memory;
 use crate::options::KubeletFlags;
 use crate::paths::Paths;
 use crate::platform::{CgroupDriver, CgroupVersion, Platform, tuning};
@@ -141,4 +148,38 @@ pub(crate) fn make_directories(paths: &Paths, platform: &dyn Platform) -> Result
         made.map_err(|source| KubeletError::Files { path, source })?;
     }
     platform.make_shared(&root).map_err(|source| KubeletError::Files { path: root, source })
+}
+
+/// Sends traces, if the configuration says where.
+pub(crate) fn tracer(config: &KubeletConfiguration, node: &str, runtime: &Runtime) -> Result<Tracer, KubeletError> {
+    let Some(wanted) = config::tracing(config).map_err(KubeletError::Machine)? else { return Ok(Tracer::off()) };
+    let service = Service { name: "kubelet", instance: String::new(), host: node.to_owned() };
+    let started = Tracer::start(&wanted, &service, &runtime.tasks);
+    started.map_err(|error| KubeletError::Machine(util::chain(&error).to_string()))
+}
+
+/// What containers can have for themselves.
+pub(crate) fn allotter(config: &KubeletConfiguration, paths: &Paths) -> Result<Allotter, String> {
+    let layout = CpuLayout::read(Path::new("/sys/devices/system"));
+    let devices = Devices::open(paths.root().join("device-plugins"));
+    let cpus = Cpus::open(config, paths.root(), layout.clone())?;
+    let memory = Memory::open(config, paths.root(), Path::new("/sys/devices/system"))?;
+    Allotter::new(config, devices, cpus, memory, &layout)
+}
+
+/// User ids of a Pod that has its own.
+pub(crate) fn ids_per_pod(config: &KubeletConfiguration) -> u32 {
+    let configured = config.user_namespaces.as_ref().and_then(|own| u32::try_from(own.ids_per_pod).ok());
+    configured.filter(|ids| *ids > 0).unwrap_or(65_536)
+}
+
+/// When images are removed.
+pub(crate) fn image_policy(config: &KubeletConfiguration) -> ImagePolicy {
+    let percent = |value: i32| u64::try_from(value).unwrap_or(0).min(100);
+    ImagePolicy {
+        high: percent(config.image_gc_high_threshold_percent),
+        low: percent(config.image_gc_low_threshold_percent),
+        min_age: config.image_minimum_gc_age.0,
+        max_age: config.image_maximum_gc_age.0,
+    }
 }

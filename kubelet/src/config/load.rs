@@ -126,7 +126,7 @@ fn merge(target: &mut Value, patch: Value) {
 }
 
 /// Fields that are absent from the default configuration.
-const OPTIONAL: [&str; 3] = ["singleProcessOOMKill", "maxParallelImagePulls", "userNamespaces"];
+const OPTIONAL: [&str; 4] = ["singleProcessOOMKill", "maxParallelImagePulls", "userNamespaces", "tracing"];
 /// Fields whose keys are names of their own.
 const OPEN: [&str; 12] = [
     "staticPodURLHeader",

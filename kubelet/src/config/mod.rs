@@ -14,6 +14,7 @@ pub use logging::Logging;
 pub use span::Span;
 pub use types::*;
 pub use validate::gates;
+pub(crate) use validate::tracing;
 
 #[cfg(test)]
 mod tests;

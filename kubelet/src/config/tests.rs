@@ -64,7 +64,6 @@ fn what_cannot_be_done_is_refused() {
     for (change, named) in [
         (json!({ "cpuManagerPolicy": "odd" }), "cpuManagerPolicy"),
         (json!({ "cpuManagerPolicyOptions": { "x": "true" } }), "cpuManagerPolicyOptions"),
-        (json!({ "enableControllerAttachDetach": false }), "enableControllerAttachDetach"),
         (json!({ "memoryManagerPolicy": "Some" }), "memoryManagerPolicy"),
         (json!({ "topologyManagerPolicy": "tight" }), "topologyManagerPolicy"),
         (
@@ -83,8 +82,11 @@ fn what_cannot_be_done_is_refused() {
         (json!({ "topologyManagerPolicyOptions": { "near": "true" } }), "topologyManagerPolicyOptions"),
         (json!({ "userNamespaces": { "idsPerPod": 1000 } }), "must be a multiple of 65536"),
         (json!({ "runOnce": true }), "runOnce"),
-        (json!({ "tracing": { "samplingRatePerMillion": 1 } }), "tracing"),
-        (json!({ "systemCgroups": "/system" }), "systemCgroups"),
+        (json!({ "tracing": { "samplingRatePerMillion": -1 } }), "tracing.samplingRatePerMillion: Invalid value: -1"),
+        (json!({ "tracing": { "endpoint": "ftp://here" } }), "tracing.endpoint"),
+        (json!({ "tracing": { "end": "here" } }), "tracing"),
+        (json!({ "systemCgroups": "/system" }), "cgroupRoot (--cgroup-root) was not specified"),
+        (json!({ "systemCgroups": "/../system", "cgroupRoot": "/" }), "systemCgroups"),
         (json!({ "featureGates": { "Unheard": true } }), "Unheard"),
         (json!({ "featureGates": { "NodeSwap": false } }), "NodeSwap"),
         (json!({ "evictionHard": { "memory.free": "1Gi" } }), "memory.free"),

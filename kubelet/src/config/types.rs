@@ -176,6 +176,7 @@ configuration! {
     memory_throttling_factor: f64 = 0.9;
     register_with_taints: Vec<Taint> = Vec::new();
     register_node: bool = true;
+    #[serde(skip_serializing_if = "Value::is_null")]
     tracing: Value = Value::Null;
     local_storage_capacity_isolation: bool = true;
     container_runtime_endpoint: String = "unix:///run/containerd/containerd.sock".to_owned();

@@ -69,6 +69,14 @@ pub fn gates(config: &KubeletConfiguration) -> FeatureGates {
     FeatureGates::new(GATES, &gate_settings(config)).unwrap_or_default()
 }
 
+/// What is said of traces, if anything is.
+pub(crate) fn tracing(config: &KubeletConfiguration) -> Result<Option<spans::Config>, String> {
+    if config.tracing.is_null() {
+        return Ok(None);
+    }
+    serde_json::from_value(config.tracing.clone()).map(Some).map_err(|error| format!("tracing: {error}"))
+}
+
 /// All that is wrong.
 pub(super) fn validate(config: &KubeletConfiguration) -> Vec<String> {
     let mut problems = Problems(Vec::new());
@@ -78,6 +86,10 @@ pub(super) fn validate(config: &KubeletConfiguration) -> Vec<String> {
     problems.user_namespaces(config);
     problems.0.extend(Logging::read(&config.logging).err());
     problems.unsupported(config);
+    match tracing(config) {
+        Ok(found) => problems.0.extend(found.iter().flat_map(|found| found.problems("tracing"))),
+        Err(error) => problems.0.push(error),
+    }
     problems.0.extend(FeatureGates::new(GATES, &gate_settings(config)).err().unwrap_or_default());
     problems.0.extend(crate::evict::thresholds(config).err().unwrap_or_default());
     let verification = Verification::new(
@@ -314,7 +326,6 @@ impl Problems {
                 config.volume_plugin_dir != default.volume_plugin_dir,
                 "a volumePluginDir (--volume-plugin-dir) for FlexVolume plugins",
             ),
-            (!config.tracing.is_null(), "tracing"),
             (
                 !matches!(
                     config.content_type.as_str(),

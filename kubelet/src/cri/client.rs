@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use hyper_util::rt::TokioIo;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Response, Status};
 
 use super::slim::{self, SlimContainer, SlimSandbox};
+use super::trace::{self, Tell};
 use super::v1;
 use super::v1::image_service_client::ImageServiceClient;
 use super::v1::runtime_service_client::RuntimeServiceClient;
@@ -97,8 +99,8 @@ pub struct RuntimeVersion {
 #[derive(Clone)]
 pub struct Cri {
     channel: Channel,
-    runtime: RuntimeServiceClient<Channel>,
-    images: ImageServiceClient<Channel>,
+    runtime: RuntimeServiceClient<InterceptedService<Channel, Tell>>,
+    images: ImageServiceClient<InterceptedService<Channel, Tell>>,
     timeout: Duration,
 }
 
@@ -106,10 +108,10 @@ impl Cri {
     /// Connects lazily; calls fail while the socket is absent and recover when it returns.
     pub fn connect(runtime: &str, images: &str, timeout: Duration) -> Result<Self, CriError> {
         let channel = channel(runtime)?;
-        let runtime = RuntimeServiceClient::new(channel.clone())
+        let runtime = RuntimeServiceClient::with_interceptor(channel.clone(), Tell)
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
-        let images = ImageServiceClient::new(self::channel(images)?)
+        let images = ImageServiceClient::with_interceptor(self::channel(images)?, Tell)
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
         Ok(Self { channel, runtime, images, timeout })
@@ -430,7 +432,11 @@ async fn unlimited<T>(
     future: impl Future<Output = Result<Response<T>, Status>>,
 ) -> Result<T, CriError> {
     let start = Instant::now();
-    let result = future.await;
+    let span = trace::span(operation);
+    let result = span.within(future).await;
+    if let Err(error) = &result {
+        span.fail(error.message());
+    }
     metrics::runtime_operation(operation, start.elapsed(), result.is_err());
     Ok(result?.into_inner())
 }

@@ -2,6 +2,7 @@
 
 mod client;
 mod slim;
+mod trace;
 mod view;
 
 pub(crate) use client::channel;

@@ -52,6 +52,8 @@ pub(crate) enum CsiError {
     },
     /// Somebody else has to act first.
     Waiting(String),
+    /// The node has as many volumes of the driver as it can have.
+    Limit(String),
 }
 
 impl CsiError {

@@ -29,6 +29,8 @@ pub(crate) struct Context<'a> {
 
 /// The step that puts a volume within the node's reach.
 pub(crate) const ATTACH: &str = "AttachVolume.Attach";
+/// The code of errors of drivers that have no room left.
+const EXHAUSTED: i32 = tonic::Code::ResourceExhausted as i32;
 const STAGE: &str = "MountVolume.MountDevice";
 const MAP: &str = "MapVolume.MapPodDevice";
 
@@ -80,6 +82,7 @@ impl Csi {
             }
             let attached = self.objects.node(&self.node).await.map_err(failed)?.status.and_then(|s| s.volumes_attached);
             if !attached.iter().flatten().any(|one| one.name == volume) {
+                self.check_limit(wanted).await?;
                 return Err(CsiError::Waiting(format!("volume {volume} is not attached according to node status")));
             }
         }
@@ -94,6 +97,21 @@ impl Csi {
                 Err(CsiError::Waiting(error.unwrap_or_else(|| "volume is not attached yet".to_owned())))
             }
             None => Err(CsiError::Waiting("volume is not attached yet".to_owned())),
+        }
+    }
+}
+
+impl Csi {
+    /// Whether a volume that is not attached could not be, because the node has as many as it can have.
+    async fn check_limit(&self, wanted: &Wanted) -> Result<(), CsiError> {
+        let name = attachment_name(&wanted.handle, &wanted.driver, &self.node);
+        let found = self.objects.attachment(&name).await.ok().flatten();
+        let error = found.and_then(|found| found.status?.attach_error);
+        match error {
+            Some(error) if error.error_code == Some(EXHAUSTED) => {
+                Err(CsiError::Limit(error.message.unwrap_or_default()))
+            }
+            _ => Ok(()),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::driver::Driver;
 use super::layout::{Found, Lifecycle};
-use super::{Csi, VolumeKey};
+use super::{Csi, VolumeKey, Wanted};
 use crate::cri::CriError;
 use crate::volumes::blocking;
 
@@ -83,6 +83,21 @@ impl Csi {
         self.published.lock().retain(|(owner, _)| owner != uid);
         let volumes: Vec<String> = self.in_use();
         volumes.iter().for_each(|volume| self.unuse_by(volume, uid));
+    }
+
+    /// Whether another Pod of this node has a volume.
+    pub(crate) async fn is_used_by_other(&self, uid: &str, wanted: &Wanted) -> bool {
+        let layout = self.layout.clone();
+        let all = match blocking(move || layout.all()).await {
+            Ok(all) => all,
+            Err(error) => {
+                tracing::warn!(error, "who uses a volume is unknown");
+                return true;
+            }
+        };
+        all.iter().any(|other| {
+            other.uid != uid && other.data.driver_name == wanted.driver && other.data.volume_handle == wanted.handle
+        })
     }
 
     /// Whether the Pod still has a volume of a driver.

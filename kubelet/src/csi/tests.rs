@@ -127,6 +127,7 @@ impl NodeService for FakeDriver {
 struct FakeApi {
     driver: Mutex<Option<CSIDriver>>,
     attached: AtomicBool,
+    full: AtomicBool,
     resized: Mutex<Vec<String>>,
 }
 
@@ -183,6 +184,11 @@ impl Objects for FakeApi {
 
     async fn attachment(&self, name: &str) -> Result<Option<VolumeAttachment>, ObjectError> {
         assert_eq!(name, layout::attachment_name("h", "d", "node"));
+        if self.full.load(Ordering::Relaxed) {
+            let error = json!({ "message": "no room", "errorCode": 8 });
+            let value = json!({ "spec": {}, "status": { "attached": false, "attachError": error } });
+            return serde_json::from_value(value).map(Some).map_err(|error| ObjectError::Other(error.to_string()));
+        }
         if !self.attached.load(Ordering::Relaxed) {
             return Ok(None);
         }
@@ -288,6 +294,29 @@ fn wanted(block: bool) -> Wanted {
     }));
     let spec: k8s_openapi::api::core::v1::PersistentVolumeSpec = spec.unwrap();
     Wanted::persistent("pv", &spec, spec.csi.as_ref().unwrap(), false)
+}
+
+#[tokio::test]
+async fn others_on_the_node_are_known() {
+    let world = World::new();
+    let csi = world.csi().await;
+    world.declare(json!({ "attachRequired": false }));
+    let wanted = wanted(false);
+    world.set_up(&csi, "u", &wanted).await.unwrap();
+    assert!(!csi.is_used_by_other("u", &wanted).await);
+    assert!(csi.is_used_by_other("v", &wanted).await);
+}
+
+#[tokio::test]
+async fn a_full_node_is_no_reason_to_wait() {
+    let world = World::new();
+    let csi = world.csi().await;
+    assert!(matches!(world.set_up(&csi, "u", &wanted(false)).await, Err(CsiError::Waiting(_))), "not told yet");
+    csi.in_use_reported(&csi.in_use());
+    assert!(matches!(world.set_up(&csi, "u", &wanted(false)).await, Err(CsiError::Waiting(_))));
+    world.api.full.store(true, Ordering::Relaxed);
+    let full = world.set_up(&csi, "u", &wanted(false)).await;
+    assert_eq!(full, Err(CsiError::Limit("no room".to_owned())));
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -42,6 +43,8 @@ pub struct NodeLoop {
     pub external_cloud: bool,
     /// Told when the Node may be another one.
     pub mirrors: Arc<Mirrors>,
+    /// Whether the Node takes no Pods, as was last told.
+    pub closed: AtomicBool,
 }
 
 impl NodeLoop {
@@ -252,6 +255,7 @@ impl NodeLoop {
         let before = node.status.clone().unwrap_or_default();
         let after = self.compute(&before).await;
         let in_use = after.volumes_in_use.clone().unwrap_or_default();
+        self.tell_changes(&node, &before, &after);
         if !status::differs(&before, &after) && !due {
             self.services.csi.in_use_reported(&in_use);
             return Ok(None);
@@ -275,6 +279,20 @@ impl NodeLoop {
         let fresh = Node { metadata, spec: Some(NodeSpec { taints, ..NodeSpec::default() }), status: None };
         if self.services.facts.get().object.as_deref() != Some(&fresh) {
             self.services.facts.update(|facts| facts.object = Some(Arc::new(fresh)));
+        }
+    }
+
+    /// Tells of a machine that began anew, and of a node that takes Pods again or no longer.
+    fn tell_changes(&self, node: &Node, before: &NodeStatus, after: &NodeStatus) {
+        if let Some(boot_id) = rebooted(before, after) {
+            let text = format!("Node {} has been rebooted, boot id: {boot_id}", self.name());
+            self.services.events.node(EventType::Warning, "Rebooted", text);
+        }
+        let closed = node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false);
+        if self.closed.swap(closed, Ordering::Relaxed) != closed {
+            let reason = if closed { "NodeNotSchedulable" } else { "NodeSchedulable" };
+            let text = format!("Node {} status is now: {reason}", self.name());
+            self.services.events.node(EventType::Normal, reason, text);
         }
     }
 
@@ -314,6 +332,13 @@ impl NodeLoop {
     }
 }
 
+/// The id of this boot, if the Node speaks of another one.
+fn rebooted<'a>(before: &NodeStatus, after: &'a NodeStatus) -> Option<&'a str> {
+    let id = |status: &'a NodeStatus| status.node_info.as_ref().map(|info| info.boot_id.as_str());
+    let old = before.node_info.as_ref().map(|info| info.boot_id.as_str()).filter(|id| !id.is_empty())?;
+    id(after).filter(|new| *new != old)
+}
+
 /// Fields that changed, with conditions whole: they merge by type.
 fn difference(before: &NodeStatus, after: &NodeStatus) -> serde_json::Value {
     let value = |status: &NodeStatus| serde_json::to_value(status).unwrap_or_default();
@@ -342,4 +367,23 @@ fn difference(before: &NodeStatus, after: &NodeStatus) -> serde_json::Value {
         }
     }
     serde_json::Value::Object(patch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_boot_is_told_of_once() {
+        let status = |id: &str| -> NodeStatus {
+            serde_json::from_value(json!({ "nodeInfo": { "bootID": id, "machineID": "", "systemUUID": "",
+                "kernelVersion": "", "osImage": "", "containerRuntimeVersion": "", "kubeletVersion": "",
+                "kubeProxyVersion": "", "operatingSystem": "", "architecture": "" } }))
+            .unwrap()
+        };
+        for (before, after, expected) in [("a", "b", Some("b")), ("a", "a", None), ("", "b", None)] {
+            assert_eq!(rebooted(&status(before), &status(after)), expected, "{before} {after}");
+        }
+        assert_eq!(rebooted(&NodeStatus::default(), &status("b")), None);
+    }
 }

@@ -118,6 +118,10 @@ impl LogQuery {
 
     /// Answers it, below a directory of logs.
     pub(super) async fn answer(self, rest: &str, root: &Path) -> Response<Body> {
+        self.answer_from(Path::new(JOURNAL), rest, root).await
+    }
+
+    async fn answer_from(self, journal: &Path, rest: &str, root: &Path) -> Response<Body> {
         if !rest.is_empty() {
             return text(StatusCode::NOT_ACCEPTABLE, "path not allowed in query mode\n");
         }
@@ -127,11 +131,10 @@ impl LogQuery {
         if let [file] = self.files.as_slice() {
             return system_logs::show(Path::new(file.replace('\\', "/").trim_start_matches('/')), root).await;
         }
-        let units = platform::run_program(program(&["--no-pager", "--field", "_SYSTEMD_UNIT"].map(str::to_owned)), &[])
-            .await
-            .unwrap_or_default();
+        let units = ["--no-pager", "--field", "_SYSTEMD_UNIT"].map(str::to_owned);
+        let units = platform::run_program(program(journal, &units), &[]).await.unwrap_or_default();
         let units = String::from_utf8_lossy(&units).into_owned();
-        let (journal, files): (Vec<String>, Vec<String>) =
+        let (of_journal, files): (Vec<String>, Vec<String>) =
             self.services.iter().cloned().partition(|name| units.contains(name.as_str()));
         let mut after = Vec::new();
         if !files.is_empty() && self.options != Options::default() {
@@ -145,10 +148,10 @@ impl LogQuery {
                 after.extend(from_file(root, name).await);
             }
         }
-        let body = if journal.is_empty() {
+        let body = if of_journal.is_empty() {
             Body::from(after)
         } else {
-            match platform::stream_program(program(&self.arguments(&journal))) {
+            match platform::stream_program(program(journal, &self.arguments(&of_journal))) {
                 Ok(output) => {
                     use futures::StreamExt;
                     Body::from_stream(output.chain(futures::stream::once(async { Ok(after.into()) })))
@@ -203,9 +206,9 @@ fn joined(problems: Vec<String>) -> Result<(), String> {
     }
 }
 
-fn program(args: &[String]) -> Program<'_> {
+fn program<'a>(journal: &'a Path, args: &'a [String]) -> Program<'a> {
     static EMPTY: BTreeMap<String, String> = BTreeMap::new();
-    Program { path: Path::new(JOURNAL), args, env: &EMPTY, deadline: DEADLINE, limit: MAX_UNITS }
+    Program { path: journal, args, env: &EMPTY, deadline: DEADLINE, limit: MAX_UNITS }
 }
 
 /// A service that keeps its log in a file of its name.
@@ -257,6 +260,34 @@ mod tests {
         let args = read.arguments(&["kubelet".to_owned()]);
         let expected = ["--since=2026-01-02 03:04:05 UTC", "--lines=7", "--unit=kubelet", "--grep=a b", "--boot=-1"];
         assert_eq!(args[3..], expected);
+    }
+
+    #[tokio::test]
+    async fn services_are_asked_for_in_the_journal_or_in_files() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let journal = dir.path().join("journal");
+        let script =
+            "#!/bin/sh\ncase \"$2\" in --field) echo kubelet.service;; *) echo \"$@\"; echo trouble >&2;; esac\n";
+        std::fs::write(&journal, script).unwrap();
+        std::fs::set_permissions(&journal, std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::write(dir.path().join("here.log"), "lines\n").unwrap();
+        let said = "--utc --no-pager --output=short-precise --unit=kubelet\ntrouble\n";
+        for (query, expected) in [
+            ("query=kubelet", said.to_owned()),
+            ("query=kubelet&query=here", format!("{said}lines\n")),
+            ("query=here", "lines\n".to_owned()),
+            (
+                "query=kubelet&pattern=%24%28reboot%29",
+                said.replace("--unit=kubelet", "--unit=kubelet --grep=$(reboot)"),
+            ),
+        ] {
+            let read = LogQuery::read(query).unwrap().unwrap();
+            let response = read.answer_from(&journal, "", dir.path()).await;
+            assert_eq!(response.status().as_u16(), 200);
+            let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+            assert_eq!(String::from_utf8(body.to_vec()).unwrap(), expected, "{query}");
+        }
     }
 
     #[tokio::test]

@@ -56,16 +56,42 @@ impl Drop for Measured {
     }
 }
 
+/// Whether anybody may ask for a path, on the port without authentication, if there is one.
+pub(super) fn is_open(method: &Method, path: &str) -> bool {
+    let head = path.split('/').nth(1).unwrap_or_default();
+    *method == Method::GET && matches!(head, "healthz" | "pods" | "metrics" | "stats")
+}
+
+/// A first segment of a path, if it is one that is served.
+pub(super) fn known_path(first: &str) -> &'static str {
+    PATHS.iter().copied().find(|path| *path == first).unwrap_or("other")
+}
+
 fn labels(method: &Method, path: &str, server: &'static str) -> Labels {
-    let known = |known: &[&'static str], one: &str| known.iter().copied().find(|it| *it == one).unwrap_or("other");
-    let first = known(&PATHS, path.split('/').nth(1).unwrap_or_default());
+    let first = known_path(path.split('/').nth(1).unwrap_or_default());
     let long = if LONG.contains(&first) { "true" } else { "false" };
-    [known(&METHODS, method.as_str()), first, server, long]
+    let method = METHODS.iter().copied().find(|known| *known == method.as_str()).unwrap_or("other");
+    [method, first, server, long]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// CVE-2025-0426: checkpoints over the port without authentication filled the disk.
+    #[test]
+    fn nobody_changes_a_node_without_a_name() {
+        assert_eq!(crate::config::KubeletConfiguration::default().read_only_port, 0, "there is no such port by itself");
+        for path in ["/healthz", "/pods", "/metrics/cadvisor", "/stats/summary"] {
+            assert!(is_open(&Method::GET, path), "{path}");
+            assert!(!is_open(&Method::POST, path), "{path}");
+        }
+        for path in
+            ["/checkpoint/ns/pod/c", "/run/ns/pod/c", "/exec/ns/pod/c", "/containerLogs/ns/pod/c", "/configz", "/"]
+        {
+            assert!(!is_open(&Method::GET, path) && !is_open(&Method::POST, path), "{path}");
+        }
+    }
 
     #[test]
     fn nobody_invents_labels() {

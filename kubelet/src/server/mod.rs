@@ -24,6 +24,7 @@ use runtime::serving::{self, Connection};
 use runtime::tasks::TaskGroup;
 use runtime::tls;
 use serde_json::json;
+use spans::{Context, Kind};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -178,14 +179,20 @@ impl Server {
 
     async fn answer(&self, request: Request<Body>) -> Response<Body> {
         let _measured = Measured::begin(request.method(), request.uri().path(), "readwrite");
-        self.authorized(request).await
+        let tracer = &self.services.tracer;
+        if !tracer.is_on() {
+            return self.authorized(request).await;
+        }
+        let parent = Context::of_headers(request.headers());
+        let path = request.uri().path().split('/').nth(1).unwrap_or_default();
+        let span = tracer.span(format!("/{}", measure::known_path(path)), Kind::Server, parent.as_ref());
+        span.within(self.authorized(request)).await
     }
 
     /// What anybody may read on the port without authentication.
     async fn read_only(&self, request: Request<Body>) -> Response<Body> {
         let _measured = Measured::begin(request.method(), request.uri().path(), "readonly");
-        let head = request.uri().path().split('/').nth(1).unwrap_or_default();
-        if request.method() == Method::GET && matches!(head, "healthz" | "pods" | "metrics" | "stats") {
+        if measure::is_open(request.method(), request.uri().path()) {
             return self.route(request).await;
         }
         text(StatusCode::NOT_FOUND, "404 page not found\n")

@@ -39,6 +39,8 @@ pub struct ContainerInputs<'a> {
     pub extras: Extras,
     /// Runtime can make mounts recursively read-only.
     pub recursive_read_only: bool,
+    /// Groups that volumes say may use them.
+    pub groups: &'a [i64],
     /// User ids.
     pub users: &'a v1::UserNamespace,
     /// Directory with seccomp profiles.
@@ -91,6 +93,7 @@ pub async fn container_config(
 
     let mut context =
         security::container(pod, container, inputs.image.1, inputs.seccomp_dir, inputs.users, inputs.settings)?;
+    context.supplemental_groups.extend_from_slice(inputs.groups);
     if let (Some(target), Some(options)) = (inputs.target_id, context.namespace_options.as_mut())
         && options.pid == v1::NamespaceMode::Container as i32
     {

@@ -20,6 +20,8 @@ pub struct SandboxInputs<'a> {
     pub log_directory: &'a Path,
     /// Resolver configuration.
     pub dns: v1::DnsConfig,
+    /// Groups that volumes say may use them.
+    pub groups: &'a [i64],
     /// User ids.
     pub users: &'a v1::UserNamespace,
     /// Settings of the node.
@@ -60,7 +62,7 @@ pub fn sandbox_config(pod: &Pod, inputs: SandboxInputs<'_>) -> Result<v1::PodSan
         port_mappings: port_mappings(pod),
         labels,
         annotations: pod.metadata.annotations.clone().unwrap_or_default().into_iter().collect(),
-        linux: Some(linux(pod, inputs.users, settings)),
+        linux: Some(linux(pod, inputs.users, inputs.groups, settings)),
     })
 }
 
@@ -74,13 +76,15 @@ pub(super) fn identity(pod: &Pod) -> [(String, String); 3] {
     .map(|(key, value)| (key.to_owned(), value.to_owned()))
 }
 
-fn linux(pod: &Pod, users: &v1::UserNamespace, settings: &Settings) -> v1::LinuxPodSandboxConfig {
+fn linux(pod: &Pod, users: &v1::UserNamespace, groups: &[i64], settings: &Settings) -> v1::LinuxPodSandboxConfig {
+    let mut own = security::sandbox(pod, users);
+    security::add_groups_to_sandbox(pod, &mut own, groups);
     let context = pods::spec(pod).security_context.as_ref();
     let sysctls = context.into_iter().flat_map(|context| context.sysctls.iter().flatten());
     let (overhead, resources) = pod_amounts(pod, settings);
     v1::LinuxPodSandboxConfig {
         cgroup_parent: pod_cgroup(pod, settings).path(settings.driver),
-        security_context: Some(security::sandbox(pod, users)),
+        security_context: Some(own),
         sysctls: sysctls.map(|sysctl| (sysctl.name.replace('/', "."), sysctl.value.clone())).collect(),
         overhead,
         resources: Some(resources),

@@ -85,6 +85,12 @@ fn groups(pod: &Pod) -> Vec<i64> {
     context.fs_group.into_iter().chain(context.supplemental_groups.iter().flatten().copied()).collect()
 }
 
+/// Adds groups of volumes to a sandbox, after the one that owns files.
+pub(super) fn add_groups_to_sandbox(pod: &Pod, context: &mut v1::LinuxSandboxSecurityContext, extra: &[i64]) {
+    let at = usize::from(pod_context(pod).is_some_and(|context| context.fs_group.is_some()));
+    context.supplemental_groups.splice(at..at, extra.iter().copied());
+}
+
 fn groups_policy(pod: &Pod) -> i32 {
     match pod_context(pod).and_then(|context| context.supplemental_groups_policy.as_deref()) {
         Some("Strict") => v1::SupplementalGroupsPolicy::Strict as i32,

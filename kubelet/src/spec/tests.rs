@@ -26,6 +26,7 @@ fn sandbox(pod: &Pod) -> v1::PodSandboxConfig {
         attempt: 2,
         log_directory: Path::new("/var/log/pods/x"),
         dns: v1::DnsConfig::default(),
+        groups: &[9],
         users: &Default::default(),
         settings: &settings,
     };
@@ -44,7 +45,7 @@ fn sandbox_identity_wins_over_labels() {
     assert_eq!(linux.cgroup_parent, "/kubepods/besteffort/podu-1");
     assert_eq!(linux.sysctls["net.ipv4.tcp_syncookies"], "1");
     let context = linux.security_context.unwrap();
-    assert_eq!(context.supplemental_groups, [5, 6]);
+    assert_eq!(context.supplemental_groups, [5, 9, 6], "those of volumes after the one that owns files");
     assert_eq!(context.namespace_options.unwrap().pid, v1::NamespaceMode::Container as i32);
     assert_eq!(config.hostname, "p");
 }
@@ -56,7 +57,7 @@ fn user_ids_of_a_pod_reach_the_runtime() {
     let own = pod(json!({ "hostUsers": false, "containers": [{ "name": "c" }] }));
     let settings = settings();
     let (log_directory, dns) = (Path::new("/x"), v1::DnsConfig::default());
-    let inputs = SandboxInputs { attempt: 0, log_directory, dns, users: &users, settings: &settings };
+    let inputs = SandboxInputs { attempt: 0, log_directory, dns, groups: &[], users: &users, settings: &settings };
     let context = sandbox_config(&own, inputs).unwrap().linux.unwrap().security_context.unwrap();
     assert_eq!(context.namespace_options.unwrap().userns_options, Some(users));
 }

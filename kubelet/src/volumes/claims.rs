@@ -12,6 +12,8 @@ use crate::objects::Objects;
 use crate::pods::{self, selector};
 
 const SET_UP: &str = "MountVolume.SetUp";
+/// The annotation of a PersistentVolume that names the group that may use it.
+const GROUP: &str = "pv.beta.kubernetes.io/gid";
 const PROTECTION: &str = "kubernetes.io/pvc-protection";
 
 /// A claim and the size of the volume behind it.
@@ -88,10 +90,19 @@ impl Volumes {
         let block = spec.volume_mode.as_deref() == Some("Block");
         check_mode(pod, &volume.name, block)?;
         self.check_place(&name, &spec).await?;
+        let annotations = persistent.metadata.annotations.as_ref();
+        if let Some(group) = annotations.and_then(|all| all.get(GROUP)?.parse().ok()) {
+            self.groups.lock().insert((pods::uid(pod).to_owned(), volume.name.clone()), group);
+        }
         let modes = spec.access_modes.as_deref().unwrap_or_default();
         let only_readers = !modes.is_empty() && modes.iter().all(|mode| mode == "ReadOnlyMany");
         if let Some(source) = &spec.csi {
             let wanted = Wanted::persistent(&name, &spec, source, read_only);
+            let alone = modes.iter().any(|mode| mode == "ReadWriteOncePod");
+            if alone && self.csi.is_used_by_other(pods::uid(pod), &wanted).await {
+                let message = "volume uses the ReadWriteOncePod access mode and is already in use by another pod";
+                return Err(Failure::Step { operation: SET_UP, name: Some(name), message: message.to_owned() });
+            }
             let size = spec.capacity.as_ref().and_then(|capacity| capacity.get("storage")).cloned();
             return self.of_driver(pod, volume, &wanted, Some((&claim, size))).await;
         }

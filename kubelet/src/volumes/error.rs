@@ -21,6 +21,8 @@ pub(crate) enum Failure {
     },
     /// Somebody else has to act first.
     Waiting(String),
+    /// The node cannot have more volumes of its kind.
+    Limit(String),
 }
 
 impl From<String> for Failure {
@@ -45,8 +47,13 @@ impl VolumeError {
             Failure::Step { operation, name, message } => {
                 format!("{operation} failed for volume {:?} : {message}", name.as_ref().unwrap_or(&self.volume))
             }
-            Failure::Waiting(message) => format!("volume {:?}: {message}", self.volume),
+            Failure::Waiting(message) | Failure::Limit(message) => format!("volume {:?}: {message}", self.volume),
         }
+    }
+
+    /// Whether the Pod cannot have it on this node.
+    pub fn is_over_limit(&self) -> bool {
+        matches!(self.failure, Failure::Limit(_))
     }
 
     /// Whether it is somebody else's turn.
@@ -59,7 +66,7 @@ impl VolumeError {
         let steps = errors.iter().filter_map(|error| match error.failure {
             Failure::Step { operation: csi::ATTACH, .. } => Some(("FailedAttachVolume", error.to_string())),
             Failure::Step { .. } => Some((MOUNT, error.to_string())),
-            Failure::Processing(_) | Failure::Waiting(_) => None,
+            Failure::Processing(_) | Failure::Waiting(_) | Failure::Limit(_) => None,
         });
         let mut texts: Vec<(&str, String)> = steps.collect();
         let unresolved: Vec<&Self> =

@@ -75,7 +75,7 @@ impl Volumes {
             Err(Failure::Step { .. }) => {
                 operation(plugin.as_deref().unwrap_or("kubernetes.io/csi"), "volume_mount", false, start);
             }
-            Err(Failure::Processing(_) | Failure::Waiting(_)) => {}
+            Err(Failure::Processing(_) | Failure::Waiting(_) | Failure::Limit(_)) => {}
         }
     }
 

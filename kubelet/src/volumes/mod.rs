@@ -16,6 +16,9 @@ mod payload;
 pub mod subpath;
 mod tokens;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io;
@@ -97,6 +100,8 @@ pub struct Volumes {
     events: Events,
     tokens: Tokens,
     placed: Mutex<HashMap<PlaceKey, Placed>>,
+    /// Groups that volumes say may use them.
+    groups: Mutex<HashMap<PlaceKey, i64>>,
     /// Plugins of volumes that are ready, by UID of the Pod.
     ready: Mutex<HashMap<String, measure::Plugins>>,
     /// Plugins and states whose numbers of volumes are told.
@@ -113,8 +118,8 @@ impl Volumes {
         events: Events,
     ) -> Self {
         let (tokens, placed) = (Tokens::default(), Mutex::default());
-        let (ready, told) = (Mutex::default(), Mutex::default());
-        Self { paths, platform, objects, csi, events, tokens, placed, ready, told }
+        let (groups, ready, told) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { paths, platform, objects, csi, events, tokens, placed, groups, ready, told }
     }
 
     /// Makes every volume that a container mounts ready; on failure says which were not.
@@ -277,6 +282,7 @@ impl Volumes {
         self.measure_end(uid, start, errors.is_empty());
         if errors.is_empty() {
             self.placed.lock().retain(|(owner, _), _| owner != uid);
+            self.groups.lock().retain(|(owner, _), _| owner != uid);
             return Ok(());
         }
         Err(io::Error::other(errors.join("; ")))
@@ -352,6 +358,7 @@ impl Volumes {
                 Failure::Step { operation, name: Some(wanted.spec_name.clone()), message }
             }
             CsiError::Waiting(message) => Failure::Waiting(message),
+            CsiError::Limit(message) => Failure::Limit(message),
         })?;
         let driver = (wanted.driver.clone(), wanted.handle.clone(), wanted.spec_name.clone());
         if wanted.block {
@@ -359,6 +366,15 @@ impl Volumes {
         }
         self.place(pod, &volume.name, Placed { path: None, driver: Some(driver) });
         Ok(Ready::Path { path, read_only: wanted.read_only })
+    }
+
+    /// Groups that a Pod's volumes say may use them, in ascending order, without those it has anyway.
+    pub fn extra_groups(&self, pod: &Pod) -> Vec<i64> {
+        let context = pods::spec(pod).security_context.as_ref();
+        let own = context.and_then(|context| context.supplemental_groups.as_deref()).unwrap_or_default();
+        let groups = self.groups.lock();
+        let of_pod = groups.iter().filter(|((owner, _), group)| owner == pods::uid(pod) && !own.contains(group));
+        of_pod.map(|(_, group)| *group).collect::<BTreeSet<i64>>().into_iter().collect()
     }
 
     /// Directory that holds a Pod's emptyDir volumes by name.

@@ -57,7 +57,11 @@ impl Actor {
                 METRICS.pods.user_namespaced_errors.inc_by(u64::from(created.is_err()));
             }
             let id = created.map_err(|error| self.sandbox_failed(&error))?;
-            view = Arc::new(PodView::read(&services.cri, self.uid()).await?);
+            let fresh = PodView::read(&services.cri, self.uid()).await.inspect_err(|error| {
+                let text = format!("Unable to get pod sandbox status: {error}");
+                services.events.pod(&pod, EventType::Warning, "FailedPodSandBoxStatus", text);
+            });
+            view = Arc::new(fresh?);
             self.publish(&view, false).await;
             id
         } else {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use rand::Rng;
+use spans::{Kind, Span};
 use tokio::sync::watch;
 
 use super::inbox::{Inbox, Orders};
@@ -38,6 +39,8 @@ pub(super) enum RoundError {
     Network(String),
     #[error("volumes are not ready: {0}")]
     Volumes(String),
+    #[error("{}", .0.message)]
+    Refused(Refusal),
     #[error("{0}")]
     Other(String),
     #[error("{0}")]
@@ -188,8 +191,10 @@ impl Actor {
             }
             let (inbox, pod) = (Arc::clone(&self.inbox), Arc::clone(&self.pod));
             let start = std::time::Instant::now();
+            let span = self.span("syncPod");
+            span.set("k8s.pod.update_type", operation);
             let result = tokio::select! {
-                result = Box::pin(self.round()) => result,
+                result = Box::pin(span.within(self.round())) => result,
                 () = inbox.stopped(&pod) => continue,
             };
             METRICS.worker_duration.with_label_values(&[operation]).observe(start.elapsed().as_secs_f64());
@@ -198,6 +203,7 @@ impl Actor {
                 Ok(Done::Ended) => return,
                 Ok(Done::Acted) => continue,
                 Ok(Done::Idle) => self.services.config.sync_frequency.0,
+                Err(RoundError::Refused(refusal)) => return self.refused(refusal),
                 Err(error) => self.retry_delay(&error),
             };
             let jittered = delay.mul_f64(rand::rng().random_range(1.0..1.5));
@@ -207,6 +213,29 @@ impl Actor {
                 () = tokio::time::sleep(wait) => {}
             }
         }
+    }
+
+    /// It turned out that the node cannot have the Pod.
+    fn refused(&mut self, Refusal { reason, message }: Refusal) {
+        METRICS.admission_rejections.with_label_values(&[&reason]).inc();
+        self.services.events.pod(&self.pod, EventType::Warning, &reason, message.as_str());
+        let message = format!("Pod was rejected: {message}");
+        self.verdict = Some(Verdict { phase: "Failed", reason, message, disruption: None });
+    }
+
+    /// A piece of work for the Pod, of which traces tell.
+    pub(super) fn span(&self, name: &'static str) -> Span {
+        let tracer = &self.services.tracer;
+        if !tracer.is_on() {
+            return Span::default();
+        }
+        let span = tracer.span(name, Kind::Internal, None);
+        let (namespace, pod) = (pods::namespace(&self.pod), pods::name(&self.pod));
+        span.set("k8s.pod.uid", self.uid().to_owned());
+        span.set("k8s.pod", format!("{namespace}/{pod}"));
+        span.set("k8s.pod.name", pod.to_owned());
+        span.set("k8s.namespace.name", namespace.to_owned());
+        span
     }
 
     fn retry_delay(&mut self, error: &RoundError) -> Duration {
@@ -221,7 +250,7 @@ impl Actor {
             RoundError::Start(StartError { retry_after: Some(left), .. }) => {
                 (*left).min(self.services.config.sync_frequency.0)
             }
-            RoundError::Runtime(_) | RoundError::Other(_) | RoundError::Start(_) => RETRY,
+            RoundError::Runtime(_) | RoundError::Refused(_) | RoundError::Other(_) | RoundError::Start(_) => RETRY,
         }
     }
 

@@ -19,9 +19,9 @@ impl Actor {
         loop {
             let orders = self.take_orders();
             let (inbox, pod) = (Arc::clone(&self.inbox), Arc::clone(&self.pod));
-            let start = Instant::now();
+            let (start, span) = (Instant::now(), self.span("syncTerminatingPod"));
             let result = tokio::select! {
-                result = Box::pin(self.terminate(orders.grace)) => result,
+                result = Box::pin(span.within(self.terminate(orders.grace))) => result,
                 () = inbox.shortened(&pod, orders.grace) => continue,
             };
             METRICS.worker_duration.with_label_values(&["kill"]).observe(start.elapsed().as_secs_f64());
@@ -61,6 +61,7 @@ impl Actor {
         let uid = self.uid().to_owned();
         let cgroup = pod_cgroup(&self.pod, &services.settings);
         let mut delay = CLEANUP_RETRY;
+        let _span = self.span("syncTerminatedPod");
         let start = Instant::now();
         loop {
             let mut errors = Vec::new();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Secret;
 
 use super::actor::{Actor, RoundError, VOLUME_RETRY};
+use crate::admission::Refusal;
 use crate::events::EventType;
 use crate::metrics::METRICS;
 use crate::pods;
@@ -58,6 +59,10 @@ impl Actor {
                 if errors.iter().all(VolumeError::is_waiting) {
                     // Nothing failed, so nothing has to be spared.
                     self.volume_delay = VOLUME_RETRY.0;
+                }
+                if let Some(error) = errors.iter().find(|error| error.is_over_limit()) {
+                    let refusal = Refusal::new("VolumeAttachmentLimitExceeded", error.to_string());
+                    return Err(RoundError::Refused(refusal));
                 }
                 let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
                 Err(RoundError::Volumes(texts.join("; ")))

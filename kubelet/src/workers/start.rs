@@ -61,8 +61,15 @@ impl Services {
         }
         let log_directory = self.paths.logs_of(pod);
         let users = self.users(pod).await.map_err(SpecError::new)?;
-        let inputs =
-            SandboxInputs { attempt, log_directory: &log_directory, dns, users: &users, settings: &self.settings };
+        let groups = self.volumes.extra_groups(pod);
+        let inputs = SandboxInputs {
+            attempt,
+            log_directory: &log_directory,
+            dns,
+            groups: &groups,
+            users: &users,
+            settings: &self.settings,
+        };
         sandbox_config(pod, inputs)
     }
 
@@ -247,6 +254,7 @@ impl Round<'_> {
             target_id,
             extras,
             recursive_read_only: recursive,
+            groups: &services.volumes.extra_groups(pod),
             users: &users,
             seccomp_dir: &seccomp_dir,
             node: &node,

@@ -2,6 +2,8 @@
 
 #[path = "node/containers.rs"]
 mod containers;
+#[path = "node/power.rs"]
+mod power;
 
 use std::{
     path::{Path, PathBuf},
@@ -290,13 +292,39 @@ fn use_is_told_and_limited() {
         "container_cpu_usage_seconds_total{container=\"c\",cpu=\"total\",id=\"/kubepods/besteffort/pod",
         "container_network_receive_bytes_total{container=\"\",id=",
         "container_memory_working_set_bytes{container=\"c\"",
+        "container_memory_max_usage_bytes{container=\"c\"",
+        "container_fs_usage_bytes{container=\"c\",device=\"/dev/",
+        "container_cpu_usage_seconds_total{container=\"\",cpu=\"total\",id=\"/kubepods/besteffort\"",
+        "container_scrape_error 0",
+        "machine_scrape_error 0",
         "machine_cpu_cores ",
     ];
     shows("metrics/cadvisor", &series);
     shows("metrics/resource", &["pod_memory_working_set_bytes{namespace=\"default\",pod=\"steady\"}"]);
-    let own =
-        ["kubelet_running_pods ", "process_cpu_seconds_total", "rest_client_requests_total", "kubernetes_build_info"];
+    let own = [
+        "kubelet_running_pods ",
+        "process_cpu_seconds_total",
+        "rest_client_requests_total",
+        "kubernetes_build_info",
+        "kubelet_cgroup_version ",
+        "kubelet_node_startup_duration_seconds ",
+        "kubelet_pod_start_sli_duration_seconds_count ",
+        "kubelet_pod_worker_duration_seconds_count{operation_type=\"create\"}",
+        "kubelet_image_manager_ensure_image_requests_total{",
+        "kubelet_container_log_filesystem_used_bytes{container=\"c\",",
+        "kubelet_run_podsandbox_duration_seconds_count{runtime_handler=\"\"}",
+        "volume_manager_total_volumes{plugin_name=\"kubernetes.io/empty-dir\",state=\"actual_state_of_world\"} 1",
+        "storage_operation_duration_seconds_count{migrated=\"false\",operation_name=\"volume_mount\",",
+    ];
     shows("metrics", &own);
+    // This runtime writes no containers to disk.
+    for (place, told) in
+        [("default/steady/c", "checkpointing of default/steady/c failed"), ("default/nobody/c", "pod does not exist")]
+    {
+        let post = machine.kubectl(&format!("create --raw /api/v1/nodes/node/proxy/checkpoint/{place} -f /dev/null"));
+        let output = machine.ok(&format!("{post} 2>&1; true"));
+        assert!(output.contains(told), "{output}");
+    }
     shows("configz", &["\"kubeletconfig\""]);
     let evicted = machine.until(&status("limited"), |out| out.starts_with("Failed"));
     assert_eq!(evicted.trim_end(), "Failed Evicted Usage of EmptyDir volume \"scratch\" exceeds the limit \"1Mi\".");

@@ -1,9 +1,10 @@
-//! Plugins of a node for tests: a storage driver whose volumes are directories, and a device plugin whose devices are
-//! names.
+//! What a node of a test has beside the kubelet: a storage driver whose volumes are directories, a device plugin whose
+//! devices are names, a login daemon whose machine goes down.
 //!
-//! `node-plugin csi NAME DIRECTORY` and `node-plugin devices RESOURCE COUNT`.
+//! `node-plugin csi NAME DIRECTORY`, `node-plugin devices RESOURCE COUNT` and `node-plugin logind FILE`.
 
 mod devices;
+mod logind;
 mod storage;
 
 use std::path::Path;
@@ -34,6 +35,7 @@ async fn main() -> Result<(), Failure> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["csi", name, directory] => storage::serve(name, Path::new(directory)).await,
         ["devices", resource, count] => devices::serve(resource, count.parse()?).await,
-        _ => Err("usage: node-plugin csi NAME DIRECTORY | node-plugin devices RESOURCE COUNT".into()),
+        ["logind", trigger] => logind::serve(Path::new(trigger)).await,
+        _ => Err("usage: node-plugin csi NAME DIRECTORY | devices RESOURCE COUNT | logind FILE".into()),
     }
 }
