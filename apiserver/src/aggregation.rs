@@ -6,6 +6,7 @@ use aggregator::{Aggregation, ProxyIdentity, Routing, Settings};
 use clap::Args;
 use generic::published::Published;
 use prometheus::Registry;
+use registry::connect::egress::Dialer;
 use tokio_util::sync::CancellationToken;
 
 use crate::{StartError, bootstrap, options::Options, resources::Resources};
@@ -53,7 +54,7 @@ impl AggregationOptions {
 pub(crate) fn start(
     options: &AggregationOptions,
     resources: &Resources,
-    published: Arc<Published>,
+    (published, dialer): (Arc<Published>, Dialer),
     metrics: &Registry,
     stop: &CancellationToken,
 ) -> Result<Aggregation, StartError> {
@@ -64,6 +65,7 @@ pub(crate) fn start(
         slices: resources.get("discovery.k8s.io", "endpointslices")?,
         published,
         identity: options.identity()?,
+        dialer,
         routing: if options.enable_aggregator_routing { Routing::Endpoints } else { Routing::ClusterIp },
         rejects_redirects: options.aggregator_reject_forwarding_redirect,
         metrics: metrics.clone(),

@@ -19,6 +19,8 @@ use crate::bootstrap::ensure;
 const DURATION: i64 = 3600;
 /// How often the Lease is renewed.
 const ROUND: Duration = Duration::from_secs(10);
+/// What a round may be longer, so that servers do not all renew at once.
+const JITTER: f64 = 0.04;
 /// Pause before a failed round is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 /// Rounds between looks for Leases of servers that are gone.
@@ -82,7 +84,7 @@ impl IdentityLease {
                 outcome = self.clean().await;
             }
             let pause = match outcome {
-                Ok(()) => ROUND,
+                Ok(()) => ROUND.mul_f64(1.0 + JITTER * rand::random::<f64>()),
                 Err(error) => {
                     tracing::warn!(%error, "failed to keep the identity lease");
                     RETRY

@@ -95,6 +95,9 @@ pub enum StartError {
     /// Who signs tokens elsewhere cannot be used.
     #[error(transparent)]
     Signer(#[from] external_signer::SignerError),
+    /// Traces cannot be sent.
+    #[error(transparent)]
+    Tracing(#[from] spans::TracingError),
     /// An authenticator cannot be set up.
     #[error(transparent)]
     Authn(#[from] AuthnError),
@@ -168,6 +171,13 @@ fn own_addresses(options: &Options) -> Result<(IpAddr, IpAddr), StartError> {
     Ok((service, advertise))
 }
 
+/// Traces as the operator wants them.
+fn tracer(options: &Options, id: &str, runtime: &Runtime) -> Result<spans::Tracer, StartError> {
+    let Some(file) = &options.misc.tracing_config_file else { return Ok(spans::Tracer::off()) };
+    let service = spans::Service { name: "apiserver", instance: id.to_owned(), host: String::new() };
+    Ok(spans::Tracer::start(&spans::Config::read(file)?, &service, &runtime.tasks)?)
+}
+
 /// Flow control by the stored levels and schemas, unless the flags turn it off.
 async fn flow_control(
     options: &Options,
@@ -216,6 +226,8 @@ async fn serve(
     let _finish = finished.clone().drop_guard();
     let (registry, stop, port) = (runtime.registry.clone(), runtime.shutdown.clone(), serving.address.port());
     let id = uuid::Uuid::new_v4().to_string();
+    let tracer = tracer(&options, &id, &runtime)?;
+    let egress = egress::load(options.misc.egress_selector_config_file.as_deref(), &registry)?;
     let mut store = store::open(&options, &stop, &finished).await?;
     let mut overrides = store::Overrides::open(&options, &stop, &finished).await?;
     store::seal(&mut store, &mut overrides, &options, &runtime, &id, &finished).await?;
@@ -263,6 +275,7 @@ async fn serve(
             bearer,
             signer: Arc::clone(&identity.signer),
             store: Arc::clone(&store),
+            egress: &egress,
         },
     )?;
     let hooks = Arc::new(ServiceHooks { addresses: Arc::clone(&addresses), ports: Arc::clone(&ports) });
@@ -270,7 +283,7 @@ async fn serve(
     let mut settings_of_plugins = file.map(admission::Settings::read).transpose()?.unwrap_or_default();
     settings_of_plugins.connect(RealClock::shared()).await?;
     let lookups =
-        admission::Lookups::new(&resources, &authorizer, &registry, (settings_of_plugins, &gates), &finished)?;
+        admission::Lookups::new(&resources, &authorizer, &registry, (settings_of_plugins, &gates, &egress), &finished)?;
     let choice = admission::Choice {
         enable: &options.admission.enable_admission_plugins,
         disable: &options.admission.disable_admission_plugins,
@@ -284,8 +297,8 @@ async fn serve(
     let serves =
         RuntimeConfig::parse(&options.runtime_config).map_err(StartError::Flags)?.serves(options.generic.forward());
     let published = Arc::new(Published::with_built_in(options.external_address(advertise, port), Arc::clone(&serves)));
-    let aggregation =
-        aggregation::start(&options.aggregation, &resources, Arc::clone(&published), &registry, &finished)?;
+    let reached = (Arc::clone(&published), egress.cluster.clone());
+    let aggregation = aggregation::start(&options.aggregation, &resources, reached, &registry, &finished)?;
     tokio::spawn(
         finished
             .clone()
@@ -301,7 +314,7 @@ async fn serve(
         keeping: settings.keeping.clone(),
         endpoints: Arc::clone(endpoints.custom()),
         published: Arc::clone(&published),
-        webhooks: Arc::new(Caller::new(resources.get("", "services")?)),
+        webhooks: Arc::new(Caller::new(resources.get("", "services")?, egress)),
     });
     tokio::spawn(definitions.run(finished.clone()));
     let auditor = audit::auditor(&options.audit, &registry).await?;
@@ -334,6 +347,7 @@ async fn serve(
         },
         collection_workers: options.storage.delete_collection_workers,
         delegate: Some(aggregation.delegate),
+        tracer,
     });
     let host = runtime::env::hostname().unwrap_or_default();
     let events = Arc::new(Events { objects: resources.get("", "events")?, host });

@@ -20,10 +20,10 @@ pub struct MiscOptions {
     /// Whether /logs shows the log directory of this machine. Deprecated.
     #[arg(long, default_value_t = false)]
     pub enable_logs_handler: bool,
-    /// File with the proxies that connections to kubelets, webhooks and etcd go by. Only direct connections are taken.
+    /// File with the proxies that connections to nodes, Pods, Services and webhooks go by. etcd is reached directly only.
     #[arg(long)]
     pub egress_selector_config_file: Option<PathBuf>,
-    /// File with where traces of requests are sent. None are sent: a file is refused.
+    /// File with where traces of requests are sent, and how many of them.
     #[arg(long)]
     pub tracing_config_file: Option<PathBuf>,
     /// CA of the serving certificates of other servers of the cluster. Needs a feature that is off.
@@ -75,9 +75,6 @@ impl MiscOptions {
                 "--coordinated-leadership-renew-deadline must be greater than --coordinated-leadership-retry-period"
                     .into(),
             );
-        }
-        if self.tracing_config_file.is_some() {
-            problems.push("--tracing-config-file: this server sends no traces".into());
         }
         problems.extend(self.egress_selector_config_file.iter().flat_map(|file| egress::check(file)));
         problems

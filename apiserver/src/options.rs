@@ -58,6 +58,7 @@ const CERT_DIR: &str = "/var/run/kubernetes";
 /// Gates that can be named.
 const GATES: &[Gate] = &[
     Gate::locked("APIServerIdentity"),
+    Gate::locked_since("APIServerTracing", 34),
     Gate::locked_since("AnonymousAuthConfigurableEndpoints", 34),
     Gate::beta("ClusterTrustBundle", false),
     Gate::locked_since("ConsistentListFromCache", 34),

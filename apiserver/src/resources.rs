@@ -10,6 +10,7 @@ use generic::{
 use registry::{
     component_statuses::ComponentStatuses,
     connect::{
+        egress::{Dialer, Egress},
         kubelet::Kubelets,
         logs::Logs,
         proxy::{Destination, Proxy},
@@ -53,6 +54,7 @@ pub(crate) struct HandlerSettings<'a> {
     pub(crate) bearer: Arc<Bearer>,
     pub(crate) signer: Arc<dyn TokenSigner>,
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) egress: &'a Egress,
 }
 
 /// Handlers of subresources and of kinds that are posted only.
@@ -67,7 +69,7 @@ pub(crate) fn handlers(resources: &Resources, settings: &HandlerSettings<'_>) ->
     add("", "pods/binding", binding);
     let budgets = resources.get("policy", "poddisruptionbudgets")?;
     add("", "pods/eviction", Arc::new(Eviction { pods: Arc::clone(&pods), budgets }));
-    let kubelets = Arc::new(kubelets(settings.options, resources)?);
+    let kubelets = Arc::new(kubelets(settings.options, resources, settings.egress.cluster.clone())?);
     for (path, purpose) in
         [("pods/exec", Purpose::Exec), ("pods/attach", Purpose::Attach), ("pods/portforward", Purpose::PortForward)]
     {
@@ -86,7 +88,7 @@ pub(crate) fn handlers(resources: &Resources, settings: &HandlerSettings<'_>) ->
             Destination::Services(resources.get("", "services")?, resources.get("", "endpoints")?, Arc::clone(&pods)),
         ),
     ] {
-        add("", path, Arc::new(Proxy { to, tls: Arc::clone(&tls) }));
+        add("", path, Arc::new(Proxy { to, tls: Arc::clone(&tls), dialer: settings.egress.cluster.clone() }));
     }
     let tokens = TokenRequests {
         key: Arc::clone(&settings.signer),
@@ -112,7 +114,7 @@ pub(crate) fn handlers(resources: &Resources, settings: &HandlerSettings<'_>) ->
 }
 
 /// How kubelets are reached, as the flags say.
-fn kubelets(options: &Options, resources: &Resources) -> Result<Kubelets, StartError> {
+fn kubelets(options: &Options, resources: &Resources, dialer: Dialer) -> Result<Kubelets, StartError> {
     let flags = &options.kubelet;
     let identity = match (&flags.kubelet_client_certificate, &flags.kubelet_client_key) {
         (Some(certificate), Some(key)) => Some((tls::read(certificate)?, tls::read(key)?)),
@@ -129,6 +131,7 @@ fn kubelets(options: &Options, resources: &Resources) -> Result<Kubelets, StartE
         nodes: resources.get("", "nodes")?,
         tls,
         unverified,
+        dialer,
         address_types,
         timeout: flags.kubelet_timeout,
         port: flags.kubelet_port,

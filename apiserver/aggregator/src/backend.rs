@@ -7,12 +7,12 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{Request, Response, Uri};
 use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
+    client::legacy::Client,
     rt::{TokioExecutor, TokioTimer},
 };
+use registry::connect::egress::{Connector, Dialer};
 use runtime::tls;
 use rustls::{ClientConfig, pki_types::ServerName};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::{identity::ProxyIdentity, place::Place, view::Spec};
@@ -45,12 +45,18 @@ pub(crate) enum BackendError {
 pub(crate) struct Backend {
     name: ServerName<'static>,
     tls: Arc<ClientConfig>,
-    client: Client<HttpsConnector<HttpConnector>, Body>,
+    client: Client<HttpsConnector<Connector>, Body>,
+    dialer: Dialer,
 }
 
 impl Backend {
     /// For the server of an APIService.
-    pub(crate) fn new(spec: &Spec, host: &str, identity: Option<&ProxyIdentity>) -> Result<Self, BackendError> {
+    pub(crate) fn new(
+        spec: &Spec,
+        host: &str,
+        identity: Option<&ProxyIdentity>,
+        dialer: Dialer,
+    ) -> Result<Self, BackendError> {
         let pair = identity.map(ProxyIdentity::pair);
         let pair = pair.as_ref().map(|(certificate, key)| (certificate.as_slice(), key.as_slice()));
         let config = if spec.insecure {
@@ -61,22 +67,18 @@ impl Backend {
             tls::client_config(&BASE64_STANDARD.decode(bundle).map_err(BackendError::Bundle)?, pair)?
         };
         let name = ServerName::try_from(host.to_owned()).map_err(|_| BackendError::Name(host.to_owned()))?;
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(CONNECT));
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(config.clone())
             .https_only()
             .with_server_name_resolver(FixedServerNameResolver::new(name.clone()))
             .enable_all_versions()
-            .wrap_connector(tcp);
+            .wrap_connector(Connector(dialer.clone()));
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(MOST_IDLE)
             .build(connector);
-        Ok(Self { name, tls: Arc::new(config), client })
+        Ok(Self { name, tls: Arc::new(config), client, dialer })
     }
 
     /// Sends a request to a place; the answer's body streams. `within` bounds the time to the head of the answer.
@@ -90,6 +92,7 @@ impl Backend {
         let uri = Uri::builder().scheme("https").authority(place.authority()).path_and_query(path).build();
         *request.uri_mut() = uri.map_err(|error| BackendError::Request(error.to_string()))?;
         *request.version_mut() = http::Version::HTTP_11;
+        spans::inject(request.headers_mut());
         let answer = tokio::time::timeout(within, self.client.request(request)).await;
         let answer = answer.map_err(|_| BackendError::Deadline)?;
         Ok(answer.map_err(|error| BackendError::Request(util::chain(&error)))?.map(Body::new))
@@ -98,8 +101,7 @@ impl Backend {
     /// A connection of its own, for a request that takes it over.
     pub(crate) async fn connect(&self, place: &Place) -> Result<streaming::Connection, BackendError> {
         let dial = async {
-            let stream = TcpStream::connect((place.address, place.port)).await?;
-            stream.set_nodelay(true)?;
+            let stream = self.dialer.connect(&place.address.to_string(), place.port).await?;
             TlsConnector::from(Arc::clone(&self.tls)).connect(self.name.clone(), stream).await
         };
         let stream = tokio::time::timeout(CONNECT, dial).await.map_err(|_| BackendError::Deadline)?;

@@ -27,6 +27,7 @@ use std::sync::{
 
 use generic::{projection::Projection, published::Published, resource::Resource};
 use prometheus::Registry;
+use registry::connect::egress::Dialer;
 use tokio_util::sync::CancellationToken;
 
 pub use identity::{IdentityError, ProxyIdentity};
@@ -56,6 +57,8 @@ pub struct Settings {
     pub published: Arc<Published>,
     /// What this server proves itself with; without it, other servers take its requests for anonymous.
     pub identity: Option<ProxyIdentity>,
+    /// How Services are reached.
+    pub dialer: Dialer,
     /// How Services are reached.
     pub routing: Routing,
     /// Whether answers that send clients elsewhere are refused.
@@ -102,7 +105,7 @@ pub fn start(settings: Settings, stop: &CancellationToken) -> Result<Aggregation
         Places { services: settings.services, slices: settings.slices, routing: settings.routing },
         settings.api_services,
         settings.published,
-        settings.identity.map(Arc::new),
+        (settings.identity.map(Arc::new), settings.dialer),
         settings.rejects_redirects,
         Report::new(&settings.metrics)?,
     ));

@@ -15,6 +15,7 @@ use generic::{
     authn::Peer, delegate::Delegate, projection::Projection, published::Published, resource::Resource, user::User,
 };
 use http::{Request, Response};
+use registry::connect::egress::Dialer;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
@@ -42,6 +43,7 @@ pub(crate) struct Remotes {
     api_services: Arc<Resource>,
     published: Arc<Published>,
     identity: Option<Arc<ProxyIdentity>>,
+    dialer: Dialer,
     rejects_redirects: bool,
     report: Report,
     table: ArcSwap<Table>,
@@ -53,7 +55,7 @@ impl Remotes {
         places: Places,
         api_services: Arc<Resource>,
         published: Arc<Published>,
-        identity: Option<Arc<ProxyIdentity>>,
+        (identity, dialer): (Option<Arc<ProxyIdentity>>, Dialer),
         rejects_redirects: bool,
         report: Report,
     ) -> Self {
@@ -62,6 +64,7 @@ impl Remotes {
             api_services,
             published,
             identity,
+            dialer,
             rejects_redirects,
             report,
             table: ArcSwap::default(),
@@ -149,7 +152,7 @@ impl Remotes {
 
     /// Makes the client of a server.
     fn equip(&self, remote: &Remote) -> Result<(), Availability> {
-        let made = Backend::new(&remote.spec, &remote.service.host(), self.identity.as_deref());
+        let made = Backend::new(&remote.spec, &remote.service.host(), self.identity.as_deref(), self.dialer.clone());
         let backend = made.map_err(|error| Availability::failed("FailedDiscoveryCheck", error.to_string()))?;
         remote.backend.store(Some(Arc::new(backend)));
         Ok(())

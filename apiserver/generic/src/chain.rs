@@ -25,6 +25,7 @@ use crate::{
     request::{Query, RequestInfo},
     respond,
     server::{self, Server},
+    steps,
     user::{self, User},
     verbs::body::BODY_LIMIT,
 };
@@ -63,7 +64,7 @@ pub async fn serve(server: Arc<Server>, mut request: Request<Body>, peer: Peer) 
     response.headers_mut().insert(AUDIT_ID.clone(), audit_id.clone());
     let (took, size) = (journal.took(), axum::body::HttpBody::size_hint(response.body()).exact());
     server.metrics.observe(&asked, response.status(), took, waited.total(), size);
-    journal.end(&asked, &audit_id, response.status(), &found, &info);
+    journal.end(&asked, &audit_id, response.status(), &found);
     response
 }
 
@@ -145,12 +146,16 @@ async fn secured(
         }
     };
     let streams = info.is_long_running();
+    let span = steps::begin(&server.tracer, &parts, &info, &user);
     let asked = Request::from_parts(parts, body);
-    let outcome = authenticated(server, asked, peer, (info, query), user, record.clone(), (found, labels)).await;
-    match record {
+    let work = authenticated(server, asked, peer, (info, query), user, record.clone(), (found, labels));
+    let outcome = span.within(work).await;
+    let outcome = match record {
         Some(record) => record.finish(outcome, streams).await,
         None => outcome,
-    }
+    };
+    steps::end(&span, &outcome);
+    outcome
 }
 
 /// What comes after authentication: the user is known, and the request is on record.
@@ -331,7 +336,8 @@ async fn resource(
     };
     if writes && !takes_over {
         // A write that passed admission runs to its end even if the client leaves.
-        return match tokio::spawn(async move { with_warnings(&call).await }).await {
+        let work = spans::enter(spans::current(), async move { with_warnings(&call).await });
+        return match tokio::spawn(work).await {
             Ok(outcome) => outcome,
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
@@ -350,7 +356,7 @@ async fn with_warnings(call: &Call) -> ApiResult<Response<Body>> {
     if let Some(text) = call.endpoint.custom().and_then(|c| c.deprecation()) {
         call.warnings.add(text);
     }
-    let outcome = server::dispatch(call).await;
+    let outcome = steps::handle(call, server::dispatch(call)).await;
     let warnings = call.warnings.take();
     if warnings.is_empty() {
         return outcome;

@@ -1,4 +1,4 @@
-//! What the log says of requests: each of them from verbosity 3 on, slow ones always.
+//! What the log says of requests: each of them from verbosity 3 on.
 
 use std::time::{Duration, Instant};
 
@@ -6,12 +6,10 @@ use axum::body::Body;
 use http::{HeaderValue, Request, StatusCode, header};
 use runtime::{flags::format_duration, logging};
 
-use crate::{authn::Peer, flowcontrol::Found, metrics::Asked, request::RequestInfo};
+use crate::{authn::Peer, flowcontrol::Found, metrics::Asked};
 
 /// Verbosity from which on requests are logged.
 const VERBOSITY: i32 = 3;
-/// Requests that take longer are logged always.
-const SLOW: Duration = Duration::from_millis(500);
 /// Characters of an audit ID that are shown.
 const SHOWN: usize = 64;
 
@@ -21,8 +19,6 @@ pub(crate) struct Journal {
     uri: String,
     agent: String,
     client: String,
-    method: http::Method,
-    protocol: http::Version,
 }
 
 impl Journal {
@@ -34,8 +30,6 @@ impl Journal {
             uri: request.uri().path_and_query().map(ToString::to_string).unwrap_or_default(),
             agent: agent.unwrap_or_default().to_owned(),
             client: peer.address.map(|address| address.to_string()).unwrap_or_default(),
-            method: request.method().clone(),
-            protocol: request.version(),
         }
     }
 
@@ -45,27 +39,9 @@ impl Journal {
     }
 
     /// Tells of the request.
-    pub(crate) fn end(
-        self,
-        asked: &Asked,
-        audit_id: &HeaderValue,
-        status: StatusCode,
-        found: &Found,
-        info: &RequestInfo,
-    ) {
+    pub(crate) fn end(self, asked: &Asked, audit_id: &HeaderValue, status: StatusCode, found: &Found) {
         let took = self.took();
         let audit_id: String = audit_id.to_str().unwrap_or_default().chars().take(SHOWN).collect();
-        if took > SLOW && !info.is_long_running() {
-            let Self { uri, agent, client, method, protocol, .. } = &self;
-            let (n, ms) = (rand::random::<u32>() >> 1, took.as_millis());
-            tracing::info!(
-                "Trace[{n}]: \"{method}\" audit-id:{audit_id},client:{client},protocol:{protocol:?},resource:{},scope:{},\
-                 url:{uri},user-agent:{agent},verb:{} (total time: {ms}ms):",
-                info.resource,
-                asked.scope(),
-                asked.verb(),
-            );
-        }
         if logging::verbosity() < VERBOSITY {
             return;
         }

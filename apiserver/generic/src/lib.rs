@@ -28,5 +28,6 @@ pub mod resource;
 pub mod respond;
 pub mod selection;
 pub mod server;
+mod steps;
 pub mod user;
 pub mod verbs;

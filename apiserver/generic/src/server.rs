@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use axum::{Router, body::Body};
 use http::{Method, Response};
 use machinery::{ApiError, ApiResult};
+use spans::Tracer;
 use storage::contract::Store;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -62,6 +63,8 @@ pub struct Server {
     pub collection_workers: usize,
     /// Who passes on what other servers answer.
     pub delegate: Option<Arc<dyn Delegate>>,
+    /// Sends traces, if the operator wants them.
+    pub tracer: Tracer,
     /// Records requests, if a policy says so.
     pub audit: Option<Arc<Auditor>>,
 }

@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use storage::contract::Store;
 use streaming::forward;
 
-use crate::connect::dial;
+use crate::connect::{dial, egress::Dialer};
 
 /// Components that are asked on this machine, and their ports.
 const COMPONENTS: [(&str, u16); 2] = [("controller-manager", 10257), ("scheduler", 10259)];
@@ -79,7 +79,9 @@ impl ComponentStatuses {
     async fn ask(&self, port: u16) -> Result<String, String> {
         let url = format!("https://127.0.0.1:{port}/healthz");
         let failed = |error: String| format!("Get {url:?}: {error}");
-        let connection = dial::connect("127.0.0.1", port, Some(&self.tls)).await.map_err(|e| failed(e.to_string()))?;
+        let connection = dial::connect(&Dialer::default(), "127.0.0.1", port, Some(&self.tls))
+            .await
+            .map_err(|e| failed(e.to_string()))?;
         let request = Request::get("/healthz").body(Body::empty()).map_err(|e| failed(e.to_string()))?;
         let answer = forward::send(connection, request, &format!("127.0.0.1:{port}")).await;
         let (parts, body) = answer.map_err(|e| failed(e.to_string()))?.into_parts();

@@ -173,13 +173,7 @@ impl TokenRequests {
         Ok(())
     }
 
-    async fn sign(
-        &self,
-        mut private: Private,
-        audiences: &[String],
-        seconds: i64,
-        now: &Moment,
-    ) -> ApiResult<String> {
+    async fn sign(&self, mut private: Private, audiences: &[String], seconds: i64, now: &Moment) -> ApiResult<String> {
         let issued = now.at.unix_timestamp();
         let for_api = audiences.iter().all(|a| self.audiences.contains(a));
         let mut lives = seconds;

@@ -39,7 +39,7 @@ use policies::{
     MutatingPolicies, MutatingPolicy, ParamAccess, Policies, PolicyMetrics, ValidatingPolicies, ValidatingPolicy,
 };
 use prometheus::Registry;
-use registry::connect::webhook::Caller;
+use registry::connect::{egress::Egress, webhook::Caller};
 use runtime::{
     clock::{Clock, RealClock},
     features::FeatureGates,
@@ -90,12 +90,13 @@ impl Lookups {
         resources: &Resources,
         authorizer: &Arc<dyn Authorizer>,
         metrics: &Registry,
-        (mut settings, gates): (Settings, &FeatureGates),
+        (mut settings, gates, egress): (Settings, &FeatureGates, &Egress),
         stop: &CancellationToken,
     ) -> Result<Self, StartError> {
         let services = resources.get("", "services")?;
         let credentials = [&mut settings.mutating, &mut settings.validating].map(std::mem::take);
-        let callers = credentials.map(|own| Arc::new(Caller::with_credentials(Arc::clone(&services), own)));
+        let callers =
+            credentials.map(|own| Arc::new(Caller::with_credentials(Arc::clone(&services), egress.clone(), own)));
         let configurations =
             |plural| -> Result<_, StartError> { Ok(Projection::follow(&resources.get(GROUP, plural)?, stop)) };
         let namespaces = resources.get("", "namespaces")?;

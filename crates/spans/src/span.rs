@@ -230,6 +230,12 @@ impl Span {
         self.0.as_ref().and_then(|node| node.context.as_ref())
     }
 
+    /// Whether anybody is told: who is sent the trace, or the log, because it takes long already.
+    pub fn is_told(&self) -> bool {
+        let node = self.0.as_ref();
+        node.is_some_and(|node| node.sent.is_some() || node.threshold.is_some_and(|most| node.start.elapsed() >= most))
+    }
+
     /// Whether anybody is sent the trace.
     pub fn is_sent(&self) -> bool {
         self.0.as_ref().is_some_and(|node| node.sent.is_some())

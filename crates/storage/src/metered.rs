@@ -103,7 +103,16 @@ impl MeteredStore {
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         let start = Instant::now();
-        let outcome = call.await;
+        let span = spans::child(work(operation), spans::Kind::Client);
+        let outcome = span.within(call).await;
+        if span.is_sent() {
+            span.set("group", self.group.clone());
+            span.set("resource", self.resource.clone());
+            if let Err(error) = &outcome {
+                span.fail(error.to_string());
+            }
+        }
+        drop(span);
         let labels = &[operation, self.group.as_str(), self.resource.as_str()];
         self.metrics.duration.with_label_values(labels).observe(start.elapsed().as_secs_f64());
         self.metrics.requests.with_label_values(labels).inc();
@@ -111,6 +120,17 @@ impl MeteredStore {
             self.metrics.errors.with_label_values(labels).inc();
         }
         outcome
+    }
+}
+
+/// What a request is called in traces.
+fn work(operation: &str) -> &'static str {
+    match operation {
+        "create" => "Create etcd3",
+        "update" => "GuaranteedUpdate etcd3",
+        "delete" => "Delete etcd3",
+        "get" => "Get etcd3",
+        _ => "List(recursive=true) etcd3",
     }
 }
 

@@ -168,7 +168,8 @@ impl VerifyingKey {
                     certificate.public_key().raw.to_vec()
                 }
                 "PRIVATE KEY" | "RSA PRIVATE KEY" | "EC PRIVATE KEY" => {
-                    super::keys::public_key_of(&block.label, &block.contents).map_err(|e| KeyError::Key(e.to_string()))?
+                    super::keys::public_key_of(&block.label, &block.contents)
+                        .map_err(|e| KeyError::Key(e.to_string()))?
                 }
                 _ => continue,
             };
@@ -192,7 +193,6 @@ impl SigningKey {
         };
         Ok(Self { id: public.id, algorithm: public.algorithm, key })
     }
-
 }
 
 #[async_trait]

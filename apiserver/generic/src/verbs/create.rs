@@ -39,6 +39,7 @@ pub async fn create(call: &Call) -> ApiResult<Response<Body>> {
     body::place_new(&mut object, call)?;
     dedup_owners(&mut object, &call.warnings, false);
     let object = create_object(call, object, &options, managed::Origin::Update).await?;
+    spans::step("About to write a response", []);
     call.writer(Target::Item)?.object(StatusCode::CREATED, object)
 }
 
@@ -57,8 +58,10 @@ pub async fn create_object(
         return Err(ApiError::forbidden(&call.group_resource(), meta::name(&object), why));
     }
     let moment = Moment::now();
+    spans::step("About to convert to expected version", []);
     let mut object = call.to_stored(object);
     strategy.defaults(&mut object);
+    spans::step("Conversion done", []);
     if origin == managed::Origin::Update {
         managed::track_create(call, &mut object, &options.manager, &moment)?;
     }
@@ -84,7 +87,10 @@ pub async fn create_object(
         if options.dry_run {
             return Ok(call.to_served(object));
         }
-        match resource.insert(&call.unload(&object).await?).await? {
+        spans::step("About to store object in database", []);
+        let swap = resource.insert(&call.unload(&object).await?).await?;
+        spans::step("Write to database call succeeded", []);
+        match swap {
             Swap::Done(stored) => {
                 reservation.commit();
                 return Ok(call.to_served(call.written(object, &stored)?));

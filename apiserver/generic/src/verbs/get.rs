@@ -15,7 +15,9 @@ pub async fn get(call: &Call) -> ApiResult<Response<Body>> {
     let resource = call.resource()?;
     let writer = call.writer(Target::Item)?;
     let freshness = resource.freshness(freshness(call)?);
+    spans::step("About to Get from storage", []);
     let object = resource.get(&call.info.namespace, &call.info.name, freshness).await?;
+    spans::step("About to write a response", []);
     if call.endpoint.serves_stored_form() {
         return writer.cached(StatusCode::OK, &object, &call.endpoint.gvk);
     }

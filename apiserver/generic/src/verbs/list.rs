@@ -47,7 +47,9 @@ pub async fn list(call: &Call) -> ApiResult<Response<Body>> {
     let resource = call.resource()?;
     let writer = call.writer(Target::List)?;
     let selection = Selection::parse(&options.label_selector, &options.field_selector, &call.endpoint)?;
+    spans::step("About to List from storage", []);
     let page = page(call, resource, &options, &selection).await?;
+    spans::step("Listing from storage done", [("count", page.items.len().into())]);
     let metadata = metadata(page.revision, page.next, page.remaining);
     if writer.output == Output::JSON && call.endpoint.serves_stored_form() {
         return Ok(stream_json(call, resource, page.items, &metadata, writer.gzip));

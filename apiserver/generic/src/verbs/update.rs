@@ -35,9 +35,11 @@ pub async fn update(call: &Call) -> ApiResult<Response<Body>> {
     let mut sent = body::decode_object(call, &call.endpoint.gvk, options.field_validation)?;
     body::check_identity(&mut sent, call)?;
     dedup_owners(&mut sent, &call.warnings, false);
+    spans::step("About to convert to expected version", []);
     let mut sent = call.to_stored(sent);
     let resource = call.resource()?;
     call.strategy(resource).defaults(&mut sent);
+    spans::step("Conversion done", []);
 
     let starting = resource.starting_point(&call.info.namespace, &call.info.name).await?;
     let (starting, freshly_read) = match starting {
@@ -49,7 +51,10 @@ pub async fn update(call: &Call) -> ApiResult<Response<Body>> {
     };
     check_uid(call, &sent, &starting.object)?;
     let loop_ = Loop { call, resource, options: &options, starting, fresh: freshly_read, scale: None };
+    spans::step("About to store object in database", []);
     let (object, _) = loop_.run(|_: &Stored| Ok(sent.clone()), Origin::Update).await?;
+    spans::step("Object stored in database", []);
+    spans::step("About to write a response", []);
     call.writer(Target::Item)?.object(StatusCode::OK, object)
 }
 

@@ -5,8 +5,9 @@ use std::{io, sync::Arc, time::Duration};
 use machinery::ApiError;
 use rustls::{ClientConfig, pki_types::ServerName};
 use streaming::Connection;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+
+use super::egress::Dialer;
 
 /// Time for a connection and its handshake.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -50,25 +51,28 @@ pub fn host_port(host: &str, port: u16) -> String {
 }
 
 /// Connects, with TLS when a configuration is given.
-pub async fn connect(host: &str, port: u16, tls: Option<&Arc<ClientConfig>>) -> Result<Connection, DialError> {
-    connect_within(DIAL_TIMEOUT, host, port, tls).await
+pub async fn connect(
+    dialer: &Dialer,
+    host: &str,
+    port: u16,
+    tls: Option<&Arc<ClientConfig>>,
+) -> Result<Connection, DialError> {
+    connect_within(DIAL_TIMEOUT, dialer, host, port, tls).await
 }
 
 /// [`connect`] with another deadline.
 pub async fn connect_within(
     deadline: Duration,
+    dialer: &Dialer,
     host: &str,
     port: u16,
     tls: Option<&Arc<ClientConfig>>,
 ) -> Result<Connection, DialError> {
     let address = host_port(host, port);
     let dial = async {
-        let stream = TcpStream::connect((host, port)).await;
+        let stream = dialer.connect(host, port).await;
         let stream = stream.map_err(|source| DialError::Connect { address: address.clone(), source })?;
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY");
-        }
-        let Some(config) = tls else { return Ok(Box::new(stream) as Connection) };
+        let Some(config) = tls else { return Ok(stream) };
         let name = ServerName::try_from(host.to_owned()).map_err(|_| DialError::Name(host.to_owned()))?;
         let stream = TlsConnector::from(Arc::clone(config)).connect(name, stream).await.map_err(DialError::Tls)?;
         Ok(Box::new(stream) as Connection)

@@ -11,6 +11,7 @@ use streaming::Connection;
 
 use super::{
     dial::{self, DialError},
+    egress::Dialer,
     throttled::Throttled,
 };
 
@@ -25,6 +26,8 @@ pub struct Kubelets {
     pub tls: Arc<ClientConfig>,
     /// The same client certificate without checking the server's.
     pub unverified: Arc<ClientConfig>,
+    /// How the nodes' network is reached.
+    pub dialer: Dialer,
     /// Node address types, most preferred first.
     pub address_types: Vec<String>,
     /// Time to connect.
@@ -69,7 +72,7 @@ impl Kubelets {
     /// Connects to one; `verified` is false when the client takes any certificate.
     pub async fn connect(&self, kubelet: &Kubelet, verified: bool) -> Result<Connection, DialError> {
         let tls = if verified { &self.tls } else { &self.unverified };
-        dial::connect_within(self.timeout, &kubelet.host, kubelet.port, Some(tls)).await
+        dial::connect_within(self.timeout, &self.dialer, &kubelet.host, kubelet.port, Some(tls)).await
     }
 
     /// Connects for a stream to a Pod, which may be limited.

@@ -1,6 +1,7 @@
 //! Subresources that reach through the apiserver: log, exec, attach, portforward and proxy.
 //!
 //! - [`dial`]: connections to kubelets, Pods and Services.
+//! - [`egress`]: the proxies that are on the way to them.
 //! - [`kubelet`]: where a node's kubelet is, and how it is spoken to.
 //! - [`logs`], [`streams`]: what kubelets serve.
 //! - [`webhook`]: calls of the server itself.
@@ -8,6 +9,7 @@
 
 pub mod credentials;
 pub mod dial;
+pub mod egress;
 pub mod kubelet;
 pub mod logs;
 mod place;

@@ -22,6 +22,7 @@ use streaming::{
 
 use super::{
     dial::{self, host_port},
+    egress::Dialer,
     kubelet::Kubelets,
 };
 
@@ -31,6 +32,8 @@ pub struct Proxy {
     pub to: Destination,
     /// TLS towards Pods and Services: their certificates are not checked.
     pub tls: Arc<ClientConfig>,
+    /// How the network of Pods is reached.
+    pub dialer: Dialer,
 }
 
 /// Where proxied requests go.
@@ -209,7 +212,8 @@ impl Proxy {
             Destination::Nodes(_) => return Err(ApiError::internal("unreachable destination")),
         };
         let tls = target.tls.then_some(&self.tls);
-        let connection = dial::connect(&target.host, target.port, tls).await.map_err(|e| unreachable(&e))?;
+        let connection =
+            dial::connect(&self.dialer, &target.host, target.port, tls).await.map_err(|e| unreachable(&e))?;
         Ok((target, connection))
     }
 }
@@ -234,7 +238,7 @@ async fn node(kubelets: &Kubelets, id: &str) -> ApiResult<(Target, streaming::Co
     };
     let address = found.first().filter(|_| found.iter().all(|address| is_pod_address(*address)));
     let host = address.ok_or_else(|| ApiError::bad_request("address not allowed"))?.to_string();
-    let connection = dial::connect(&host, port, https.then_some(&kubelets.unverified)).await;
+    let connection = dial::connect(&kubelets.dialer, &host, port, https.then_some(&kubelets.unverified)).await;
     Ok((Target { host, port, tls: https }, connection.map_err(|e| unreachable(&e))?))
 }
 

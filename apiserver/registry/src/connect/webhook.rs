@@ -9,7 +9,7 @@ use http::{HeaderValue, Request, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
-    client::legacy::{self, connect::HttpConnector},
+    client::legacy,
     rt::{TokioExecutor, TokioTimer},
 };
 use parking_lot::Mutex;
@@ -21,6 +21,7 @@ use serde_json::Value;
 use super::{
     credentials::{Credentials, Identity, User},
     dial::host_port,
+    egress::{Connector, Dialer, Egress},
 };
 
 /// Answers are read up to this size, bytes.
@@ -91,14 +92,15 @@ pub enum CallError {
     Decode(serde_json::Error),
 }
 
-type Client = legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
-/// Server name, authorities, and as whom it is asked.
-type Key = (String, Option<String>, Option<String>);
+type Client = legacy::Client<HttpsConnector<Connector>, Full<Bytes>>;
+/// Server name, authorities, as whom it is asked, and whether it is a Service.
+type Key = (String, Option<String>, Option<String>, bool);
 
 /// Calls webhooks. Connections are kept between calls.
 pub struct Caller {
     services: Arc<Resource>,
     credentials: Credentials,
+    egress: Egress,
     clients: Mutex<HashMap<Key, Client>>,
 }
 
@@ -112,24 +114,26 @@ struct Target {
     host: String,
     /// Name that the server proves.
     name: String,
+    /// Whether it is a Service.
+    in_cluster: bool,
 }
 
 impl Caller {
     /// With the Services that webhooks may be behind.
-    pub fn new(services: Arc<Resource>) -> Self {
-        Self::with_credentials(services, Credentials::default())
+    pub fn new(services: Arc<Resource>, egress: Egress) -> Self {
+        Self::with_credentials(services, egress, Credentials::default())
     }
 
     /// The same, with what this server proves itself with.
-    pub fn with_credentials(services: Arc<Resource>, credentials: Credentials) -> Self {
-        Self { services, credentials, clients: Mutex::default() }
+    pub fn with_credentials(services: Arc<Resource>, egress: Egress, credentials: Credentials) -> Self {
+        Self { services, credentials, egress, clients: Mutex::default() }
     }
 
     /// Posts `body`, with the time it has in the query, and answers the decoded answer.
     pub async fn call(&self, config: &ClientConfig, body: &Value, within: Duration) -> Result<Value, CallError> {
         let target = self.target(config, within).await?;
         let user = self.credentials.of(&target.host);
-        let client = self.client(&target.name, config.ca_bundle.as_deref(), user)?;
+        let client = self.client(&target, config.ca_bundle.as_deref(), user)?;
         let authorization =
             user.map(|(_, user)| user.authorization()).transpose().map_err(CallError::Config)?.flatten();
         let failed = |why: String| CallError::Transport { url: target.url.clone(), why };
@@ -143,6 +147,14 @@ impl Caller {
         if let Some(value) = authorization {
             request.headers_mut().insert(header::AUTHORIZATION, value);
         }
+        let span = spans::child("HTTP POST", spans::Kind::Client);
+        if let Some(context) = span.context() {
+            context.inject(request.headers_mut());
+        }
+        if span.is_sent() {
+            span.set("http.method", "POST");
+            span.set("http.url", target.url.clone());
+        }
         let exchange = async {
             let answer = client.request(request).await.map_err(|error| failed(reason(&error, &target)))?;
             let (head, body) = answer.into_parts();
@@ -150,7 +162,12 @@ impl Caller {
             Ok::<_, CallError>((head.status.as_u16(), body))
         };
         let answer = tokio::time::timeout(within, exchange).await;
-        let (status, body) = answer.map_err(|_| CallError::Deadline(target.url.clone()))??;
+        let answer = answer.unwrap_or_else(|_| Err(CallError::Deadline(target.url.clone())));
+        match &answer {
+            Ok((status, _)) => span.set("http.status_code", i64::from(*status)),
+            Err(error) => span.fail(error.to_string()),
+        }
+        let (status, body) = answer?;
         if status != 200 {
             return Err(CallError::Status(status_text(status, &body)));
         }
@@ -189,17 +206,24 @@ impl Caller {
             uri: format!("https://{}{tail}", host_port(address, port)),
             host: format!("{server}:{port}"),
             name: server,
+            in_cluster: true,
         })
     }
 
-    fn client(&self, name: &str, authorities: Option<&str>, user: Option<(&str, &User)>) -> Result<Client, CallError> {
+    fn client(
+        &self,
+        target: &Target,
+        authorities: Option<&str>,
+        user: Option<(&str, &User)>,
+    ) -> Result<Client, CallError> {
         let authorities = authorities.filter(|bundle| !bundle.is_empty()).map(str::to_owned);
-        let key = (name.to_owned(), authorities, user.map(|(name, _)| name.to_owned()));
+        let key = (target.name.clone(), authorities, user.map(|(name, _)| name.to_owned()), target.in_cluster);
         if let Some(client) = self.clients.lock().get(&key) {
             return Ok(client.clone());
         }
         let identity = user.map(|(_, user)| user.identity()).transpose().map_err(CallError::Config)?.flatten();
-        let client = new_client(&key, identity)?;
+        let dialer = if target.in_cluster { &self.egress.cluster } else { &self.egress.control_plane };
+        let client = new_client(&key, identity, dialer.clone())?;
         let mut clients = self.clients.lock();
         if clients.len() >= MOST_CLIENTS {
             clients.clear();
@@ -219,10 +243,10 @@ fn of_url(url: &str, seconds: u64) -> Result<Target, CallError> {
     let authority = uri.authority().ok_or_else(wrong)?.to_string();
     let url = format!("https://{authority}{}?timeout={seconds}s", uri.path());
     let name = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    Ok(Target { uri: url.clone(), url, host: authority, name })
+    Ok(Target { uri: url.clone(), url, host: authority, name, in_cluster: false })
 }
 
-fn new_client((name, authorities, _): &Key, identity: Option<Identity>) -> Result<Client, CallError> {
+fn new_client((name, authorities, ..): &Key, identity: Option<Identity>, dialer: Dialer) -> Result<Client, CallError> {
     let roots = match authorities {
         Some(bundle) => BASE64_STANDARD
             .decode(bundle)
@@ -233,15 +257,12 @@ fn new_client((name, authorities, _): &Key, identity: Option<Identity>) -> Resul
     let config = tls::client_config(&roots, identity)?;
     let wrong = |_| CallError::Config(format!("{name:?} is no name of a server"));
     let server = ServerName::try_from(name.clone()).map_err(wrong)?;
-    let mut tcp = HttpConnector::new();
-    tcp.enforce_http(false);
-    tcp.set_nodelay(true);
     let connector = HttpsConnectorBuilder::new()
         .with_tls_config(config)
         .https_only()
         .with_server_name_resolver(FixedServerNameResolver::new(server))
         .enable_http1()
-        .wrap_connector(tcp);
+        .wrap_connector(Connector(dialer));
     Ok(legacy::Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE)
