@@ -22,12 +22,20 @@ pub struct Output {
 pub struct Kubectl {
     program: PathBuf,
     kubeconfig: PathBuf,
+    variables: Vec<(&'static str, &'static str)>,
 }
 
 impl Kubectl {
     /// With a given binary.
     pub fn new(program: impl Into<PathBuf>, kubeconfig: &Path) -> Self {
-        Self { program: program.into(), kubeconfig: kubeconfig.to_path_buf() }
+        Self { program: program.into(), kubeconfig: kubeconfig.to_path_buf(), variables: Vec::new() }
+    }
+
+    /// With an environment variable.
+    #[must_use]
+    pub fn with(mut self, variable: &'static str, value: &'static str) -> Self {
+        self.variables.push((variable, value));
+        self
     }
 
     /// Stock kubectl binaries of this machine, oldest first: those that `STOCK_KUBECTL` lists (colon-separated), and
@@ -46,6 +54,7 @@ impl Kubectl {
     pub fn run_with(&self, arguments: &str, input: &str) -> Output {
         let mut child = Command::new(&self.program)
             .args(arguments.split_whitespace())
+            .envs(self.variables.iter().copied())
             .env("KUBECONFIG", &self.kubeconfig)
             .env("HOME", self.kubeconfig.parent().unwrap_or(Path::new("/")))
             .stdin(Stdio::piped())

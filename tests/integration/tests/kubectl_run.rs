@@ -2,6 +2,8 @@
 //!
 //! Real binaries against an apiserver alone, as the texts are the product of both; no node is needed.
 
+#[path = "kubectl_run/applyset.rs"]
+mod applyset;
 #[path = "kubectl_run/help.rs"]
 mod help;
 

@@ -1,5 +1,6 @@
 //! `kubectl apply`.
 
+mod applyset;
 mod client;
 mod last_applied;
 pub(super) mod prune;
@@ -7,6 +8,7 @@ mod server;
 
 use serde_json::{Value, json};
 
+use self::applyset::ApplySet;
 use crate::{
     command::Command,
     context::Context,
@@ -51,6 +53,7 @@ pub(crate) fn command() -> Command {
             Flag::text("subresource", "", "Apply to this subresource (with --server-side): status, scale or resize."),
             Flag::switch("wait", "Wait until what is deleted is gone."),
         ])
+        .flags(applyset::flag())
         .runs(|context| Box::pin(run(context)))
 }
 
@@ -66,7 +69,7 @@ pub(super) struct Options {
 }
 
 impl Options {
-    fn of(context: &Context) -> Result<Self, CommandError> {
+    async fn of(context: &Context, set: Option<&ApplySet>) -> Result<Self, CommandError> {
         let flags = &context.flags;
         let (dry_run, server_side) = (DryRun::of(context)?, flags.bool("server-side"));
         if flags.bool("force-conflicts") && !server_side {
@@ -89,7 +92,13 @@ impl Options {
         if flags.bool("all") && !flags.text("selector").is_empty() {
             return Err(CommandError::plain("cannot set --all and --selector at the same time"));
         }
-        if flags.bool("prune") && !flags.bool("all") && flags.text("selector").is_empty() {
+        if let Some(set) = set {
+            set.check(context).await?;
+        }
+        if flags.bool("force") && flags.bool("prune") {
+            return Err(CommandError::plain("--force cannot be used with --prune"));
+        }
+        if flags.bool("prune") && set.is_none() && !flags.bool("all") && flags.text("selector").is_empty() {
             return Err(CommandError::plain(
                 "all resources selected for prune without explicitly passing --all. To prune all resources, pass the \
                  --all flag. If you did not mean to prune all resources, specify a label selector",
@@ -123,14 +132,22 @@ async fn run(context: &Context) -> Result<(), CommandError> {
         return Err(context.usage(format!("Unexpected args: {}", list(&context.args))));
     }
     query.sources.require()?;
-    let options = Options::of(context)?;
+    let mut set = ApplySet::of(context).await?;
+    let options = Options::of(context, set.as_ref()).await?;
     let mut results = Results::of(context, options.dry_run)?;
     let mut out = context.streams.out.clone();
-    let kinds = prune::kinds(context).await?;
-    let found = query.infos(context).await?;
+    let kinds = if set.is_some() { Vec::new() } else { prune::kinds(context).await? };
+    let mut found = query.infos(context).await?;
     let mut errors = found.errors;
     if found.infos.is_empty() && errors.is_empty() {
         return Err(CommandError::plain("no objects passed to apply"));
+    }
+    if let Some(set) = &mut set {
+        set.read(&*context.cluster().await?).await?;
+        set.label(&mut found.infos)?;
+        if applyset::is_kept(&options) {
+            set.widen(context, &found.infos).await?;
+        }
     }
     let mut done: Vec<(Info, Value)> = Vec::new();
     for info in found.infos {
@@ -159,9 +176,16 @@ async fn run(context: &Context) -> Result<(), CommandError> {
     }
     CommandError::all(errors)?;
     if context.flags.bool("prune") {
-        prune::run(context, &options, &kinds, &done, &mut results).await?;
+        let left = match &set {
+            Some(set) => set.left_over(&*context.cluster().await?, &done).await?,
+            None => prune::left_over(context, &kinds, &done).await?,
+        };
+        prune::run(context, &options, left, &mut results).await?;
     }
-    Ok(())
+    match set {
+        Some(set) if applyset::is_kept(&options) => set.narrow(context, &done).await,
+        _ => Ok(()),
+    }
 }
 
 fn list(words: &[String]) -> String {

@@ -74,17 +74,16 @@ pub(in crate::cmd) async fn kinds(context: &Context) -> Result<Vec<Resource>, Co
         .collect()
 }
 
-/// Prunes in the namespaces that were visited, and in the cluster's scope.
+/// Deletes what is left over.
 pub(super) async fn run(
     context: &Context,
     options: &Options,
-    kinds: &[Resource],
-    done: &[(Info, Value)],
+    left: Vec<Info>,
     results: &mut Results,
 ) -> Result<(), CommandError> {
     let cluster = context.cluster().await?;
     let mut gone = Vec::new();
-    for info in left_over(context, kinds, done).await? {
+    for info in left {
         if options.dry_run != DryRun::Client {
             let body = super::super::delete::options(context)?;
             let call = Call::delete(&info.path(), &body).query_if("dryRun", options.dry_run.query());
@@ -105,7 +104,8 @@ pub(super) async fn run(
     Ok(())
 }
 
-/// Objects that were applied before and are not among what was applied now.
+/// Objects that were applied before and are not among what was applied now, in the namespaces that were visited and in the
+/// cluster's scope.
 pub(in crate::cmd) async fn left_over(
     context: &Context,
     kinds: &[Resource],
