@@ -1,5 +1,6 @@
 //! Test harness: real processes in temporary directories, on free ports, ended when dropped.
 
+pub mod collector;
 pub mod guest;
 pub mod host;
 pub mod kms;
@@ -8,6 +9,7 @@ pub mod machine;
 pub mod netns;
 pub mod process;
 pub mod server;
+pub mod signer;
 pub mod wait;
 
 pub use guest::Guest;
