@@ -313,6 +313,10 @@ fn read(matches: &ArgMatches) -> Result<KubeletFlags, OptionError> {
     let ttl =
         crate::config::Span::parse(&ttl).map_err(|problem| wrong("minimum-container-ttl-duration", &ttl, &problem))?;
     let labels = text("node-labels").unwrap_or_default();
+    let node_labels = pairs("node-labels", &labels, '=')?;
+    if let Some(problem) = crate::node::labels::check(&node_labels) {
+        return Err(wrong("node-labels", &labels, &problem));
+    }
     let providers = ["image-credential-provider-config", "image-credential-provider-bin-dir"];
     if let [Some(_), None] | [None, Some(_)] = providers.map(text) {
         return Err(wrong(providers[0], "", "both flags of credential providers are needed"));
@@ -327,7 +331,7 @@ fn read(matches: &ArgMatches) -> Result<KubeletFlags, OptionError> {
         cert_dir: path("cert-dir").unwrap_or_default(),
         cloud_provider: text("cloud-provider").unwrap_or_default(),
         root_dir: path("root-dir").unwrap_or_default(),
-        node_labels: pairs("node-labels", &labels, '=')?,
+        node_labels,
         runtime_cgroups: text("runtime-cgroups").unwrap_or_default(),
         credential_providers: path("image-credential-provider-config").zip(path("image-credential-provider-bin-dir")),
         lock_file: path("lock-file"),

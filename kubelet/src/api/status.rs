@@ -1,7 +1,7 @@
 //! Writing statuses, and deleting Pods whose work is over.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
@@ -38,10 +38,13 @@ impl StatusWriter {
                 _ = compare.tick() => self.store.all(needs_look),
             };
             for pending in batch {
-                let start = Instant::now();
                 let uid = pods::uid(&pending.pod).to_owned();
                 match self.sync(&pending).await {
-                    Ok(()) => METRICS.status_sync.observe(start.elapsed().as_secs_f64()),
+                    Ok(()) => {
+                        if let Some(elapsed) = self.store.written(&pending) {
+                            METRICS.status_sync.observe(elapsed.as_secs_f64());
+                        }
+                    }
                     Err(error) => {
                         tracing::warn!(pod = pods::describe(&pending.pod), %error, "failed to update status for pod");
                         self.store.retry(&uid);

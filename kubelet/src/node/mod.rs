@@ -2,6 +2,7 @@
 
 mod coming_up;
 mod facts;
+pub(crate) mod labels;
 mod lease;
 pub mod machine;
 mod object;

@@ -75,7 +75,8 @@ impl Server {
             [&status.container_statuses, &status.init_container_statuses, &status.ephemeral_container_statuses]
         });
         let found = lists.flatten().flatten().find(|status| status.name == container);
-        let waiting = found.and_then(|found| found.state.as_ref()).and_then(|state| state.waiting.as_ref());
+        let state = found.and_then(|found| found.state.as_ref());
+        let waiting = state.and_then(|state| state.waiting.as_ref());
         match waiting.and_then(|waiting| waiting.reason.as_deref()) {
             Some("ErrImagePull") => {
                 format!("container {container:?} in pod {name:?} is waiting to start: image can't be pulled")
@@ -84,6 +85,9 @@ impl Server {
                 format!("container {container:?} in pod {name:?} is waiting to start: trying and failing to pull image")
             }
             Some(reason) => format!("container {container:?} in pod {name:?} is waiting to start: {reason}"),
+            None if state.is_some_and(|state| state.terminated.is_some()) => {
+                format!("container {container:?} in pod {name:?} is terminated")
+            }
             None => format!("container {container:?} in pod {name:?} is not available"),
         }
     }

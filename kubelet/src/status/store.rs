@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodStatus};
 use parking_lot::Mutex;
@@ -19,6 +20,8 @@ pub struct Pending {
     pub status: PodStatus,
     /// All work for it is over, so that it may be deleted from the API.
     pub finished: bool,
+    /// Since when it is another one than was written.
+    pub since: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -52,8 +55,10 @@ impl StatusStore {
                 return true;
             }
             entry.status = status;
+            entry.since.get_or_insert_with(Instant::now);
         } else {
-            inner.entries.insert(uid.clone(), Pending { pod: Arc::clone(pod), status, finished: false });
+            let fresh = Pending { pod: Arc::clone(pod), status, finished: false, since: Some(Instant::now()) };
+            inner.entries.insert(uid.clone(), fresh);
         }
         inner.changed.insert(uid);
         drop(inner);
@@ -112,6 +117,15 @@ impl StatusStore {
     /// Every entry that needs a look, for the regular comparison with the API.
     pub fn all(&self, needs_look: impl Fn(&Pending) -> bool) -> Vec<Pending> {
         self.inner.lock().entries.values().filter(|pending| needs_look(pending)).cloned().collect()
+    }
+
+    /// A status was written. Answers how long that took since it was another one; a status that changed meanwhile goes on
+    /// waiting.
+    pub fn written(&self, pending: &Pending) -> Option<Duration> {
+        let mut inner = self.inner.lock();
+        let entry = inner.entries.get_mut(pods::uid(&pending.pod))?;
+        let since = entry.since.take_if(|_| entry.status == pending.status)?;
+        Some(since.elapsed())
     }
 
     /// Has a Pod's status compared with the API's copy now.

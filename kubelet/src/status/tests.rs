@@ -211,3 +211,17 @@ fn removed_containers_wait_and_count_as_restarted() {
     }
     assert_eq!(condition(&after, "AllContainersRestarting"), ("False", "", ""));
 }
+
+#[test]
+fn the_wait_for_the_api_ends_with_the_last_change() {
+    let store = StatusStore::default();
+    let pod = std::sync::Arc::new(pod("Always"));
+    let status = |phase: &str| PodStatus { phase: Some(phase.to_owned()), ..PodStatus::default() };
+    store.set(&pod, status("Pending"));
+    let first = store.all(|_| true).remove(0);
+    store.set(&pod, status("Running"));
+    assert_eq!(store.written(&first), None, "it is another one meanwhile");
+    let second = store.all(|_| true).remove(0);
+    assert!(store.written(&second).is_some());
+    assert_eq!(store.written(&second), None, "it was written already");
+}
