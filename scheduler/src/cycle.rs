@@ -1,13 +1,18 @@
 //! The synchronous half of scheduling: from a Pod to a node, without waiting for anything.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use rand::Rng;
 
 use crate::{
     cluster::{Cluster, NodeIx},
-    framework::{Denial, Diagnosis, LeftOut, NodeCheck, NodeScore, PluginId, Prepared, Profile},
+    config::{Point, points_of},
+    framework::{Denial, Diagnosis, LeftOut, NodeCheck, NodeScore, PluginId, Prepared, Profile, Score},
     memo::{Memo, Memos},
+    meter::{Meter, Status},
     nominations::Nominations,
     objects::PodView,
 };
@@ -18,29 +23,30 @@ const MIN_FEASIBLE: usize = 100;
 const MIN_PERCENTAGE: usize = 5;
 
 /// The filters of a profile, prepared for one Pod.
-pub(crate) struct Checks {
+pub(crate) struct Checks<'m> {
+    meter: &'m Meter,
     all: Vec<(PluginId, Box<dyn NodeCheck>)>,
     /// How many of the first ones look at nothing but the node.
     local: usize,
 }
 
-impl Checks {
+impl Checks<'_> {
     /// Asks the filters in turn, up to the first that rejects.
     pub(crate) fn run(&self, cluster: &Cluster, node: NodeIx) -> Result<(), (PluginId, Denial)> {
-        ask(&self.all, cluster, node)
+        ask(self.meter, &self.all, cluster, node)
     }
 
     /// [`Checks::run`] that looks at the node itself only if it changed since a Pod like this one was here.
     fn run_remembered(&self, cluster: &Cluster, node: NodeIx, memo: &mut Memo) -> Result<(), (PluginId, Denial)> {
         let (local, others) = self.all.split_at(self.local);
-        match memo.verdict(cluster, node, || ask(local, cluster, node).err()) {
+        match memo.verdict(cluster, node, || ask(self.meter, local, cluster, node).err()) {
             Some(denied) => Err(denied),
-            None => ask(others, cluster, node),
+            None => ask(self.meter, others, cluster, node),
         }
     }
 
     /// Pods were moved to see what would be.
-    pub(crate) fn refresh(&mut self, cluster: &Cluster) {
+    pub(crate) fn refresh(&mut self, cluster: &mut Cluster) {
         self.all.iter_mut().for_each(|(_, check)| check.refresh(cluster));
     }
 
@@ -68,27 +74,69 @@ impl Checks {
     }
 }
 
-fn ask(checks: &[(PluginId, Box<dyn NodeCheck>)], cluster: &Cluster, node: NodeIx) -> Result<(), (PluginId, Denial)> {
-    checks.iter().try_for_each(|(plugin, check)| check.check(cluster, node).map_err(|d| (*plugin, d)))
+fn ask(
+    meter: &Meter,
+    checks: &[(PluginId, Box<dyn NodeCheck>)],
+    cluster: &Cluster,
+    node: NodeIx,
+) -> Result<(), (PluginId, Denial)> {
+    checks.iter().try_for_each(|(plugin, check)| {
+        meter.evaluated(*plugin, Point::Filter, 1);
+        let outcome = meter.plugin(*plugin, Point::Filter, Status::of_filter, || check.check(cluster, node));
+        outcome.map_err(|denial| (*plugin, denial))
+    })
 }
 
 /// What the filters say before they see nodes.
-pub(crate) enum Preparation {
+pub(crate) enum Preparation<'m> {
     /// Nodes to ask: all, or some.
-    Ask { checks: Checks, only: Option<Vec<NodeIx>>, left_out: Option<String> },
+    Ask { checks: Checks<'m>, only: Option<Vec<NodeIx>>, left_out: Option<String> },
     /// No node will do.
     Reject { plugins: Vec<PluginId>, text: String },
 }
 
 /// Runs the PreFilters.
-pub(crate) fn prepare(profile: &Profile, pod: &PodView, cluster: &mut Cluster) -> Preparation {
+pub(crate) fn prepare<'m>(
+    profile: &Profile,
+    pod: &PodView,
+    cluster: &mut Cluster,
+    meter: &'m Meter,
+) -> Preparation<'m> {
+    let began = Instant::now();
+    let prepared = pre_filter(profile, pod, cluster, meter);
+    let status = match &prepared {
+        Preparation::Ask { .. } => Status::Success,
+        Preparation::Reject { .. } => Status::Unresolvable,
+    };
+    meter.point(Point::PreFilter, status, began.elapsed());
+    prepared
+}
+
+/// What a PreFilter says, measured if upstream's plugin of the name has one.
+fn pre_filter_of(plugin: PluginId, meter: &Meter, work: impl FnOnce() -> Prepared) -> Prepared {
+    if !points_of(plugin).0.contains(&Point::PreFilter) {
+        return work();
+    }
+    let status = |prepared: &Prepared| match prepared {
+        Prepared::Skip => Status::Skip,
+        Prepared::Reject(_) => Status::Unresolvable,
+        Prepared::Check(_) | Prepared::CheckOnly(..) => Status::Success,
+    };
+    let prepared = meter.plugin(plugin, Point::PreFilter, status, work);
+    if !matches!(prepared, Prepared::Skip) {
+        meter.evaluated(plugin, Point::PreFilter, 1);
+    }
+    prepared
+}
+
+fn pre_filter<'m>(profile: &Profile, pod: &PodView, cluster: &mut Cluster, meter: &'m Meter) -> Preparation<'m> {
     let mut checks: Vec<(PluginId, Box<dyn NodeCheck>)> = Vec::new();
     let (mut local, mut all_local) = (0, true);
     let mut allowed: Option<Vec<Box<str>>> = None;
     let mut restricting: Vec<PluginId> = Vec::new();
     for (plugin, filter) in profile.filters() {
         all_local &= filter.is_local();
-        match filter.prepare(pod, cluster) {
+        match pre_filter_of(plugin, meter, || filter.prepare(pod, cluster)) {
             Prepared::Skip => {}
             Prepared::Reject(text) => return Preparation::Reject { plugins: vec![plugin], text },
             Prepared::Check(check) => checks.push((plugin, check)),
@@ -115,7 +163,7 @@ pub(crate) fn prepare(profile: &Profile, pod: &PodView, cluster: &mut Cluster) -
     });
     let left_out =
         (!restricting.is_empty()).then(|| format!("node(s) didn't satisfy plugin(s) {}", list(&restricting)));
-    Preparation::Ask { checks: Checks { all: checks, local }, only, left_out }
+    Preparation::Ask { checks: Checks { meter, all: checks, local }, only, left_out }
 }
 
 fn list(plugins: &[PluginId]) -> String {
@@ -185,6 +233,7 @@ pub(crate) struct Cycle<'a> {
     pub(crate) memos: &'a mut Memos,
     /// Where the search begins; moves on with every Pod.
     pub(crate) start: &'a mut usize,
+    pub(crate) meter: &'a Meter,
 }
 
 impl Cycle<'_> {
@@ -220,7 +269,7 @@ impl Cycle<'_> {
             diagnosis.plugins.insert(PluginId::NodeName);
             return Err(diagnosis);
         }
-        let (mut checks, only, left_out) = match prepare(self.profile, pod, self.cluster) {
+        let (mut checks, only, left_out) = match prepare(self.profile, pod, self.cluster, self.meter) {
             Preparation::Ask { checks, only, left_out } => (checks, only, left_out),
             Preparation::Reject { plugins, text } => {
                 diagnosis.plugins.extend(plugins);
@@ -234,7 +283,9 @@ impl Cycle<'_> {
         {
             return Ok(Found::Nominated(node));
         }
+        let began = Instant::now();
         let feasible = self.find(pod, &mut checks, only.as_deref(), &mut diagnosis);
+        self.meter.point(Point::Filter, Status::Success, began.elapsed());
         if feasible.is_empty() {
             if let (Some(text), Some(only)) = (left_out, &only) {
                 let nodes = self.cluster.nodes.len() - only.len();
@@ -256,7 +307,7 @@ impl Cycle<'_> {
     fn find(
         &mut self,
         pod: &PodView,
-        checks: &mut Checks,
+        checks: &mut Checks<'_>,
         only: Option<&[NodeIx]>,
         diagnosis: &mut Diagnosis,
     ) -> Vec<NodeIx> {
@@ -301,35 +352,67 @@ impl Cycle<'_> {
 
     /// Weighted scores of nodes, summed up.
     pub(crate) fn totals(&mut self, pod: &PodView, feasible: &[NodeIx]) -> Vec<i64> {
-        let mut totals = self.local_scores(pod, feasible);
+        let began = Instant::now();
+        let mut preparing = Duration::ZERO;
+        let mut totals = self.local_scores(pod, feasible, &mut preparing);
         let mut scores = vec![0_i64; feasible.len()];
-        for (_, weight, plugin) in self.profile.scores().filter(|(_, _, p)| !p.is_local()) {
-            let Some(scoring) = plugin.prepare(pod, feasible, self.cluster) else { continue };
+        for (id, weight, plugin) in self.profile.scores().filter(|(_, _, p)| !p.is_local()) {
+            let Some(scoring) = self.prepare_score(id, plugin, pod, feasible, &mut preparing) else { continue };
             scores.fill(0);
-            scoring.score(self.cluster, feasible, &mut scores);
+            self.meter.evaluated(id, Point::Score, feasible.len());
+            let score = || scoring.score(self.cluster, feasible, &mut scores);
+            self.meter.plugin(id, Point::Score, |()| Status::Success, score);
             for (total, score) in totals.iter_mut().zip(&scores) {
                 *total += weight * score;
             }
         }
+        self.meter.point(Point::PreScore, Status::Success, preparing);
+        self.meter.point(Point::Score, Status::Success, began.elapsed().saturating_sub(preparing));
         totals
     }
 
+    /// PreScore of a plugin; the time goes to `took`.
+    fn prepare_score(
+        &mut self,
+        id: PluginId,
+        plugin: &dyn Score,
+        pod: &PodView,
+        feasible: &[NodeIx],
+        took: &mut Duration,
+    ) -> Option<Box<dyn NodeScore>> {
+        let began = Instant::now();
+        let cluster = &mut *self.cluster;
+        let mut work = || plugin.prepare(pod, feasible, cluster);
+        let scoring = if points_of(id).0.contains(&Point::PreScore) {
+            let status = |made: &Option<_>| if made.is_some() { Status::Success } else { Status::Skip };
+            let scoring = self.meter.plugin(id, Point::PreScore, status, work);
+            self.meter.evaluated(id, Point::PreScore, usize::from(scoring.is_some()));
+            scoring
+        } else {
+            work()
+        };
+        *took += began.elapsed();
+        scoring
+    }
+
     /// Weighted scores that depend on nothing but each node.
-    fn local_scores(&mut self, pod: &PodView, feasible: &[NodeIx]) -> Vec<i64> {
-        let mut scorings: Vec<(i64, Box<dyn NodeScore>)> = Vec::new();
-        for (_, weight, plugin) in self.profile.scores().filter(|(_, _, p)| p.is_local()) {
-            if let Some(scoring) = plugin.prepare(pod, feasible, self.cluster) {
-                scorings.push((weight, scoring));
+    fn local_scores(&mut self, pod: &PodView, feasible: &[NodeIx], preparing: &mut Duration) -> Vec<i64> {
+        let mut scorings: Vec<(PluginId, i64, Box<dyn NodeScore>)> = Vec::new();
+        for (id, weight, plugin) in self.profile.scores().filter(|(_, _, p)| p.is_local()) {
+            if let Some(scoring) = self.prepare_score(id, plugin, pod, feasible, preparing) {
+                scorings.push((id, weight, scoring));
             }
         }
-        let cluster = &*self.cluster;
+        let (cluster, meter) = (&*self.cluster, self.meter);
         let sum = |node: NodeIx| {
-            let of_one = |scoring: &dyn NodeScore| {
+            let of_one = |id: PluginId, scoring: &dyn NodeScore| {
                 let mut score = [0];
-                scoring.score(cluster, &[node], &mut score);
+                meter.evaluated(id, Point::Score, 1);
+                let work = || scoring.score(cluster, &[node], &mut score);
+                meter.plugin(id, Point::Score, |()| Status::Success, work);
                 score[0]
             };
-            scorings.iter().map(|(weight, scoring)| weight * of_one(&**scoring)).sum()
+            scorings.iter().map(|(id, weight, scoring)| weight * of_one(*id, &**scoring)).sum()
         };
         match self.memos.of(&pod.template) {
             Some(memo) => feasible.iter().map(|n| memo.score(cluster, *n, || sum(*n))).collect(),

@@ -11,11 +11,12 @@ use crate::{
     cycle::{self, Chosen, Cycle, Found},
     extenders::{ExtenderError, Rejected},
     framework::{Denial, Diagnosis, PluginId, Profile, Reason, Reasons},
+    meter::Meter,
     metrics::Attempt,
     plugins::default_preemption::{Candidate, Fruitless},
     queue::Waiting,
     report::Report,
-    scheduler::{Decision, Scheduler, State, Victims},
+    scheduler::{Decision, Scheduler, Shared, State, Victims},
 };
 
 /// What came of the search.
@@ -51,11 +52,15 @@ impl Scheduler {
         shared.metrics.computed(took);
         let decision = match outcome {
             Outcome::Node { name, evaluated, feasible } => {
-                shared.metrics.ran("Filter", "Success", &profile.scheduler_name, took);
                 let mut state = shared.state.lock();
                 let node = state.cluster.nodes.find(&name).filter(|n| state.cluster.nodes.get(*n).present);
                 match node {
-                    Some(node) => self.place(&mut state, profile, waiting, Chosen { node, evaluated, feasible }, began),
+                    Some(node) => {
+                        let (meter, chosen) = (Meter::new(), Chosen { node, evaluated, feasible });
+                        let decision = self.place(&mut state, profile, waiting, chosen, began, &meter);
+                        meter.tell(&shared.metrics, &profile.scheduler_name);
+                        decision
+                    }
                     None => {
                         state.queue.fail(&pod.uid, shared.now());
                         Decision::Nothing
@@ -63,10 +68,11 @@ impl Scheduler {
                 }
             }
             Outcome::Nowhere(diagnosis) => {
-                shared.metrics.ran("Filter", "Unschedulable", &profile.scheduler_name, took);
                 let victims = self.victims(profile, &waiting, &whole, &diagnosis).await;
                 let mut state = shared.state.lock();
-                let report = self.reject(&mut state, profile, &waiting, *diagnosis, Some(victims));
+                let meter = Meter::new();
+                let report = self.reject(&mut state, profile, &waiting, *diagnosis, Some(victims), &meter);
+                meter.tell(&shared.metrics, &profile.scheduler_name);
                 shared.metrics.attempted(&profile.scheduler_name, Attempt::Unschedulable, took);
                 Decision::Report(report)
             }
@@ -85,7 +91,7 @@ impl Scheduler {
         for nominated in [true, false] {
             let found = {
                 let mut state = shared.state.lock();
-                with_cycle(&mut state, profile, |cycle| {
+                with_cycle(shared, &mut state, profile, |cycle| {
                     let found = cycle.search(pod, nominated)?;
                     let names = cycle.names(found.nodes());
                     Ok((found, names))
@@ -114,7 +120,7 @@ impl Scheduler {
             }
             let totals = {
                 let mut state = shared.state.lock();
-                with_cycle(&mut state, profile, |cycle| {
+                with_cycle(shared, &mut state, profile, |cycle| {
                     let nodes = cycle.indices(&left);
                     let totals = cycle.totals(pod, &nodes);
                     cycle.names(&nodes).into_iter().zip(totals).collect::<Vec<_>>()
@@ -154,7 +160,10 @@ impl Scheduler {
         let (shared, pod) = (self.shared(), &waiting.pod);
         let named = {
             let mut state = shared.state.lock();
-            let found = self.candidates(&mut state, profile, pod, diagnosis)?;
+            let meter = Meter::new();
+            let found = self.candidates(&mut state, profile, pod, diagnosis, &meter);
+            meter.tell(&shared.metrics, &profile.scheduler_name);
+            let found = found?;
             let name = |node: NodeIx| state.cluster.nodes.name(node).to_string();
             found.into_iter().map(|candidate| (name(candidate.plan.node), candidate)).collect::<Vec<_>>()
         };
@@ -177,7 +186,10 @@ impl Scheduler {
 }
 
 /// Works with a cycle over the state.
-fn with_cycle<T>(state: &mut State, profile: &Profile, work: impl FnOnce(&mut Cycle<'_>) -> T) -> T {
+fn with_cycle<T>(shared: &Shared, state: &mut State, profile: &Profile, work: impl FnOnce(&mut Cycle<'_>) -> T) -> T {
+    let meter = Meter::new();
     let State { cluster, nominations, memos, start, .. } = state;
-    work(&mut Cycle { profile, cluster, nominations, memos, start })
+    let done = work(&mut Cycle { profile, cluster, nominations, memos, start, meter: &meter });
+    meter.tell(&shared.metrics, &profile.scheduler_name);
+    done
 }

@@ -80,16 +80,20 @@ impl Scene {
             Arc::new(|_| machinery::selector::LabelSelector::default());
         let devices = Devices::empty();
         let sources = Sources { selector, storage: Storage::empty(), devices: Arc::clone(&devices) };
+        let metrics = Metrics::new(&Registry::new()).expect("a new registry");
         let second = std::time::Duration::from_secs(1);
         let queue =
             PodQueue::new(BackoffTimes { initial: second, max: 10 * second }, 300 * second, Box::new(|_, _| {}));
         let shared = Arc::new(Shared {
             state: Mutex::new(State::new(queue)),
             wake: Notify::new(),
-            profiles: Profiles::new(Settings::defaults().profiles(&sources).expect("defaults are right")),
+            profiles: Profiles::new(
+                Settings::defaults().profiles(&sources).expect("defaults are right"),
+                metrics.clone(),
+            ),
             recorder: Recorder::new(api.clone(), "host", Arc::clone(&shared_clock), &tasks),
             api,
-            metrics: Metrics::new(&Registry::new()).expect("a new registry"),
+            metrics,
             clock: shared_clock,
             budgets: Informer::new(&[]),
             tasks: tasks.clone(),

@@ -18,6 +18,7 @@ mod extended;
 mod extenders;
 mod framework;
 mod memo;
+mod meter;
 mod metrics;
 mod nominations;
 mod objects;

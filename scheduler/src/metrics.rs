@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Registry};
 use runtime::metrics::{self, Stability, exponential_buckets};
 
+use crate::{config::Point, framework::PluginId, meter::Status};
+
 /// Label of the attempts of Pods that took very many.
 const MANY_ATTEMPTS: u32 = 15;
 
@@ -33,6 +35,10 @@ pub(crate) struct Metrics {
     attempt_duration: HistogramVec,
     algorithm: Histogram,
     extension_point: HistogramVec,
+    plugin: HistogramVec,
+    evaluations: IntCounterVec,
+    hints: HistogramVec,
+    in_flight: IntGaugeVec,
     sli: HistogramVec,
     attempts_of_pod: Histogram,
     pending: IntGaugeVec,
@@ -84,6 +90,9 @@ impl Metrics {
         let x15 = exponential_buckets(0.001, 2.0, 15);
         let of_pod = [1.0, 2.0, 4.0, 8.0, 16.0];
         let victims = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
+        // No plugin lets a Pod wait at Permit: it counts among the metrics, and has no series.
+        let name = "scheduler_permit_wait_duration_seconds";
+        metrics::histogram_vec(registry, Alpha, name, "Duration of waiting on permit.", &["result"], &x15)?;
         Ok(Self {
             attempts: metrics::counter_vec(
                 registry,
@@ -115,6 +124,37 @@ impl Metrics {
                 "Latency for running all plugins of a specific extension point.",
                 &["extension_point", "status", "profile"],
                 &exponential_buckets(0.0001, 2.0, 12),
+            )?,
+            plugin: metrics::histogram_vec(
+                registry,
+                Alpha,
+                "scheduler_plugin_execution_duration_seconds",
+                "Duration for running a plugin at a specific extension point.",
+                &["plugin", "extension_point", "status"],
+                &exponential_buckets(0.000_01, 1.5, 20),
+            )?,
+            evaluations: metrics::counter_vec(
+                registry,
+                Alpha,
+                "scheduler_plugin_evaluation_total",
+                "Number of attempts to schedule pods by each plugin and the extension point (available only in \
+                 PreFilter, Filter, PreScore, and Score).",
+                &["plugin", "extension_point", "profile"],
+            )?,
+            hints: metrics::histogram_vec(
+                registry,
+                Alpha,
+                "scheduler_queueing_hint_execution_duration_seconds",
+                "Duration for running a queueing hint function of a plugin.",
+                &["plugin", "event", "hint"],
+                &exponential_buckets(0.000_01, 2.0, 12),
+            )?,
+            in_flight: metrics::gauge_vec(
+                registry,
+                Alpha,
+                "scheduler_inflight_events",
+                "Number of events currently tracked in the scheduling queue.",
+                &["event"],
             )?,
             sli: metrics::histogram_vec(
                 registry,
@@ -262,8 +302,32 @@ impl Metrics {
     }
 
     /// The plugins of an extension point ran.
-    pub(crate) fn ran(&self, point: &str, status: &str, profile: &str, took: Duration) {
-        self.extension_point.with_label_values(&[point, status, profile]).observe(took.as_secs_f64());
+    pub(crate) fn ran(&self, point: Point, status: Status, profile: &str, took: Duration) {
+        let labels = [point.label(), status.label(), profile];
+        self.extension_point.with_label_values(&labels).observe(took.as_secs_f64());
+    }
+
+    /// A plugin ran at an extension point.
+    pub(crate) fn plugin_ran(&self, plugin: PluginId, point: Point, status: Status, took: Duration) {
+        let labels = [plugin.name(), point.label(), status.label()];
+        self.plugin.with_label_values(&labels).observe(took.as_secs_f64());
+    }
+
+    /// A plugin looked at a Pod or at nodes.
+    pub(crate) fn evaluated(&self, plugin: PluginId, point: Point, profile: &str, times: u32) {
+        let labels = [plugin.name(), point.label(), profile];
+        self.evaluations.with_label_values(&labels).inc_by(u64::from(times));
+    }
+
+    /// A plugin said whether an event may help a Pod.
+    pub(crate) fn hinted(&self, plugin: PluginId, event: &str, helps: bool, took: Duration) {
+        let hint = if helps { "Queue" } else { "QueueSkip" };
+        self.hints.with_label_values(&[plugin.name(), event, hint]).observe(took.as_secs_f64());
+    }
+
+    /// Pods that were taken from the queue and are not decided.
+    pub(crate) fn set_in_flight(&self, pods: usize) {
+        self.in_flight.with_label_values(&["PodPopped"]).set(whole(pods));
     }
 
     /// A Pod is bound, after so many attempts and so much time.

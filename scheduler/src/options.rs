@@ -18,7 +18,8 @@ pub struct Options {
     /// If set, write the effective configuration to this file and exit.
     #[arg(long)]
     pub write_config_to: Option<PathBuf>,
-    /// The maximum time a pod can stay in unschedulablePods. Zero means the default of five minutes.
+    /// DEPRECATED: the maximum time a pod can stay in unschedulablePods; then it is tried again. Zero means the default
+    /// of five minutes. Will be removed in a future version.
     #[arg(long, default_value = "5m0s", value_parser = duration)]
     pub pod_max_in_unschedulable_pods_duration: Duration,
     /// Pairs of Feature=bool that turn alpha, beta or experimental features on or off.
@@ -46,15 +47,3 @@ pub struct Options {
     #[command(flatten)]
     pub profiling: ProfilingArgs,
 }
-
-/// Flags that are still taken, and what is said when they are used.
-pub const DEPRECATED: &[(&str, &str)] = &[
-    ("kubeconfig", IN_CONFIG),
-    ("profiling", IN_CONFIG),
-    ("contention-profiling", IN_CONFIG),
-    ("kube-api-content-type", IN_CONFIG),
-    ("kube-api-qps", IN_CONFIG),
-    ("kube-api-burst", IN_CONFIG),
-    ("pod-max-in-unschedulable-pods-duration", "will be removed in a future version."),
-];
-const IN_CONFIG: &str = "the value in --config takes the place of this flag.";

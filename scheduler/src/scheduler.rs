@@ -6,7 +6,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use controller::Informer;
@@ -19,15 +19,21 @@ use crate::{
     api::Api,
     bind::Binding,
     cluster::Cluster,
+    config::Point,
     cycle::{Chosen, Cycle},
+    devices::DevicePlan,
     events::ClusterEvent,
     extenders::Extenders,
     framework::{Diagnosis, PluginId, Profile},
     memo::Memos,
+    meter::{Meter, Status},
     metrics::{Attempt, Metrics},
     nominations::Nominations,
     objects::{DisruptionBudgetView, PodView},
-    plugins::default_preemption::{self, Candidate, Fruitless, Plan, Preemption},
+    plugins::{
+        default_preemption::{self, Candidate, Fruitless, Plan, Preemption},
+        volumes::VolumePlan,
+    },
     queue::{Judge, PodQueue, Waiting},
     record::{Recorder, Told},
     report::{Nominate, Report},
@@ -39,27 +45,43 @@ const IN_FLIGHT: usize = 96;
 const FLUSH_EVERY: Duration = Duration::from_secs(30);
 
 /// The profiles by scheduler name.
-#[derive(Clone, Default)]
-pub(crate) struct Profiles(Arc<HashMap<Box<str>, Profile>>);
+#[derive(Clone)]
+pub(crate) struct Profiles {
+    by_name: Arc<HashMap<Box<str>, Profile>>,
+    metrics: Metrics,
+}
 
 impl Profiles {
-    pub(crate) fn new(profiles: Vec<Profile>) -> Self {
-        Self(Arc::new(profiles.into_iter().map(|p| (p.scheduler_name.as_str().into(), p)).collect()))
+    pub(crate) fn new(profiles: Vec<Profile>, metrics: Metrics) -> Self {
+        let named = profiles.into_iter().map(|p| (p.scheduler_name.as_str().into(), p));
+        Self { by_name: Arc::new(named.collect()), metrics }
     }
 
     /// The profile of a Pod; `None` if another scheduler is to place it.
     pub(crate) fn of(&self, pod: &PodView) -> Option<&Profile> {
-        self.0.get(&pod.template.scheduler_name)
+        self.by_name.get(&pod.template.scheduler_name)
     }
 }
 
 impl Judge for Profiles {
     fn gate(&self, pod: &PodView) -> Option<PluginId> {
-        self.of(pod)?.gates().find(|(_, gate)| !gate.is_open(pod)).map(|(plugin, _)| plugin)
+        let profile = self.of(pod)?;
+        let (meter, began) = (Meter::new(), Instant::now());
+        let status = |is_open: &bool| if *is_open { Status::Success } else { Status::Unresolvable };
+        let closed = profile
+            .gates()
+            .find(|(plugin, gate)| !meter.plugin(*plugin, Point::PreEnqueue, status, || gate.is_open(pod)));
+        meter.point(Point::PreEnqueue, status(&closed.is_none()), began.elapsed());
+        meter.tell(&self.metrics, &profile.scheduler_name);
+        closed.map(|(plugin, _)| plugin)
     }
 
     fn may_help(&self, plugin: PluginId, pod: &PodView, event: &ClusterEvent<'_>) -> bool {
-        self.of(pod).and_then(|p| p.find(plugin)).is_none_or(|p| p.may_help(pod, event))
+        let Some(found) = self.of(pod).and_then(|p| p.find(plugin)) else { return true };
+        let began = Instant::now();
+        let helps = found.may_help(pod, event);
+        self.metrics.hinted(plugin, event.label(), helps, began.elapsed());
+        helps
     }
 }
 
@@ -138,6 +160,7 @@ impl Shared {
         self.metrics.set_cache("pods", pods);
         self.metrics.set_cache("assumed_pods", assumed);
         let counts = state.queue.rejections();
+        self.metrics.set_in_flight(state.queue.in_flight());
         drop(state);
         let counts = counts.iter().map(|((plugin, profile), n)| (plugin.name(), &**profile, *n));
         self.metrics.set_unschedulable(counts);
@@ -234,6 +257,7 @@ impl Scheduler {
             return Next::Again;
         }
         if shared.extenders.concern(&pod) {
+            state.queue.asks_others(&pod.uid);
             return Next::Ask(profile, Box::new(waiting), now, slot);
         }
         let decision = self.decide(&mut state, profile, waiting, now);
@@ -246,23 +270,22 @@ impl Scheduler {
         let shared = &self.shared;
         let pod = Arc::clone(&waiting.pod);
         let mut random = rand::rng();
+        let meter = Meter::new();
         let State { cluster, nominations, memos, start, .. } = state;
-        let outcome = Cycle { profile, cluster, nominations, memos, start }.run(&pod, &mut random);
+        let outcome = Cycle { profile, cluster, nominations, memos, start, meter: &meter }.run(&pod, &mut random);
         let took = shared.now().saturating_sub(began);
         shared.metrics.computed(took);
-        match outcome {
-            Ok(chosen) => {
-                shared.metrics.ran("Filter", "Success", &profile.scheduler_name, took);
-                self.place(state, profile, waiting, chosen, began)
-            }
+        let decision = match outcome {
+            Ok(chosen) => self.place(state, profile, waiting, chosen, began, &meter),
             Err(diagnosis) => {
-                shared.metrics.ran("Filter", "Unschedulable", &profile.scheduler_name, took);
-                let report = self.reject(state, profile, &waiting, *diagnosis, None);
+                let report = self.reject(state, profile, &waiting, *diagnosis, None, &meter);
                 let took = shared.now().saturating_sub(began);
                 shared.metrics.attempted(&profile.scheduler_name, Attempt::Unschedulable, took);
                 Decision::Report(report)
             }
-        }
+        };
+        meter.tell(&shared.metrics, &profile.scheduler_name);
+        decision
     }
 
     pub(crate) fn place(
@@ -272,33 +295,21 @@ impl Scheduler {
         waiting: Waiting,
         chosen: Chosen,
         began: Duration,
+        meter: &Meter,
     ) -> Decision {
         let pod = Arc::clone(&waiting.pod);
         let node = Arc::clone(state.cluster.nodes.name(chosen.node));
-        let volumes = match &profile.volumes {
-            None => None,
-            Some((storage, _)) => match storage.reserve(&pod, &state.cluster, chosen.node) {
-                Some(plan) => Some(plan).filter(|p| !p.is_empty()),
-                None => {
-                    // Another Pod was given the volumes since the filters ran.
-                    state.queue.fail(&pod.uid, began);
-                    return Decision::Nothing;
-                }
-            },
+        let reserving = Instant::now();
+        let reserved = reserve(profile, &pod, &state.cluster, chosen, meter);
+        let status = if reserved.is_some() { Status::Success } else { Status::Unschedulable };
+        meter.point(Point::Reserve, status, reserving.elapsed());
+        let Some((volumes, devices)) = reserved else {
+            // Another Pod was given them since the filters ran.
+            state.queue.fail(&pod.uid, began);
+            return Decision::Nothing;
         };
-        let devices = match &profile.devices {
-            None => None,
-            Some((devices, _)) => match devices.reserve(&pod, &state.cluster, chosen.node) {
-                Some(plan) => Some(plan).filter(|p| !p.is_empty()),
-                None => {
-                    if let (Some(plan), Some((storage, _))) = (&volumes, &profile.volumes) {
-                        storage.release(plan);
-                    }
-                    state.queue.fail(&pod.uid, began);
-                    return Decision::Nothing;
-                }
-            },
-        };
+        // Nothing here has a say in it.
+        meter.point(Point::Permit, Status::Success, Duration::ZERO);
         tracing::info!(
             v = 4,
             pod = %pod.full_name(),
@@ -309,7 +320,7 @@ impl Scheduler {
         );
         state.cluster.assume(&pod, chosen.node);
         state.nominations.remove(&pod.uid);
-        Decision::Bind(Binding { waiting, node, began, volumes, devices })
+        Decision::Bind(Binding { waiting, node, began, volumes, devices, sampled: meter.is_sampled() })
     }
 
     /// No node fits: looks for Pods to preempt, and puts the Pod back.
@@ -321,7 +332,9 @@ impl Scheduler {
         waiting: &Waiting,
         mut diagnosis: Diagnosis,
         found: Option<Victims>,
+        meter: &Meter,
     ) -> Report {
+        let began = Instant::now();
         let pod = &waiting.pod;
         let all = state.cluster.nodes.len();
         let mut nominate = Nominate::Keep;
@@ -333,7 +346,11 @@ impl Scheduler {
         if profile.claims {
             let (text, freed) = match &profile.devices {
                 _ if is_unknown => ("not found", None),
-                Some((devices, _)) => devices.after_filters(pod, &diagnosis),
+                Some((devices, _)) => {
+                    let status = |(_, freed): &(_, Option<_>)| freed_status(freed.is_some());
+                    let work = || devices.after_filters(pod, &diagnosis);
+                    meter.plugin(PluginId::DynamicResources, Point::PostFilter, status, work)
+                }
                 None => (crate::devices::NO_CLAIMS, None),
             };
             told.push(text.to_owned());
@@ -342,7 +359,9 @@ impl Scheduler {
         let may_preempt = all > 0 && !(profile.claims && is_unknown);
         if profile.preemption.is_some() && may_preempt {
             self.shared.metrics.preemption_tried();
-            match found.unwrap_or_else(|| self.candidates(state, profile, pod, &diagnosis)) {
+            let status = |found: &Victims| freed_status(found.is_ok());
+            let work = || found.unwrap_or_else(|| self.candidates(state, profile, pod, &diagnosis, meter));
+            match meter.plugin(PluginId::DefaultPreemption, Point::PostFilter, status, work) {
                 Ok(found) => plan = default_preemption::choose(found),
                 Err(fruitless) => {
                     if matches!(fruitless, Fruitless::Nowhere(_)) {
@@ -352,6 +371,7 @@ impl Scheduler {
                 }
             }
         }
+        meter.point(Point::PostFilter, freed_status(plan.is_some() || release.is_some()), began.elapsed());
         if plan.is_none() && all > 0 {
             diagnosis.after = told.join(", ");
         }
@@ -378,11 +398,12 @@ impl Scheduler {
         profile: &Profile,
         pod: &Arc<PodView>,
         diagnosis: &Diagnosis,
+        meter: &Meter,
     ) -> Victims {
         let Some(settings) = profile.preemption else { return Ok(Vec::new()) };
         let budgets: Vec<DisruptionBudgetView> = self.shared.budgets.list().iter().map(|b| b.view.clone()).collect();
         let State { cluster, nominations, doomed, .. } = state;
-        let mut preemption = Preemption { settings, profile, cluster, nominations, doomed, budgets: &budgets };
+        let mut preemption = Preemption { settings, profile, cluster, nominations, doomed, budgets: &budgets, meter };
         preemption.candidates(pod, diagnosis, &mut rand::rng())
     }
 
@@ -423,6 +444,43 @@ impl Scheduler {
             }),
         }
     }
+}
+
+/// What is kept for a Pod on its node; `None` if it is there no more.
+fn reserve(
+    profile: &Profile,
+    pod: &Arc<PodView>,
+    cluster: &Cluster,
+    chosen: Chosen,
+    meter: &Meter,
+) -> Option<(Option<VolumePlan>, Option<DevicePlan>)> {
+    fn status<T>(plan: &Option<T>) -> Status {
+        if plan.is_some() { Status::Success } else { Status::Unschedulable }
+    }
+    let volumes = match &profile.volumes {
+        None => None,
+        Some((storage, _)) => {
+            let work = || storage.reserve(pod, cluster, chosen.node);
+            Some(meter.plugin(PluginId::VolumeBinding, Point::Reserve, status, work)?)
+        }
+    };
+    let devices = match &profile.devices {
+        None => None,
+        Some((devices, _)) => {
+            let work = || devices.reserve(pod, cluster, chosen.node);
+            let plan = meter.plugin(PluginId::DynamicResources, Point::Reserve, status, work);
+            if let (None, Some(kept), Some((storage, _))) = (&plan, &volumes, &profile.volumes) {
+                storage.release(kept);
+            }
+            Some(plan?)
+        }
+    };
+    Some((volumes.filter(|plan| !plan.is_empty()), devices.filter(|plan| !plan.is_empty())))
+}
+
+/// How a PostFilter ended that made room, or none.
+fn freed_status(made_room: bool) -> Status {
+    if made_room { Status::Success } else { Status::Unschedulable }
 }
 
 /// Puts a Pod back whose binding failed.

@@ -200,7 +200,7 @@ impl Assembly<'_> {
         let shared = Arc::new(Shared {
             state: Mutex::new(State::new(queue)),
             wake: Notify::new(),
-            profiles: Profiles::new(profiles),
+            profiles: Profiles::new(profiles, metrics.clone()),
             api,
             recorder,
             metrics,

@@ -47,6 +47,8 @@ pub(crate) struct Cluster {
     groups: Groups,
     /// Rules that Pods on nodes carry, with the number of groups that do.
     rules: HashMap<Arc<Rule>, usize>,
+    /// How often a rule was new.
+    new_rules: u64,
     views: Views,
     namespaces: Namespaces,
     /// Pods on nodes by the claims that they use: namespace and name.
@@ -219,7 +221,9 @@ impl Cluster {
             Grouped::Came(group) => {
                 self.views.group_came(group, &pod.template, &self.namespaces);
                 for rule in rules_of(&pod.template) {
-                    *self.rules.entry(Arc::new(rule)).or_default() += 1;
+                    let carriers = self.rules.entry(Arc::new(rule)).or_default();
+                    self.new_rules += u64::from(*carriers == 0);
+                    *carriers += 1;
                 }
                 group
             }
@@ -286,6 +290,11 @@ impl Cluster {
     /// The counts of a view; void ones count nothing.
     pub(crate) fn counts(&self, view: ViewIx) -> Option<&View> {
         self.views.get(view)
+    }
+
+    /// Grows when Pods on nodes carry a rule that none carried before.
+    pub(crate) fn new_rules(&self) -> u64 {
+        self.new_rules
     }
 
     /// Rules of Pods on nodes that mean a Pod of `template`.

@@ -12,7 +12,8 @@ use crate::{
     plugins::{
         default_preemption::DefaultPreemption,
         node_affinity::AddedAffinity,
-        node_resources_fit::{FitSettings, ResourceWeight, Strategy},
+        node_resources_fit::{FitSettings, Strategy},
+        scored::ResourceWeight,
         topology_spread::{DefaultConstraint, Defaults},
     },
 };

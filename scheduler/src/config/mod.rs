@@ -13,11 +13,14 @@ use runtime::{
 };
 use serde_json::{Value, json};
 
-pub(crate) use self::extender::ExtenderFile;
 use self::{
     args::Args,
     file::{API_VERSION, File, KIND, PluginsFile, ProfileFile, Span},
-    points::{Point, Points},
+    points::Points,
+};
+pub(crate) use self::{
+    extender::ExtenderFile,
+    points::{Point, points_of},
 };
 use crate::{
     devices::Devices,
@@ -251,9 +254,12 @@ impl Settings {
             if let Some(known) = made.iter().find(|p| p.id() == id) {
                 return Some(Arc::clone(known));
             }
-            let plugin = match id {
+            let plugin: SharedPlugin = match id {
                 PluginId::NodeResourcesFit => {
                     Arc::new(NodeResourcesFit { settings: Arc::clone(&args.fit), devices: devices.clone() })
+                }
+                PluginId::NodeResourcesBalancedAllocation => {
+                    Arc::new(BalancedAllocation { resources: args.balanced.clone(), devices: devices.clone() })
                 }
                 id => make(id, &args, sources)?,
             };
@@ -346,8 +352,8 @@ fn complete(file: &mut File, flags: &FromFlags<'_>, no_file: bool) {
     text(&mut election.resource_namespace, "leader-elect-resource-namespace", &said.leader_elect_resource_namespace);
 }
 
-/// A plugin with its settings; `None` for those that are not asked about nodes, and for NodeResourcesFit, which depends on
-/// the other plugins.
+/// A plugin with its settings; `None` for those that are not asked about nodes, and for those that depend on the
+/// other plugins.
 fn make(id: PluginId, args: &Args, sources: &Sources) -> Option<SharedPlugin> {
     Some(match id {
         PluginId::SchedulingGates => Arc::new(SchedulingGates),
@@ -364,7 +370,6 @@ fn make(id: PluginId, args: &Args, sources: &Sources) -> Option<SharedPlugin> {
             hard_weight: args.hard_affinity_weight,
             ignore_existing_preferences: args.ignore_existing_preferences,
         }),
-        PluginId::NodeResourcesBalancedAllocation => Arc::new(BalancedAllocation { resources: args.balanced.clone() }),
         PluginId::ImageLocality => Arc::new(ImageLocality),
         PluginId::DynamicResources => {
             Arc::new(DynamicResources { devices: Arc::clone(&sources.devices), timeout: args.device_filter_timeout })
@@ -376,6 +381,7 @@ fn make(id: PluginId, args: &Args, sources: &Sources) -> Option<SharedPlugin> {
         PluginId::PrioritySort
         | PluginId::DefaultPreemption
         | PluginId::NodeResourcesFit
+        | PluginId::NodeResourcesBalancedAllocation
         | PluginId::DefaultBinder
         | PluginId::Extender => return None,
     })

@@ -6,7 +6,7 @@ use super::file::{PluginFile, PluginsFile, PointFile};
 
 /// An extension point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Point {
+pub(crate) enum Point {
     PreEnqueue,
     QueueSort,
     PreFilter,
@@ -47,6 +47,24 @@ impl Point {
         }
     }
 
+    /// As metrics name it.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            PreEnqueue => "PreEnqueue",
+            QueueSort => "QueueSort",
+            PreFilter => "PreFilter",
+            Filter => "Filter",
+            PostFilter => "PostFilter",
+            PreScore => "PreScore",
+            Score => "Score",
+            Reserve => "Reserve",
+            Permit => "Permit",
+            PreBind => "PreBind",
+            Bind => "Bind",
+            PostBind => "PostBind",
+        }
+    }
+
     fn of(self, file: &PluginsFile) -> &PointFile {
         match self {
             PreEnqueue => &file.pre_enqueue,
@@ -66,7 +84,7 @@ impl Point {
 }
 
 /// The extension points of a plugin, and its default weight.
-pub(super) fn points_of(plugin: PluginId) -> (&'static [Point], i32) {
+pub(crate) fn points_of(plugin: PluginId) -> (&'static [Point], i32) {
     use PluginId as P;
     match plugin {
         P::SchedulingGates => (&[PreEnqueue], 0),

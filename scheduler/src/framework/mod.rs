@@ -79,7 +79,7 @@ pub(crate) trait NodeCheck {
     fn check(&self, cluster: &Cluster, node: NodeIx) -> Result<(), Denial>;
 
     /// Pods were put on nodes or taken off since it was prepared.
-    fn refresh(&mut self, _cluster: &Cluster) {}
+    fn refresh(&mut self, _cluster: &mut Cluster) {}
 }
 
 /// PreScore and Score.

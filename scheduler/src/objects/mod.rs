@@ -5,6 +5,7 @@ mod meta;
 mod node;
 mod others;
 mod pod;
+mod pod_object;
 mod requests;
 mod spec;
 mod storage;
@@ -27,7 +28,7 @@ pub(crate) use storage::{
     AttachmentView, CapacityView, ClaimRef, ClaimView, ClassView, CsiDriverView, CsiNodeView, SELECTED_NODE, VolumeView,
 };
 #[cfg(test)]
-pub(crate) use {node::NodeObject, pod::PodObject};
+pub(crate) use {node::NodeObject, pod_object::PodObject};
 
 /// Makes a small object one that informers can watch.
 macro_rules! watched {

@@ -8,198 +8,23 @@ use std::{
 };
 
 use controller::{InformerConfig, Viewed};
-use k8s_openapi::{
-    NamespaceResourceScope,
-    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
-};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use parking_lot::Mutex;
 use serde::Deserialize;
 
 use super::{
     Labels, Owner, controller_of,
-    meta::{metadata, seconds},
-    requests::{self, Container, HostPort, Protocol, Requests, ResourceList},
+    meta::seconds,
+    pod_object::{
+        ContainerObject, ContainerPort, ContainerStatus, DeviceClaimObject, MadeClaim, PodObject, ScheduledCondition,
+        SpecObject, StatusObject, VolumeObject,
+    },
+    requests::{self, Container, HostPort, Protocol, Requests},
     spec::{
         AffinityTerm, NodeAffinity, NodeSelector, NodeSelectorTerm, PodAffinity, Spread, SpreadConstraint, Toleration,
         Weighted,
     },
-    watched,
 };
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Resources {
-    requests: ResourceList,
-    limits: ResourceList,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct ContainerPort {
-    host_port: Option<u16>,
-    #[serde(rename = "hostIP")]
-    host_ip: Option<Box<str>>,
-    protocol: Option<Protocol>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct ContainerObject {
-    name: Box<str>,
-    image: Box<str>,
-    resources: Resources,
-    ports: Vec<ContainerPort>,
-    restart_policy: Option<Box<str>>,
-    restart_policy_rules: Vec<RestartRule>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct RestartRule {
-    action: Box<str>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct ContainerStatus {
-    name: Box<str>,
-    resources: Resources,
-    allocated_resources: ResourceList,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct SpecObject {
-    node_name: Box<str>,
-    scheduler_name: Box<str>,
-    node_selector: std::collections::BTreeMap<Box<str>, Box<str>>,
-    affinity: Option<serde_json::Value>,
-    tolerations: Vec<Toleration>,
-    topology_spread_constraints: Vec<serde_json::Value>,
-    priority: i32,
-    preemption_policy: Option<Box<str>>,
-    containers: Vec<ContainerObject>,
-    init_containers: Vec<ContainerObject>,
-    overhead: ResourceList,
-    resources: Resources,
-    scheduling_gates: Vec<Gate>,
-    volumes: Vec<VolumeObject>,
-    resource_claims: Vec<DeviceClaimObject>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct DeviceClaimObject {
-    name: Box<str>,
-    resource_claim_name: Option<Box<str>>,
-    resource_claim_template_name: Option<serde::de::IgnoredAny>,
-}
-
-/// A claim of devices that was made for a Pod, by the Pod's own name for it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct MadeClaim {
-    name: Box<str>,
-    resource_claim_name: Option<Box<str>>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-struct Gate {
-    #[serde(default)]
-    name: Box<str>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct VolumeObject {
-    name: Box<str>,
-    image: Option<ImageVolume>,
-    persistent_volume_claim: Option<ClaimSource>,
-    ephemeral: Option<serde::de::IgnoredAny>,
-    gce_persistent_disk: Option<GceDisk>,
-    aws_elastic_block_store: Option<AwsVolume>,
-    iscsi: Option<IscsiVolume>,
-    rbd: Option<RbdVolume>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct GceDisk {
-    pd_name: Box<str>,
-    read_only: bool,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct AwsVolume {
-    #[serde(rename = "volumeID")]
-    volume_id: Box<str>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct IscsiVolume {
-    iqn: Box<str>,
-    read_only: bool,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct RbdVolume {
-    monitors: Vec<Box<str>>,
-    pool: Box<str>,
-    image: Box<str>,
-    read_only: bool,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct ImageVolume {
-    reference: Box<str>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct ClaimSource {
-    claim_name: Box<str>,
-}
-
-/// A condition of a Pod.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct ScheduledCondition {
-    #[serde(rename = "type")]
-    kind: Box<str>,
-    pub(crate) status: Box<str>,
-    pub(crate) reason: Box<str>,
-    pub(crate) message: Box<str>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct StatusObject {
-    phase: Option<Box<str>>,
-    nominated_node_name: Box<str>,
-    start_time: Option<Time>,
-    conditions: Vec<ScheduledCondition>,
-    container_statuses: Vec<ContainerStatus>,
-    init_container_statuses: Vec<ContainerStatus>,
-    resource_claim_statuses: Vec<MadeClaim>,
-    extended_resource_claim_status: Option<serde::de::IgnoredAny>,
-}
-
-/// A Pod as it comes from the API.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub(crate) struct PodObject {
-    #[serde(deserialize_with = "metadata", default)]
-    metadata: ObjectMeta,
-    #[serde(default)]
-    spec: SpecObject,
-    #[serde(default)]
-    status: StatusObject,
-}
-watched!(PodObject, "", "v1", "v1", "Pod", "pods", NamespaceResourceScope);
-
 /// Stands among the gates of a Pod whose rules cannot be read.
 const UNREADABLE: &str = "unreadable-scheduling-rules";
 

@@ -1,35 +1,29 @@
 //! NodeResourcesBalancedAllocation: better the nodes whose resources a Pod fills evenly.
 
+use std::sync::Arc;
+
 use crate::{
-    cluster::{Cluster, NodeIx, Symbol},
+    cluster::{Cluster, NodeIx},
+    devices::Devices,
     framework::{NodeScore, Plugin, PluginId, Score},
     objects::PodView,
-    plugins::node_resources_fit::ResourceWeight,
+    plugins::scored::{ResourceWeight, Scored, are_local},
 };
 
 /// See the module.
 pub(crate) struct BalancedAllocation {
     pub(crate) resources: Vec<ResourceWeight>,
+    /// Devices may stand for extended resources.
+    pub(crate) devices: Option<Arc<Devices>>,
 }
 
 impl Default for BalancedAllocation {
     fn default() -> Self {
-        let one = |name: &str| ResourceWeight { name: name.into(), weight: 1 };
-        Self { resources: vec![one("cpu"), one("memory")] }
+        Self { resources: ResourceWeight::usual(), devices: None }
     }
 }
 
-struct Scoring {
-    resources: Vec<(Kind, i64)>,
-}
-
-#[derive(Clone, Copy)]
-enum Kind {
-    Cpu,
-    Memory,
-    Ephemeral,
-    Scalar(Option<Symbol>),
-}
+struct Scoring(Vec<Scored>);
 
 impl Plugin for BalancedAllocation {
     fn id(&self) -> PluginId {
@@ -43,7 +37,7 @@ impl Plugin for BalancedAllocation {
 
 impl Score for BalancedAllocation {
     fn is_local(&self) -> bool {
-        true
+        are_local(&self.resources, self.devices.as_ref())
     }
 
     fn prepare(&self, pod: &PodView, _feasible: &[NodeIx], cluster: &mut Cluster) -> Option<Box<dyn NodeScore>> {
@@ -51,48 +45,29 @@ impl Score for BalancedAllocation {
         if self.resources.iter().all(|r| wanted.get(&r.name) == 0) {
             return None;
         }
-        let resources = self.resources.iter().filter_map(|r| {
-            let amount = wanted.get(&r.name);
-            let kind = match &*r.name {
-                "cpu" => Kind::Cpu,
-                "memory" => Kind::Memory,
-                "ephemeral-storage" => Kind::Ephemeral,
-                name => Kind::Scalar(cluster.symbols.find(name)),
-            };
-            (amount > 0 || !matches!(kind, Kind::Scalar(_))).then_some((kind, amount))
-        });
-        Some(Box::new(Scoring { resources: resources.collect() }))
+        let resources = self.resources.iter();
+        let scored = resources.filter_map(|r| Scored::new(r, wanted.get(&r.name), cluster, self.devices.as_ref()));
+        Some(Box::new(Scoring(scored.collect())))
     }
 }
 
 impl NodeScore for Scoring {
     fn score(&self, cluster: &Cluster, nodes: &[NodeIx], scores: &mut [i64]) {
-        let mut fractions = Vec::with_capacity(self.resources.len());
+        let mut has = Vec::with_capacity(self.0.len());
+        let mut fractions = Vec::with_capacity(self.0.len());
         for (node, score) in nodes.iter().zip(scores) {
+            has.clear();
+            has.extend(self.0.iter().map(|resource| (resource.amounts(cluster, *node, false), resource.added)));
             let mut base = |with_pod: bool| {
                 fractions.clear();
-                for (kind, added) in &self.resources {
-                    let (allocatable, requested) = amounts(cluster, *node, *kind);
-                    if allocatable > 0 {
-                        let total = if with_pod { requested + added } else { requested };
-                        fractions.push((to_f64(total) / to_f64(allocatable)).min(1.0));
-                    }
+                for ((allocatable, requested), added) in has.iter().filter(|((allocatable, _), _)| *allocatable > 0) {
+                    let total = if with_pod { requested + added } else { *requested };
+                    fractions.push((to_f64(total) / to_f64(*allocatable)).min(1.0));
                 }
                 evenness(&fractions)
             };
             *score = 50 + (50 + base(true) - base(false)) / 2;
         }
-    }
-}
-
-fn amounts(cluster: &Cluster, node: NodeIx, kind: Kind) -> (i64, i64) {
-    let (nodes, at) = (&cluster.nodes, node.at());
-    let of = |a: &crate::cluster::Amounts| (a.allocatable[at], a.requested[at]);
-    match kind {
-        Kind::Cpu => of(&nodes.cpu),
-        Kind::Memory => of(&nodes.memory),
-        Kind::Ephemeral => of(&nodes.ephemeral),
-        Kind::Scalar(symbol) => symbol.map_or((0, 0), |s| nodes.scalar(node, s)),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::{
     cluster::{Cluster, NodeIx},
     cycle::{self, Checks, Preparation},
     framework::{Diagnosis, Profile, Reason, Reasons, histogram},
+    meter::Meter,
     nominations::Nominations,
     objects::{DisruptionBudgetView, PodView},
 };
@@ -79,6 +80,7 @@ pub(crate) struct Preemption<'a> {
     /// Pods that are being preempted and may not show it yet.
     pub(crate) doomed: &'a HashSet<Arc<str>>,
     pub(crate) budgets: &'a [DisruptionBudgetView],
+    pub(crate) meter: &'a Meter,
 }
 
 impl Preemption<'_> {
@@ -98,7 +100,7 @@ impl Preemption<'_> {
         if all > helpful.len() {
             texts.insert(NOT_HELPFUL.to_owned(), all - helpful.len());
         }
-        let Preparation::Ask { mut checks, .. } = cycle::prepare(self.profile, pod, self.cluster) else {
+        let Preparation::Ask { mut checks, .. } = cycle::prepare(self.profile, pod, self.cluster, self.meter) else {
             return Err(Fruitless::Nowhere(only(NOT_HELPFUL, all)));
         };
         let wanted = self.candidates_wanted(helpful.len());
@@ -146,7 +148,7 @@ impl Preemption<'_> {
     }
 
     /// What would have to go from one node.
-    fn try_node(&mut self, pod: &PodView, node: NodeIx, checks: &mut Checks) -> Result<Candidate, Vec<String>> {
+    fn try_node(&mut self, pod: &PodView, node: NodeIx, checks: &mut Checks<'_>) -> Result<Candidate, Vec<String>> {
         let lower = |p: &&Arc<PodView>| p.priority() < pod.priority();
         let mut potential: Vec<Arc<PodView>> =
             self.cluster.nodes.get(node).pods.iter().filter(lower).cloned().collect();
@@ -176,7 +178,7 @@ impl Preemption<'_> {
         &mut self,
         pod: &PodView,
         node: NodeIx,
-        checks: &mut Checks,
+        checks: &mut Checks<'_>,
         potential: &[Arc<PodView>],
     ) -> (Vec<Arc<PodView>>, usize) {
         let (protected, free) = split_by_budget(potential, self.budgets);

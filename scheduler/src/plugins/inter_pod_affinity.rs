@@ -1,10 +1,12 @@
 //! InterPodAffinity: near some Pods, far from others, and what Pods that are there think of newcomers.
 
+use std::sync::Arc;
+
 use crate::{
     cluster::{Cluster, Counted, Eligible, NodeIx, Question, RuleKind, ViewIx},
     events::ClusterEvent,
     framework::{Denial, Filter, MAX_SCORE, NodeCheck, NodeScore, Plugin, PluginId, Prepared, Score},
-    objects::{AffinityTerm, PodView},
+    objects::{AffinityTerm, PodView, Template},
 };
 
 const AFFINITY: &str = "node(s) didn't match pod affinity rules";
@@ -31,6 +33,14 @@ struct Check {
     meets_own: bool,
     anti_affinity: Vec<ViewIx>,
     existing: Vec<ViewIx>,
+    template: Arc<Template>,
+    /// Rules that there were when it was last looked who shuns the Pod.
+    seen_rules: u64,
+}
+
+/// Counts of the Pods that shun a Pod.
+fn shunning(template: &Template, cluster: &mut Cluster) -> Vec<ViewIx> {
+    carriers(template, cluster, |k| k == RuleKind::AntiAffinity).into_iter().map(|(_, view)| view).collect()
 }
 
 /// Counts of the Pods that all of `terms` mean, by `key`.
@@ -39,12 +49,12 @@ fn meant(terms: &[AffinityTerm], key: &str, cluster: &mut Cluster) -> ViewIx {
 }
 
 /// Counts of the Pods that carry rules about a Pod, with the kind of rule.
-fn carriers(pod: &PodView, cluster: &mut Cluster, wanted: impl Fn(RuleKind) -> bool) -> Vec<(RuleKind, ViewIx)> {
-    let rules = cluster.rules_about(&pod.template, wanted);
-    let view = |rule: std::sync::Arc<crate::cluster::Rule>| {
+fn carriers(template: &Template, cluster: &mut Cluster, wanted: impl Fn(RuleKind) -> bool) -> Vec<(RuleKind, ViewIx)> {
+    let rules = cluster.rules_about(template, wanted);
+    let view = |rule: Arc<crate::cluster::Rule>| {
         let question = Question {
             key: rule.term.topology_key.clone(),
-            counted: Counted::Carrying(std::sync::Arc::clone(&rule)),
+            counted: Counted::Carrying(Arc::clone(&rule)),
             eligible: Eligible::default(),
         };
         (rule.kind, cluster.view(question))
@@ -97,8 +107,7 @@ impl Plugin for InterPodAffinity {
 impl Filter for InterPodAffinity {
     fn prepare(&self, pod: &PodView, cluster: &mut Cluster) -> Prepared {
         let own = &pod.template;
-        let existing: Vec<_> =
-            carriers(pod, cluster, |k| k == RuleKind::AntiAffinity).into_iter().map(|(_, v)| v).collect();
+        let existing = shunning(own, cluster);
         if own.affinity.is_empty() && own.anti_affinity.is_empty() && existing.is_empty() {
             return Prepared::Skip;
         }
@@ -108,7 +117,8 @@ impl Filter for InterPodAffinity {
         let affinity = own.affinity.iter().map(|t| meant(&own.affinity, &t.topology_key, cluster)).collect();
         let single = |t: &AffinityTerm, cluster: &mut Cluster| meant(std::slice::from_ref(t), &t.topology_key, cluster);
         let anti_affinity = own.anti_affinity.iter().map(|t| single(t, cluster)).collect();
-        Prepared::Check(Box::new(Check { affinity, meets_own, anti_affinity, existing }))
+        let (template, seen_rules) = (Arc::clone(own), cluster.new_rules());
+        Prepared::Check(Box::new(Check { affinity, meets_own, anti_affinity, existing, template, seen_rules }))
     }
 }
 
@@ -128,6 +138,14 @@ impl Check {
 }
 
 impl NodeCheck for Check {
+    /// Pods that were put on nodes may shun the Pod for reasons that nobody had before.
+    fn refresh(&mut self, cluster: &mut Cluster) {
+        if cluster.new_rules() != self.seen_rules {
+            self.seen_rules = cluster.new_rules();
+            self.existing = shunning(&self.template, cluster);
+        }
+    }
+
     fn check(&self, cluster: &Cluster, node: NodeIx) -> Result<(), Denial> {
         if !self.meets_affinity(cluster, node) {
             return Err(Denial::by_node(AFFINITY));
@@ -166,7 +184,7 @@ impl Score for InterPodAffinity {
                 RuleKind::Affinity(times) => hard.saturating_mul(i64::try_from(times).unwrap_or(i64::MAX)),
                 RuleKind::AntiAffinity => 0,
             };
-            weighted.extend(carriers(pod, cluster, counts).into_iter().map(|(kind, view)| (weight(kind), view)));
+            weighted.extend(carriers(own, cluster, counts).into_iter().map(|(kind, view)| (weight(kind), view)));
         }
         let signed =
             own.affinity_preferred.iter().map(|p| (1, p)).chain(own.anti_affinity_preferred.iter().map(|p| (-1, p)));

@@ -12,6 +12,7 @@ pub(crate) mod node_ports;
 pub(crate) mod node_resources_fit;
 pub(crate) mod node_unschedulable;
 pub(crate) mod scheduling_gates;
+pub(crate) mod scored;
 pub(crate) mod taint_toleration;
 pub(crate) mod topology_spread;
 pub(crate) mod volumes;

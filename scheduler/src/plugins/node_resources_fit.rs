@@ -8,14 +8,8 @@ use crate::{
     events::ClusterEvent,
     framework::{Denial, Filter, MAX_SCORE, NodeCheck, NodeScore, Plugin, PluginId, Prepared, Reason, Reasons, Score},
     objects::{NodeView, PodView, Requests, Template},
+    plugins::scored::{ResourceWeight, Scored, are_local},
 };
-
-/// A resource that scoring looks at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ResourceWeight {
-    pub(crate) name: Box<str>,
-    pub(crate) weight: i64,
-}
 
 /// How full is good.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,12 +31,11 @@ pub(crate) struct FitSettings {
 
 impl Default for FitSettings {
     fn default() -> Self {
-        let one = |name: &str| ResourceWeight { name: name.into(), weight: 1 };
         Self {
             ignored: Vec::new(),
             ignored_groups: Vec::new(),
             strategy: Strategy::LeastAllocated,
-            resources: vec![one("cpu"), one("memory")],
+            resources: ResourceWeight::usual(),
         }
     }
 }
@@ -207,22 +200,6 @@ impl Check {
     }
 }
 
-/// A resource to score, with what the Pod adds to it.
-struct Scored {
-    kind: Kind,
-    added: i64,
-    weight: i64,
-}
-
-#[derive(Clone, Copy)]
-enum Kind {
-    Cpu,
-    Memory,
-    Ephemeral,
-    /// `None` if no node has it.
-    Scalar(Option<Symbol>),
-}
-
 struct Scoring {
     resources: Vec<Scored>,
     settings: Arc<FitSettings>,
@@ -230,21 +207,12 @@ struct Scoring {
 
 impl Score for NodeResourcesFit {
     fn is_local(&self) -> bool {
-        true
+        are_local(&self.settings.resources, self.devices.as_ref())
     }
 
     fn prepare(&self, pod: &PodView, _feasible: &[NodeIx], cluster: &mut Cluster) -> Option<Box<dyn NodeScore>> {
         let resources = self.settings.resources.iter().filter_map(|resource| {
-            let added = pod.template.scored.get(&resource.name);
-            let kind = match &*resource.name {
-                "cpu" => Kind::Cpu,
-                "memory" => Kind::Memory,
-                "ephemeral-storage" => Kind::Ephemeral,
-                name => Kind::Scalar(cluster.symbols.find(name)),
-            };
-            // Extended resources count for those who want them.
-            let counts = added > 0 || !matches!(kind, Kind::Scalar(_));
-            counts.then_some(Scored { kind, added, weight: resource.weight })
+            Scored::new(resource, pod.template.scored.get(&resource.name), cluster, self.devices.as_ref())
         });
         Some(Box::new(Scoring { resources: resources.collect(), settings: Arc::clone(&self.settings) }))
     }
@@ -254,21 +222,11 @@ impl NodeScore for Scoring {
     fn score(&self, cluster: &Cluster, nodes: &[NodeIx], scores: &mut [i64]) {
         for (node, score) in nodes.iter().zip(scores) {
             let amounts = self.resources.iter().map(|r| {
-                let (allocatable, requested) = amounts(cluster, *node, r.kind);
+                let (allocatable, requested) = r.amounts(cluster, *node, true);
                 (allocatable, requested + r.added, r.weight)
             });
             *score = score_of(&self.settings.strategy, amounts);
         }
-    }
-}
-
-fn amounts(cluster: &Cluster, node: NodeIx, kind: Kind) -> (i64, i64) {
-    let (nodes, at) = (&cluster.nodes, node.at());
-    match kind {
-        Kind::Cpu => (nodes.cpu.allocatable[at], nodes.scored_cpu[at]),
-        Kind::Memory => (nodes.memory.allocatable[at], nodes.scored_memory[at]),
-        Kind::Ephemeral => (nodes.ephemeral.allocatable[at], nodes.ephemeral.requested[at]),
-        Kind::Scalar(symbol) => symbol.map_or((0, 0), |s| nodes.scalar(node, s)),
     }
 }
 

@@ -168,7 +168,7 @@ impl NodeCheck for Check {
         Ok(())
     }
 
-    fn refresh(&mut self, cluster: &Cluster) {
+    fn refresh(&mut self, cluster: &mut Cluster) {
         for constraint in &mut self.0 {
             let Some(view) = cluster.counts(constraint.view) else { continue };
             let domains = i64::try_from(view.domains()).unwrap_or(i64::MAX);

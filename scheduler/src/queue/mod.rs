@@ -56,6 +56,8 @@ pub(crate) struct Waiting {
     rank: Rank,
     /// An event helped while something still held it back.
     released: bool,
+    /// Plugins to which something happened while others were asked about the Pod: a rejection of theirs is out of date.
+    missed: PluginSet,
 }
 
 impl Waiting {
@@ -91,6 +93,8 @@ pub(crate) struct PodQueue {
     rejected: HashMap<PluginId, usize>,
     /// Pods whose preemption is under way.
     preempting: HashSet<Arc<str>>,
+    /// Pods in flight about which others are asked, while the cluster changes.
+    asking: HashSet<Arc<str>>,
     /// Pods that the gate of a plugin keeps out until something happens that concerns the plugin.
     gated: HashSet<Arc<str>>,
     sequence: u64,
@@ -111,6 +115,7 @@ impl PodQueue {
             unschedulable: HashSet::new(),
             rejected: HashMap::new(),
             preempting: HashSet::new(),
+            asking: HashSet::new(),
             gated: HashSet::new(),
             sequence: 0,
             times,
@@ -128,6 +133,11 @@ impl PodQueue {
             ("unschedulable", self.unschedulable.len()),
             ("gated", gated),
         ]
+    }
+
+    /// Pods that were taken out and are not decided.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.waiting.values().filter(|w| w.place == Place::InFlight).count()
     }
 
     /// Unschedulable Pods by plugin that rejected them and scheduler name.
@@ -153,7 +163,7 @@ impl PodQueue {
         };
         let old = std::mem::replace(&mut entry.pod, Arc::clone(pod));
         match entry.place {
-            Place::InFlight => {}
+            Place::InFlight => self.missed_by(&pod.uid, &ClusterEvent::Own { old: &old, new: pod }, judge),
             Place::Active | Place::Backoff => {
                 if old.priority() != pod.priority() {
                     self.rerank(&pod.uid);
@@ -186,6 +196,7 @@ impl PodQueue {
             since: now,
             rank: (Reverse(pod.priority()), now, self.sequence),
             released: false,
+            missed: PluginSet::default(),
         };
         self.by_sequence.insert(self.sequence, Arc::clone(&pod.uid));
         self.waiting.insert(Arc::clone(&pod.uid), waiting);
@@ -204,6 +215,7 @@ impl PodQueue {
         let gone = self.waiting.remove(uid)?;
         self.by_sequence.remove(&gone.rank.2);
         self.preempting.remove(uid);
+        self.asking.remove(uid);
         Some(gone)
     }
 
@@ -221,7 +233,24 @@ impl PodQueue {
         entry.first_attempt.get_or_insert(now);
         entry.rejected_by = PluginSet::default();
         entry.released = false;
+        entry.missed = PluginSet::default();
         Some(entry.clone())
+    }
+
+    /// Others are asked about a Pod in flight: what happens meanwhile is remembered.
+    pub(crate) fn asks_others(&mut self, uid: &Arc<str>) {
+        self.asking.insert(Arc::clone(uid));
+    }
+
+    /// Remembers whom an event concerns that happens while others are asked about a Pod.
+    fn missed_by(&mut self, uid: &str, event: &ClusterEvent<'_>, judge: &dyn Judge) {
+        if !self.asking.contains(uid) {
+            return;
+        }
+        let Some(entry) = self.waiting.get_mut(uid) else { return };
+        let all = PluginId::ALL.iter().copied().chain([PluginId::Extender]);
+        let concerned = all.filter(|p| event.concerns(*p) && judge.may_help(*p, &entry.pod, event));
+        entry.missed.extend(concerned);
     }
 
     /// When there will be something to pop though nothing happens; `None` for no such time.
@@ -234,12 +263,14 @@ impl PodQueue {
 
     /// No node fitted; `plugins` said so.
     pub(crate) fn reject(&mut self, uid: &str, plugins: PluginSet, now: Duration) {
+        self.asking.remove(uid);
         let Some(entry) = self.waiting.get_mut(uid) else { return };
         entry.unschedulable += 1;
         entry.errors = 0;
         entry.rejected_by = plugins;
         entry.since = now;
-        if plugins.is_empty() {
+        let is_out_of_date = entry.missed.iter().any(|p| plugins.contains(p));
+        if plugins.is_empty() || is_out_of_date {
             self.back_off(uid, "ScheduleAttemptFailure", now);
         } else {
             (self.incoming)("unschedulable", "ScheduleAttemptFailure");
@@ -249,6 +280,7 @@ impl PodQueue {
 
     /// The attempt failed for a cause that is not the Pod's.
     pub(crate) fn fail(&mut self, uid: &str, now: Duration) {
+        self.asking.remove(uid);
         let Some(entry) = self.waiting.get_mut(uid) else { return };
         entry.errors += 1;
         entry.rejected_by = PluginSet::default();
@@ -259,6 +291,10 @@ impl PodQueue {
     /// Something happened: Pods that it may help are tried again.
     pub(crate) fn happened(&mut self, event: &ClusterEvent<'_>, judge: &dyn Judge, now: Duration) {
         self.open_gates(event, judge, now);
+        if !self.asking.is_empty() {
+            let asking: Vec<Arc<str>> = self.asking.iter().cloned().collect();
+            asking.iter().for_each(|uid| self.missed_by(uid, event, judge));
+        }
         // Most events concern none of the plugins that rejected anything.
         if !self.rejected.keys().any(|plugin| event.concerns(*plugin)) {
             return;

@@ -165,3 +165,21 @@ fn what_is_removed_is_gone_from_everywhere() {
     assert_eq!(popped(&mut queue, 12.0), None);
     assert_eq!(*log.lock().unwrap(), ["active PodAdd", "backoff ScheduleAttemptFailure", "active PodAdd"]);
 }
+
+#[test]
+fn what_happens_while_others_are_asked_is_remembered() {
+    for (judge, asks, waits) in [(&YES, true, "backoff"), (&NO, true, "unschedulable"), (&YES, false, "unschedulable")]
+    {
+        let mut queue = queue();
+        let waiting = pod("p", 0);
+        queue.set(&waiting, judge, at(0.0));
+        assert!(queue.pop(at(0.0)).is_some() && queue.in_flight() == 1);
+        if asks {
+            queue.asks_others(&waiting.uid);
+        }
+        queue.happened(&ClusterEvent::Own { old: &waiting, new: &waiting }, judge, at(0.5));
+        queue.reject(&waiting.uid, fit(), at(1.0));
+        let filled: Vec<_> = queue.sizes().iter().filter(|(_, pods)| *pods > 0).map(|(name, _)| *name).collect();
+        assert_eq!((filled, queue.in_flight()), (vec![waits], 0));
+    }
+}

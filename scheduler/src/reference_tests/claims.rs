@@ -10,7 +10,8 @@ use crate::{
     config::{Settings, Sources},
     devices::Devices,
     framework::Profile,
-    objects::{ClaimView, ClassView, VolumeView},
+    meter::Meter,
+    objects::{ClaimView, ClassView, CsiNodeView, VolumeView},
     plugins::volumes::Storage,
 };
 
@@ -58,6 +59,8 @@ struct Stock {
     given: BTreeSet<String>,
     devices: Vec<Device>,
     wishes: BTreeMap<String, Vec<Wish>>,
+    /// How many volumes the driver attaches to each node, where it says.
+    limits: Vec<Option<usize>>,
     /// Node and name of devices that are in use.
     used: BTreeSet<(usize, String)>,
 }
@@ -92,6 +95,16 @@ impl Stock {
             }
         }
         Some(taken)
+    }
+
+    /// Whether the driver of volumes that are made can attach those of a Pod too.
+    fn attaches(&self, at: usize, there: &[scene::Pod], pod: &scene::Pod) -> bool {
+        let made = |pod: &scene::Pod| {
+            let claims = pod.volumes.iter().map(|name| &self.claims[name]);
+            claims.filter(|claim| claim.class == "made" && claim.bound.is_none()).count()
+        };
+        let (new, used) = (made(pod), there.iter().map(made).sum::<usize>());
+        new == 0 || self.limits[at].is_none_or(|limit| used + new <= limit)
     }
 
     /// Whether the devices that a Pod wishes for are free on a node, by trying every way to hand them out.
@@ -146,6 +159,12 @@ fn stock(random: &mut StdRng, nodes: usize, storage: &Storage, devices: &Devices
     }
     devices.class("gpu", json!({}));
     for node in 0..nodes {
+        let limit = random.random_bool(0.5).then(|| random.random_range(0..4));
+        if let Some(limit) = limit {
+            let limits = [("csi.example.com".into(), limit)].into_iter().collect();
+            storage.csi_nodes.apply(cached(ObjectKey::cluster(format!("n{node}")), CsiNodeView { limits }));
+        }
+        stock.limits.push(limit.and_then(|limit| usize::try_from(limit).ok()));
         let of_node: Vec<Device> = (0..random.random_range(0..4))
             .map(|at| Device { node, name: format!("d{at}"), model: scene::one(random, &["x", "y"]) })
             .collect();
@@ -240,6 +259,7 @@ fn compare(seed: u64) -> Result<(), TestCaseError> {
             nominations: &nominations,
             memos: &mut memos,
             start: &mut start,
+            meter: &Meter::new(),
         };
         let mut found = match cycle.search(&view, false) {
             Ok(Found::Feasible { nodes, .. }) => cycle.names(&nodes),
@@ -248,7 +268,8 @@ fn compare(seed: u64) -> Result<(), TestCaseError> {
         found.sort();
         let wanted: Vec<usize> = (0..nodes)
             .filter(|at| {
-                reference::fits(&world, *at, &pod)
+                reference::fits(&world, &[], *at, &pod)
+                    && stock.attaches(*at, &world[*at].1, &pod)
                     && stock.volumes_for(&world[*at].0, &pod).is_some()
                     && stock.has_devices(*at, &pod)
             })

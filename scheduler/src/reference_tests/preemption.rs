@@ -4,6 +4,7 @@ use std::{cmp::Reverse, collections::HashSet};
 
 use super::*;
 use crate::{
+    meter::Meter,
     objects::DisruptionBudgetView,
     plugins::default_preemption::{DefaultPreemption, Preemption, choose},
 };
@@ -36,14 +37,20 @@ fn importance(pod: &scene::Pod) -> (Reverse<i32>, i64) {
 }
 
 /// What would have to go from a node: names of victims, most important first, and how many of them a budget protects.
-fn victims(world: &World, at: usize, pod: &scene::Pod, budgets: &[Budget]) -> Option<(Vec<scene::Pod>, usize)> {
-    if reference::refusal(world, at, pod) != Some(reference::Refusal::ByPods) {
+fn victims(
+    world: &World,
+    nominated: &reference::Nominated,
+    at: usize,
+    pod: &scene::Pod,
+    budgets: &[Budget],
+) -> Option<(Vec<scene::Pod>, usize)> {
+    if reference::refusal_with(world, nominated, at, pod) != Some(reference::Refusal::ByPods) {
         return None;
     }
     let mut world = world.clone();
     let (mut lower, kept): (Vec<_>, Vec<_>) = world[at].1.drain(..).partition(|p| p.priority < pod.priority);
     world[at].1 = kept;
-    if lower.is_empty() || !reference::fits(&world, at, pod) {
+    if lower.is_empty() || !reference::fits(&world, nominated, at, pod) {
         return None;
     }
     lower.sort_by_key(importance);
@@ -59,7 +66,7 @@ fn victims(world: &World, at: usize, pod: &scene::Pod, budgets: &[Budget]) -> Op
     let (mut gone, mut violations) = (Vec::new(), 0);
     for (candidate, counts) in protected.into_iter().map(|p| (p, 1)).chain(free.into_iter().map(|p| (p, 0))) {
         world[at].1.push(candidate);
-        if !reference::fits(&world, at, pod) {
+        if !reference::fits(&world, nominated, at, pod) {
             gone.extend(world[at].1.pop());
             violations += counts;
         }
@@ -96,18 +103,20 @@ fn compare(seed: u64) -> Result<(), TestCaseError> {
     let budgets: Vec<Budget> = (0..random.random_range(0..3)).map(|_| budget(&mut random)).collect();
     let views: Vec<DisruptionBudgetView> = budgets.iter().map(Budget::view).collect();
     let profile = default_profile();
+    let (nominated, nominations) = nominate(&mut random, &world);
     for number in 0..4 {
         let mut pod = scene::pod(&mut random, format!("new-{number}"));
         pod.terminating = false;
         pod.priority = random.random_range(1..6);
         let view = pod.view("");
-        let (nominations, mut memos, mut start) = (Nominations::default(), Memos::default(), 0);
+        let (mut memos, mut start) = (Memos::default(), 0);
         let mut cycle = Cycle {
             profile: &profile,
             cluster: &mut cluster,
             nominations: &nominations,
             memos: &mut memos,
             start: &mut start,
+            meter: &Meter::new(),
         };
         let Err(diagnosis) = cycle.run(&view, &mut random) else { continue };
         let mut preemption = Preemption {
@@ -117,6 +126,7 @@ fn compare(seed: u64) -> Result<(), TestCaseError> {
             nominations: &nominations,
             doomed: &HashSet::new(),
             budgets: &views,
+            meter: &Meter::new(),
         };
         let found = preemption.candidates(&view, &diagnosis, &mut random).unwrap_or_default();
         let told: BTreeMap<String, (Vec<String>, usize)> = found
@@ -126,14 +136,15 @@ fn compare(seed: u64) -> Result<(), TestCaseError> {
                 (cluster.nodes.name(c.plan.node).to_string(), (names, c.violations))
             })
             .collect();
+        let nominated = reference::as_seen_by(&pod, &world, &nominated);
         let wanted: BTreeMap<String, (Vec<scene::Pod>, usize)> = (0..nodes)
-            .filter_map(|at| Some((world[at].0.name.clone(), victims(&world, at, &pod, &budgets)?)))
+            .filter_map(|at| Some((world[at].0.name.clone(), victims(&world, &nominated, at, &pod, &budgets)?)))
             .collect();
         let named: BTreeMap<String, (Vec<String>, usize)> = wanted
             .iter()
             .map(|(node, (gone, n))| (node.clone(), (gone.iter().map(|p| p.name.clone()).collect(), *n)))
             .collect();
-        prop_assert_eq!(&told, &named, "Pod {:?}\nworld {:#?}", pod, world);
+        prop_assert_eq!(&told, &named, "Pod {:?}\nnominated {:?}\nworld {:#?}", pod, nominated, world);
         let least = wanted.values().map(|(gone, n)| harm(gone, *n)).min();
         let chosen = choose(found).map(|plan| {
             let (gone, n) = &wanted[&**cluster.nodes.name(plan.node)];

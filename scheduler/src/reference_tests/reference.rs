@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::scene::{Expression, HOSTNAME, Node, Pod, Spread, Taint, Term, Wanted};
+use super::scene::{AWS, Disk, Expression, HOSTNAME, Node, Pod, Spread, Taint, Term, Wanted};
 
 /// Nodes with the Pods on them.
 pub(super) type World = Vec<(Node, Vec<Pod>)>;
@@ -115,7 +115,7 @@ fn has_no_room(node: &Node, there: &[Pod], pod: &Pod) -> Option<Refusal> {
 }
 
 /// The first rule that keeps a Pod off a node.
-pub(super) fn refusal(world: &World, at: usize, pod: &Pod) -> Option<Refusal> {
+fn refusal(world: &World, at: usize, pod: &Pod) -> Option<Refusal> {
     let (node, there) = &world[at];
     let cordon = Taint { key: "node.kubernetes.io/unschedulable", effect: "NoSchedule" };
     let repels = |t: &&Taint| t.effect != "PreferNoSchedule";
@@ -129,6 +129,9 @@ pub(super) fn refusal(world: &World, at: usize, pod: &Pod) -> Option<Refusal> {
     }
     if let Some(refusal) = has_no_room(node, there, pod) {
         return Some(refusal);
+    }
+    if pod.disk.is_some_and(|disk| there.iter().filter_map(|p| p.disk).any(|other| excludes(&disk, &other))) {
+        return Some(Refusal::ByPods);
     }
     if pod.spread.iter().any(|s| s.hard && !node.labels.contains_key(s.key)) {
         return Some(Refusal::ByNode);
@@ -147,9 +150,45 @@ pub(super) fn refusal(world: &World, at: usize, pod: &Pod) -> Option<Refusal> {
     (is_near || is_shunned).then_some(Refusal::ByPods)
 }
 
+/// Whether two Pods of a node cannot have these disks.
+fn excludes(disk: &Disk, other: &Disk) -> bool {
+    let are_shared = disk.read_only && other.read_only && disk.kind != AWS;
+    disk.kind == other.kind && disk.name == other.name && !are_shared
+}
+
+/// Pods that room is kept for, and the nodes where.
+pub(super) type Nominated = [(usize, Pod)];
+
+/// Nominated Pods, as they are seen when room for a Pod is looked for: who has to do with no rule about other Pods does not
+/// learn of those of Pods that are not there yet.
+pub(super) fn as_seen_by(pod: &Pod, world: &World, nominated: &Nominated) -> Vec<(usize, Pod)> {
+    let is_shunned = world.iter().any(|(node, pods)| {
+        let shuns = |p: &Pod| p.anti_affinity.iter().any(|t| means(p, t, pod) && node.labels.contains_key(t.key));
+        pods.iter().any(shuns)
+    });
+    let asks = is_shunned || !pod.affinity.is_empty() || !pod.anti_affinity.is_empty();
+    let seen = |(at, other): &(usize, Pod)| {
+        let mut other = other.clone();
+        if !asks {
+            other.anti_affinity.clear();
+        }
+        (*at, other)
+    };
+    nominated.iter().map(seen).collect()
+}
+
+/// The first rule that keeps a Pod off a node, which Pods that matter as much may come to or not.
+pub(super) fn refusal_with(world: &World, nominated: &Nominated, at: usize, pod: &Pod) -> Option<Refusal> {
+    let comes = |(node, other): &&(usize, Pod)| *node == at && other.priority >= pod.priority && other.name != pod.name;
+    let coming: Vec<Pod> = nominated.iter().filter(comes).map(|(_, other)| other.clone()).collect();
+    let mut then = world.clone();
+    then[at].1.extend(coming);
+    refusal(&then, at, pod).or_else(|| refusal(world, at, pod))
+}
+
 /// Whether a Pod can be on a node.
-pub(super) fn fits(world: &World, at: usize, pod: &Pod) -> bool {
-    refusal(world, at, pod).is_none()
+pub(super) fn fits(world: &World, nominated: &Nominated, at: usize, pod: &Pod) -> bool {
+    refusal_with(world, nominated, at, pod).is_none()
 }
 
 fn normalized(scores: &[i64], reverse: bool) -> Vec<i64> {

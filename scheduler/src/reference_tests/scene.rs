@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 use crate::objects::{NodeObject, NodeView, PodObject, PodView, SharedPod};
 
 pub(super) const HOSTNAME: &str = "kubernetes.io/hostname";
+/// A disk that nobody shares.
+pub(super) const AWS: (&str, &str) = ("awsElasticBlockStore", "volumeID");
 const KEYS: [&str; 3] = [HOSTNAME, "zone", "rack"];
 
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +54,15 @@ pub(super) struct Spread {
 /// An expression over a node's labels: key, operator, value.
 pub(super) type Expression = (&'static str, &'static str, &'static str);
 
+/// A disk that a Pod names itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Disk {
+    /// Field of the volume, and the field in it that has the name.
+    pub(super) kind: (&'static str, &'static str),
+    pub(super) name: &'static str,
+    pub(super) read_only: bool,
+}
+
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pod {
     pub(super) name: String,
@@ -76,6 +87,7 @@ pub(super) struct Pod {
     pub(super) priority: i32,
     /// Seconds since the epoch.
     pub(super) started: i64,
+    pub(super) disk: Option<Disk>,
     /// Claims of volumes and of devices, by name.
     pub(super) volumes: Vec<String>,
     pub(super) devices: Vec<String>,
@@ -179,6 +191,11 @@ pub(super) fn pod(random: &mut StdRng, name: String) -> Pod {
         terminating: random.random_bool(0.1),
         priority: random.random_range(0..4),
         started: 1_700_000_000 + random.random_range(0..1000),
+        disk: some(random, 0.2, |random| Disk {
+            kind: one(random, &[AWS, ("gcePersistentDisk", "pdName"), ("iscsi", "iqn")]),
+            name: one(random, &["one", "two"]),
+            read_only: random.random_bool(0.5),
+        }),
         volumes: Vec::new(),
         devices: Vec::new(),
     }
@@ -277,7 +294,11 @@ impl Pod {
         let started = k8s_openapi::jiff::Timestamp::from_second(self.started).expect("a time");
         object["status"] = json!({"startTime": started.to_string()});
         let volume = |claim: &String| json!({"name": claim, "persistentVolumeClaim": {"claimName": claim}});
-        object["spec"]["volumes"] = self.volumes.iter().map(volume).collect();
+        let disk = self.disk.iter().map(|disk| {
+            let (field, name) = disk.kind;
+            json!({"name": "disk", field: {name: disk.name, "readOnly": disk.read_only}})
+        });
+        object["spec"]["volumes"] = self.volumes.iter().map(volume).chain(disk).collect();
         let claim = |claim: &String| json!({"name": claim, "resourceClaimName": claim});
         object["spec"]["resourceClaims"] = self.devices.iter().map(claim).collect();
         if self.terminating {

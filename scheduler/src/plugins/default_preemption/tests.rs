@@ -3,6 +3,7 @@ use rand::SeedableRng;
 use super::*;
 use crate::{
     cycle::Cycle,
+    meter::Meter,
     plugins::testing::{Fixture, PodDraft, default_profile, pod_view},
 };
 
@@ -32,8 +33,15 @@ impl Scene {
         let mut random = rand::rngs::StdRng::seed_from_u64(1);
         let cluster = &mut self.fixture.cluster;
         let (mut start, mut memos) = (0, crate::memo::Memos::default());
-        let mut cycle =
-            Cycle { profile: &profile, cluster, nominations: &self.nominations, memos: &mut memos, start: &mut start };
+        let meter = Meter::new();
+        let mut cycle = Cycle {
+            profile: &profile,
+            cluster,
+            nominations: &self.nominations,
+            memos: &mut memos,
+            start: &mut start,
+            meter: &meter,
+        };
         let diagnosis = cycle.run(pod, &mut random).expect_err("does not fit");
         let mut preemption = Preemption {
             settings: DefaultPreemption::default(),
@@ -42,6 +50,7 @@ impl Scene {
             nominations: &self.nominations,
             doomed: &self.doomed,
             budgets: &self.budgets,
+            meter: &meter,
         };
         let plan = preemption.candidates(pod, &diagnosis, &mut random).map_err(|f| f.text().to_owned());
         let plan = plan.map(|found| choose(found).unwrap());

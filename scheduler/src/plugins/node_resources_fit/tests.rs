@@ -70,3 +70,31 @@ fn which_events_help() {
     assert!(plugin.may_help(&pod, &ClusterEvent::PodChanged { old: &pod, new: &shrunk }));
     assert!(!plugin.may_help(&pod, &ClusterEvent::PodChanged { old: &shrunk, new: &pod }));
 }
+
+#[test]
+fn devices_that_stand_for_a_resource_are_scored() {
+    let devices = crate::devices::Devices::empty();
+    let selectors = serde_json::json!([{"cel": {"expression": "device.attributes['gpu.example.com'].kind == 'big'"}}]);
+    devices.class("gpu", serde_json::json!({"extendedResourceName": "example.com/gpu", "selectors": selectors}));
+    let device = |name: &str, kind: &str| serde_json::json!({"name": name, "attributes": {"kind": {"string": kind}}});
+    for (node, kinds) in [("four", ["big"; 4].as_slice()), ("two", &["big", "big", "small"])] {
+        let all: Vec<_> = kinds.iter().enumerate().map(|(at, kind)| device(&format!("d{at}"), kind)).collect();
+        devices.offer(node, node, serde_json::json!({"nodeName": node, "devices": all}));
+    }
+    let taken = serde_json::json!({"allocation": {"devices": {"results": [
+        {"request": "r", "driver": "gpu.example.com", "pool": "four", "device": "d0"}]}}});
+    devices.claim("c", serde_json::json!({}), taken);
+    let mut fixture = Fixture::new();
+    for name in ["four", "two", "none"] {
+        fixture.node(name, |n| n);
+    }
+    fixture.node("own", |n| n.resource("example.com/gpu", "10"));
+    let resources = vec![ResourceWeight { name: "example.com/gpu".into(), weight: 1 }];
+    let settings = Arc::new(FitSettings { resources: resources.clone(), ..FitSettings::default() });
+    let plugin = NodeResourcesFit { settings, devices: Some(Arc::clone(&devices)) };
+    let pod = pod_view("p", |p| p.request("example.com/gpu", "1"));
+    assert!(!Score::is_local(&plugin));
+    assert_eq!(fixture.scores(&plugin, &pod), [("four", 50), ("none", 0), ("own", 90), ("two", 50)]);
+    let balanced = crate::plugins::balanced_allocation::BalancedAllocation { resources, devices: Some(devices) };
+    assert_eq!(fixture.scores(&balanced, &pod).len(), 4);
+}

@@ -135,9 +135,9 @@ fn simulated_moves_are_seen() {
     let a1 = fixture.cluster.nodes.find("a1").unwrap();
     assert!(check.check(&fixture.cluster, a1).is_err());
     let gone = fixture.cluster.remove_pod("uid-a1-0").unwrap();
-    check.refresh(&fixture.cluster);
+    check.refresh(&mut fixture.cluster);
     assert!(check.check(&fixture.cluster, a1).is_ok());
     fixture.cluster.set_pod(&gone);
-    check.refresh(&fixture.cluster);
+    check.refresh(&mut fixture.cluster);
     assert!(check.check(&fixture.cluster, a1).is_err());
 }
