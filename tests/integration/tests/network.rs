@@ -56,7 +56,7 @@ impl Host {
         let arguments = [
             format!("--kubeconfig={kubeconfig}"),
             format!("--node-name={}", self.name),
-            "--cluster-cidr=10.244.0.0/16".to_owned(),
+            "--cluster-cidr=10.244.0.0/16,fd00:244::/32".to_owned(),
             format!("--mode={mode}"),
             "--resync-period=500ms".to_owned(),
             format!("--cni-conf-dir={}", self.path("net.d")),
@@ -68,8 +68,8 @@ impl Host {
     }
 
     /// Connects the Pod as the runtime does, with the plugin and the configuration that the agent wrote. Returns the
-    /// Pod's address.
-    fn connect_pod(&self) -> String {
+    /// Pod's addresses, one of each family.
+    fn connect_pod(&self) -> [String; 2] {
         let text = std::fs::read_to_string(self.path("net.d/10-timonel.conflist")).expect("configuration");
         let list: Value = serde_json::from_str(&text).expect("JSON");
         let mut plugin = list["plugins"][0].clone();
@@ -84,8 +84,10 @@ impl Host {
             bin = self.path("bin"),
         );
         let result: Value = serde_json::from_str(&self.namespace.ok("sh", &["-c", &script])).expect("a result");
-        let address = result["ips"][0]["address"].as_str().expect("an address");
-        address.split('/').next().expect("an address").to_owned()
+        [0, 1].map(|at| {
+            let address = result["ips"][at]["address"].as_str().expect("an address");
+            address.split('/').next().expect("an address").to_owned()
+        })
     }
 }
 
@@ -118,8 +120,10 @@ impl Cluster {
         let [a, b] = &hosts;
         a.namespace
             .ok("ip", &["link", "add", "wire", "type", "veth", "peer", "name", "wire", "netns", b.namespace.name()]);
-        for (host, address) in [(a, "192.0.2.1/24"), (b, "192.0.2.2/24")] {
-            host.namespace.ok("ip", &["address", "add", address, "dev", "wire"]);
+        for (host, number) in [(a, 1), (b, 2)] {
+            host.namespace.ok("ip", &["address", "add", &format!("192.0.2.{number}/24"), "dev", "wire"]);
+            let address = format!("2001:db8::{number}/64");
+            host.namespace.ok("ip", &["-6", "address", "add", &address, "dev", "wire", "nodad"]);
             host.namespace.ok("ip", &["link", "set", "wire", "up"]);
         }
         std::fs::write(path.join("tokens.csv"), "t,admin,1,\"system:masters\"\n").expect("tokens");
@@ -151,8 +155,13 @@ impl Cluster {
     }
 
     async fn create_nodes(&self) {
-        let nodes = "{apiVersion: v1, kind: Node, metadata: {name: a}, spec: {podCIDR: 10.244.1.0/24, podCIDRs: [10.244.1.0/24]}}\n\
-            ---\n{apiVersion: v1, kind: Node, metadata: {name: b}, spec: {podCIDR: 10.244.2.0/24, podCIDRs: [10.244.2.0/24]}}\n";
+        let node = |(name, number): (&str, u8)| {
+            format!(
+                "{{apiVersion: v1, kind: Node, metadata: {{name: {name}}}, spec: {{podCIDR: 10.244.{number}.0/24, \
+                 podCIDRs: [10.244.{number}.0/24, 'fd00:244:{number}::/64']}}}}\n---\n"
+            )
+        };
+        let nodes = [("a", 1), ("b", 2)].map(node).concat();
         let file = self.directory.path().join("nodes.yaml").display().to_string();
         std::fs::write(&file, nodes).expect("file");
         wait_until("the nodes to be created", || {
@@ -161,9 +170,11 @@ impl Cluster {
             async move { if output.code == 0 { Ok(()) } else { Err(format!("{} {log}", output.err)) } }
         })
         .await;
-        for (node, address) in [("a", "192.0.2.1"), ("b", "192.0.2.2")] {
-            let patch =
-                format!("{{\"status\":{{\"addresses\":[{{\"type\":\"InternalIP\",\"address\":\"{address}\"}}]}}}}");
+        for (node, number) in [("a", 1), ("b", 2)] {
+            let address =
+                |address: &str| serde_json::json!({"type": "InternalIP", "address": format!("{address}{number}")});
+            let addresses = ["192.0.2.", "2001:db8::"].map(address);
+            let patch = serde_json::json!({"status": {"addresses": addresses}}).to_string();
             let output = self.kubectl(&["patch", "node", node, "--subresource=status", "--type=merge", "-p", &patch]);
             assert_eq!(output.code, 0, "{}", output.err);
         }
@@ -188,11 +199,16 @@ async fn pods_of_two_hosts_reach_each_other() {
         cluster.wait_ready(host).await;
     }
     let [a, b] = &cluster.hosts;
-    let (first, second) = (a.connect_pod(), b.connect_pod());
+    let ([first, first_v6], [second, second_v6]) = (a.connect_pod(), b.connect_pod());
     assert!(first.starts_with("10.244.1.") && second.starts_with("10.244.2."), "{first} {second}");
     wait_ping("a ping by vxlan", &a.pod, &second).await;
     wait_ping("a ping from the other side", &b.pod, &first).await;
     wait_ping("a ping from the host", &a.namespace, &second).await;
+    assert!(first_v6.starts_with("fd00:244:1:") && second_v6.starts_with("fd00:244:2:"), "{first_v6} {second_v6}");
+    wait_ping("a ping of the other family by vxlan", &a.pod, &second_v6).await;
+    wait_ping("one from the other side", &b.pod, &first_v6).await;
+    let rules = a.namespace.ok("ip6tables-save", &[]);
+    assert!(rules.contains("-A TIMONEL-MASQ -s fd00:244:1::/64 -j MASQUERADE"), "{rules}");
     let routes = a.namespace.ok("ip", &["route"]);
     assert!(routes.contains("10.244.2.0/24 via 10.244.2.0 dev timonel.vxlan proto 84 onlink"), "{routes}");
     // Pods have room for the outer headers.
@@ -226,6 +242,9 @@ async fn pods_of_two_hosts_reach_each_other() {
     assert!(routes.contains("10.244.2.0/24 via 192.0.2.2 dev wire proto 84"), "{routes}");
     assert!(!a.namespace.ok("ip", &["link"]).contains("timonel.vxlan"), "no tunnel is needed");
     wait_ping("a ping over a direct route", &a.pod, &second).await;
+    let routes = a.namespace.ok("ip", &["-6", "route"]);
+    assert!(routes.contains("fd00:244:2::/64 via 2001:db8::2 dev wire proto 84"), "{routes}");
+    wait_ping("one of the other family", &a.pod, &second_v6).await;
 
     // A node that is gone has no route.
     assert_eq!(cluster.kubectl(&["delete", "node", "b"]).code, 0);

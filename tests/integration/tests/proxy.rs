@@ -56,6 +56,21 @@ spec:
   clusterIP: 10.0.0.95
   ports: [{name: dns, port: 53, protocol: UDP}]
 ---
+apiVersion: v1
+kind: Service
+metadata: {name: signals}
+spec:
+  clusterIP: 10.0.0.94
+  ports: [{name: signals, port: 2905, protocol: SCTP}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: signals-1, labels: {kubernetes.io/service-name: signals}}
+addressType: IPv4
+ports: [{name: signals, port: 36412, protocol: SCTP}]
+endpoints:
+- {addresses: [10.50.0.1], conditions: {ready: true}}
+---
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
 metadata: {name: names-1, labels: {kubernetes.io/service-name: names}}
@@ -91,6 +106,37 @@ endpoints:
 - {addresses: [10.50.0.1], nodeName: node, conditions: {ready: true}}
 - {addresses: [10.50.0.2], nodeName: other, conditions: {ready: true}}
 ";
+
+/// Begins an SCTP association with an address and port, and tells which port of another address hears of it. Written out
+/// by hand, for not every kernel speaks the protocol.
+const SCTP: &str = r#"
+import socket, struct, sys
+
+to, port, endpoint = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+
+def checksum(data):
+    value = 0xffffffff
+    for byte in data:
+        value ^= byte
+        for _ in range(8):
+            value = (value >> 1) ^ (0x82f63b78 if value & 1 else 0)
+    return struct.pack("<I", value ^ 0xffffffff)
+
+header = struct.pack("!HHI", 40000, port, 0)
+init = struct.pack("!BBHIIHHI", 1, 0, 20, 0x01020304, 65535, 1, 1, 1)
+packet = header + checksum(header + bytes(4) + init) + init
+ear = socket.socket(socket.AF_INET, socket.SOCK_RAW, 132)
+ear.bind((endpoint, 0))
+ear.settimeout(2)
+mouth = socket.socket(socket.AF_INET, socket.SOCK_RAW, 132)
+mouth.sendto(packet, (to, 0))
+while True:
+    heard = ear.recv(65536)
+    heard = heard[(heard[0] & 15) * 4:]
+    if heard[12] == 1:
+        print(struct.unpack("!H", heard[2:4])[0])
+        break
+"#;
 
 /// Status of the Service `balanced`, as a cloud would write it.
 const BALANCER: &str = r#"{"status":{"loadBalancer":{"ingress":[{"ip":"192.0.2.8"}]}}}"#;
@@ -245,6 +291,13 @@ async fn services_reach_their_endpoints(mode: &str) -> Host {
     host.curl("http://192.0.2.7/").expect("the external IP answers");
     let refused = host.curl("http://10.0.0.98/");
     assert!(is_refused(&refused), "rejected at once: {refused:?}");
+    let script = host.directory.path().join("sctp.py").display().to_string();
+    std::fs::write(&script, SCTP).expect("a program");
+    wait_until("SCTP to reach its endpoint", || {
+        let heard = host.namespace.run("python3", &[&script, "10.0.0.94", "2905", "10.50.0.1"]);
+        async move { if heard.out.trim() == "36412" { Ok(()) } else { Err(heard.err) } }
+    })
+    .await;
     // A client stays with its endpoint.
     let first = host.curl("http://10.0.0.97/").expect("the sticky one answers");
     assert!((0..20).all(|_| host.curl("http://10.0.0.97/").as_ref() == Ok(&first)), "always {first}");
@@ -296,6 +349,14 @@ async fn iptables_mode() {
     assert!(rules.contains("--mode random --probability 0.50000000000"), "{rules}");
     assert!(rules.contains("-j DNAT --to-destination 10.50.0.1:8080"), "{rules}");
     host.curl("http://127.0.0.1:30080/").expect("the node port answers on loopback");
+    let metrics = host.curl("http://127.0.0.1:10249/metrics").expect("metrics");
+    let counted = |name: &str| {
+        let line =
+            metrics.lines().find_map(|line| line.strip_prefix(&format!("kubeproxy_iptables_{name}_packets_total ")));
+        line.and_then(|count| count.parse::<f64>().ok())
+    };
+    assert!(counted("localhost_nodeports_accepted").is_some_and(|count| count >= 1.0), "{metrics}");
+    assert!(counted("ct_state_invalid_dropped").is_some(), "{metrics}");
     changes_are_followed(&host).await;
     // Somebody removes all rules: they come back.
     for table in ["nat", "filter", "mangle"] {
