@@ -16,7 +16,7 @@ use storage::encrypted::{Algorithm, Envelope, Provider, Rules, Sealer, SharedRul
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
-    kms::KeyService,
+    kms::{KeyService, KmsMetrics},
     reload::{self, ReloadMetrics},
 };
 
@@ -95,9 +95,10 @@ pub(crate) struct Encryption {
 }
 
 /// Reads a configuration, and asks its services; `prefix` is that of everything stored, without a slash at its end.
-pub(crate) async fn load(text: &str, prefix: &str) -> Result<Encryption, EncryptionError> {
+pub(crate) async fn load(text: &str, prefix: &str, metrics: &KmsMetrics) -> Result<Encryption, EncryptionError> {
     let encryption = decode(text, prefix, &RealClock::shared())?;
     for service in &encryption.services {
+        service.measure(metrics.clone());
         service.start().await.map_err(EncryptionError::Invalid)?;
     }
     Ok(encryption)
@@ -203,7 +204,8 @@ impl InUse {
         stop: &CancellationToken,
     ) -> Result<Self, crate::StartError> {
         let text = config_file::read(file).map_err(EncryptionError::File)?;
-        let Encryption { rules, services } = load(&text, prefix).await?;
+        let told = KmsMetrics::register(registry, id)?;
+        let Encryption { rules, services } = load(&text, prefix, &told).await?;
         let rules = SharedRules::new(rules);
         let services = Arc::new(ArcSwap::from_pointee(Services::follow(services)));
         if reloads {
@@ -211,8 +213,9 @@ impl InUse {
             let (shared, followed, prefix) = (rules.clone(), Arc::clone(&services), prefix.to_owned());
             reload::follow(file, stop, metrics, move |text| {
                 let (rules, services, prefix) = (shared.clone(), Arc::clone(&followed), prefix.clone());
+                let told = told.clone();
                 Box::pin(async move {
-                    let new = load(&text, &prefix).await.map_err(|error| error.to_string())?;
+                    let new = load(&text, &prefix, &told).await.map_err(|error| error.to_string())?;
                     rules.replace(new.rules);
                     services.store(Arc::new(Services::follow(new.services)));
                     Ok(())

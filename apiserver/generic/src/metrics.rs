@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicI64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use http::{HeaderMap, Method, StatusCode, header};
@@ -104,6 +104,33 @@ pub struct Metrics {
     users: IntCounterVec,
     other_users: IntCounter,
     late: IntCounterVec,
+    watch_events: IntCounterVec,
+    watch_sizes: HistogramVec,
+    watch_lists: HistogramVec,
+}
+
+/// What is told of one watch.
+pub(crate) struct Watched {
+    events: IntCounter,
+    sizes: Histogram,
+    /// Until the objects that were there at its beginning have been sent.
+    list: Option<(Instant, Histogram)>,
+}
+
+impl Watched {
+    /// A frame of this size is sent.
+    pub(crate) fn sent(&self, size: usize) {
+        self.events.inc();
+        #[allow(clippy::cast_precision_loss)]
+        self.sizes.observe(size as f64);
+    }
+
+    /// The objects that were there have been sent.
+    pub(crate) fn listed(&mut self) {
+        if let Some((began, seconds)) = self.list.take() {
+            seconds.observe(began.elapsed().as_secs_f64());
+        }
+    }
 }
 
 /// Attempts and their durations by result.
@@ -323,6 +350,28 @@ impl Metrics {
             )?,
             users,
             other_users,
+            watch_events: counter_vec(
+                registry,
+                Alpha,
+                "apiserver_watch_events_total",
+                "Number of events sent in watch clients",
+                &["group", "version", "resource"],
+            )?,
+            watch_sizes: histogram(
+                Alpha,
+                "apiserver_watch_events_sizes",
+                "Watch event size distribution in bytes",
+                &["group", "version", "resource"],
+                &runtime::metrics::exponential_buckets(1024.0, 2.0, 8),
+            )?,
+            watch_lists: histogram(
+                Stability::Beta,
+                "apiserver_watch_list_duration_seconds",
+                "Response latency distribution in seconds for watch list requests broken by group, version, resource \
+                 and scope.",
+                &["group", "version", "resource", "scope"],
+                &[0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0],
+            )?,
             late: counter_vec(
                 registry,
                 Alpha,
@@ -375,6 +424,18 @@ impl Metrics {
         let [verb, _, group, version, resource, subresource, scope, component] = asked.labels();
         let labels = [verb, group, version, resource, subresource, scope, component, code.as_str()];
         self.terminations.with_label_values(&labels).inc();
+    }
+
+    /// What is told of a watch, which sends first what is there if it `lists`.
+    pub(crate) fn watched(&self, info: &RequestInfo, lists: bool) -> Watched {
+        let labels = [info.group.as_str(), &info.version, &info.resource];
+        let [group, version, resource] = labels;
+        let seconds = || self.watch_lists.with_label_values(&[group, version, resource, scope_label(info)]);
+        Watched {
+            events: self.watch_events.with_label_values(&labels),
+            sizes: self.watch_sizes.with_label_values(&labels),
+            list: lists.then(|| (Instant::now(), seconds())),
+        }
     }
 
     /// Counts the end of a handler whose request had run out of time: it is dropped with the request.

@@ -48,6 +48,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use configuration::ConfigurationError;
 pub(crate) use configuration::Settings;
+use pod_security::PodSecurityMetrics;
 pub(crate) use webhooks::Configuration;
 use webhooks::{MutatingWebhooks, ValidatingWebhooks, WebhookMetrics, Webhooks};
 
@@ -80,6 +81,7 @@ pub(crate) struct Lookups {
     trust_bundles: bool,
     clock: Arc<dyn Clock>,
     webhook_metrics: WebhookMetrics,
+    pod_security: PodSecurityMetrics,
     validating_policies: Policies<ValidatingPolicy>,
     mutating_policies: Policies<MutatingPolicy>,
 }
@@ -101,6 +103,7 @@ impl Lookups {
             |plural| -> Result<_, StartError> { Ok(Projection::follow(&resources.get(GROUP, plural)?, stop)) };
         let namespaces = resources.get("", "namespaces")?;
         let webhook_metrics = WebhookMetrics::new(metrics)?;
+        let pod_security = PodSecurityMetrics::register(metrics)?;
         let metrics = PolicyMetrics::register(metrics)?;
         let validating_policies = Policies {
             policies: Projection::follow(&resources.get(GROUP, "validatingadmissionpolicies")?, stop),
@@ -133,6 +136,7 @@ impl Lookups {
             trust_bundles: gates.enabled("ClusterTrustBundle"),
             clock: RealClock::shared(),
             webhook_metrics,
+            pod_security,
             validating_policies,
             mutating_policies,
         })
@@ -288,6 +292,7 @@ fn make(name: &str, lookups: &Lookups) -> Option<Arc<dyn Plugin>> {
             namespaces: Arc::clone(&lookups.namespaces),
             pods: Arc::clone(&lookups.pods),
             settings: lookups.settings.pod_security.clone(),
+            metrics: lookups.pod_security.clone(),
         }),
         "EventRateLimit" => Arc::new(event_rate::EventRateLimit::new(
             lookups.settings.event_rate.as_deref().unwrap_or_default(),

@@ -12,7 +12,9 @@ use generic::{
     resource::{Resource, decode_cached},
 };
 use machinery::{ApiError, ApiResult, field::ErrorList, meta};
+use prometheus::{IntCounterVec, Registry};
 use rules::pod_security::{Policy, Standard, describe, evaluate};
+use runtime::metrics::{Stability, counter_vec};
 use serde_json::Value;
 use storage::cache::Freshness;
 
@@ -30,6 +32,79 @@ pub(super) struct PodSecurity {
     pub(super) namespaces: Arc<Resource>,
     pub(super) pods: Arc<Resource>,
     pub(super) settings: PodSecuritySettings,
+    pub(super) metrics: PodSecurityMetrics,
+}
+
+/// `pod_security_*`.
+#[derive(Clone)]
+pub(super) struct PodSecurityMetrics {
+    evaluations: IntCounterVec,
+    exemptions: IntCounterVec,
+    errors: IntCounterVec,
+}
+
+impl PodSecurityMetrics {
+    /// Registers the metrics.
+    pub(super) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let asked = ["request_operation", "resource", "subresource"];
+        let evaluated = ["decision", "policy_level", "policy_version", "mode"].into_iter().chain(asked);
+        let failed = ["fatal"].into_iter().chain(asked);
+        Ok(Self {
+            evaluations: counter_vec(
+                registry,
+                Stability::Alpha,
+                "pod_security_evaluations_total",
+                "Number of policy evaluations that occurred, not counting ignored or exempt requests.",
+                &evaluated.collect::<Vec<_>>(),
+            )?,
+            exemptions: counter_vec(
+                registry,
+                Stability::Alpha,
+                "pod_security_exemptions_total",
+                "Number of exempt requests, not counting ignored or out of scope requests.",
+                &asked,
+            )?,
+            errors: counter_vec(
+                registry,
+                Stability::Alpha,
+                "pod_security_errors_total",
+                "Number of errors preventing normal evaluation. Non-fatal errors may result in the latest restricted \
+                 profile being used for evaluation.",
+                &failed.collect::<Vec<_>>(),
+            )?,
+        })
+    }
+
+    fn evaluated(&self, request: &AdmissionRequest, mode: &str, standard: Standard, allowed: bool) {
+        let told = standard.to_string();
+        let (level, version) = told.split_once(':').unwrap_or((told.as_str(), ""));
+        // Versions that are not there yet would make series without end.
+        let version = if standard.is_privileged() { "latest" } else { version };
+        let decision = if allowed { "allow" } else { "deny" };
+        let [operation, resource, part] = asked(request);
+        let labels = [decision, level, version, mode, operation, resource, part];
+        self.evaluations.with_label_values(&labels).inc();
+    }
+
+    fn exempted(&self, request: &AdmissionRequest) {
+        self.exemptions.with_label_values(&asked(request)).inc();
+    }
+
+    fn failed(&self, request: &AdmissionRequest) {
+        let [operation, resource, part] = asked(request);
+        self.errors.with_label_values(&["true", operation, resource, part]).inc();
+    }
+}
+
+/// What a request is about, as metrics label it.
+fn asked(request: &AdmissionRequest) -> [&str; 3] {
+    let operation = if request.operation == Operation::Create { "create" } else { "update" };
+    let resource = match (request.resource.group.as_str(), request.resource.resource.as_str()) {
+        ("", "pods") => "pod",
+        ("", "namespaces") => "namespace",
+        _ => "controller",
+    };
+    [operation, resource, request.subresource.as_str()]
 }
 
 #[async_trait]
@@ -60,18 +135,22 @@ impl Plugin for PodSecurity {
         }
         if let Some(why) = self.exempts(request) {
             request.audit.add(EXEMPT, why);
+            self.metrics.exempted(request);
             return Ok(());
         }
-        let namespace = self.namespaces.get_settled("", &request.namespace).await?;
+        let namespace = self.namespaces.get_settled("", &request.namespace).await;
+        let namespace = namespace.inspect_err(|_| self.metrics.failed(request))?;
         let (policy, _) = Policy::with_defaults(&self.settings.defaults, |key| namespace.index.label(key));
         let Some((metadata, spec)) = template(request, object) else { return Ok(()) };
         let class = spec["runtimeClassName"].as_str().unwrap_or_default();
         if self.settings.exemptions.runtime_classes.iter().any(|exempt| exempt == class) {
             request.audit.add(EXEMPT, "runtimeClass");
+            self.metrics.exempted(request);
             return Ok(());
         }
         let violations = |standard: Standard| describe(&evaluate(standard, metadata, spec));
         let audited = violations(policy.audit);
+        self.metrics.evaluated(request, "audit", policy.audit, audited.is_empty());
         if !audited.is_empty() {
             let note = format!("would violate PodSecurity \"{}\": {audited}", policy.audit);
             request.audit.add("pod-security.kubernetes.io/audit-violations", note);
@@ -79,12 +158,14 @@ impl Plugin for PodSecurity {
         if pods {
             request.audit.add("pod-security.kubernetes.io/enforce-policy", policy.enforce.to_string());
             let enforced = violations(policy.enforce);
+            self.metrics.evaluated(request, "enforce", policy.enforce, enforced.is_empty());
             if !enforced.is_empty() {
                 let why = format!("violates PodSecurity \"{}\": {enforced}", policy.enforce);
                 return Err(request.reject(Some(object), &why));
             }
         }
         let warned = violations(policy.warn);
+        self.metrics.evaluated(request, "warn", policy.warn, warned.is_empty());
         if !warned.is_empty() {
             request.warnings.add(format!("would violate PodSecurity \"{}\": {warned}", policy.warn));
         }

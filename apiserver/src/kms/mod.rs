@@ -2,6 +2,7 @@
 //!
 //! The plugin is asked when its key changes, and for seeds that are not known; not for values.
 
+mod metrics;
 mod plugin;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use runtime::clock::Clock;
 use storage::encrypted::Envelope;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::metrics::KmsMetrics;
 use self::plugin::{Plugin, Sealed};
 
 /// Bytes of a seed, and of what distinguishes the key of a value.
@@ -111,12 +113,18 @@ impl KeyService {
         Ok(Self {
             name: name.to_owned(),
             prefix: format!("k8s:enc:kms:v2:{name}:").into_bytes(),
-            plugin: Plugin::new(endpoint, timeout)?,
+            plugin: Plugin::new(name, endpoint, timeout)?,
             current: ArcSwapOption::empty(),
             seeds: Mutex::default(),
             health: Mutex::new(Err("the plugin has not been asked yet".into())),
             clock,
         })
+    }
+
+    /// Tells of itself from now on.
+    pub(crate) fn measure(&self, metrics: KmsMetrics) {
+        // Whoever was told first is told.
+        self.plugin.metrics.get_or_init(|| metrics);
     }
 
     /// Asks how the plugin is, and takes another seed if its key has changed.
@@ -153,6 +161,9 @@ impl KeyService {
             seeds.clear();
         }
         seeds.insert(sealed, seed);
+        if let Some(metrics) = self.plugin.metrics.get() {
+            metrics.knows(&self.name, seeds.len());
+        }
     }
 
     async fn seed(&self, sealed: Sealed) -> Result<[u8; SEED], String> {
@@ -230,6 +241,9 @@ impl Envelope for KeyService {
             annotations: annotations.clone().into_iter().collect(),
             encrypted_dek_source_type: EncryptedDekSourceType::HkdfSha256XnonceAesGcmSeed.into(),
         };
+        if let Some(metrics) = self.plugin.metrics.get() {
+            metrics.used(&self.name, key_id, true);
+        }
         let mut out = self.prefix.clone();
         object.encode(&mut out).map_err(|error| error.to_string())?;
         Ok(out.into())
@@ -244,6 +258,9 @@ impl Envelope for KeyService {
             key_id: object.key_id,
             annotations: object.annotations.into_iter().collect(),
         };
+        if let Some(metrics) = self.plugin.metrics.get() {
+            metrics.used(&self.name, &source.key_id, false);
+        }
         let seed = self.seed(source).await?;
         let data = object.encrypted_data.as_slice();
         let plain = match is_seed {

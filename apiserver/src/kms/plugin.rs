@@ -1,12 +1,19 @@
 //! The wire to a key management plugin: gRPC on a unix socket.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
 
 use hyper_util::rt::TokioIo;
 use proto::kms::{
     DecryptRequest, EncryptRequest, StatusRequest, key_management_service_client::KeyManagementServiceClient,
 };
 use tonic::transport::{Channel, Endpoint, Uri};
+
+use super::metrics::KmsMetrics;
 
 /// Longest key id and largest annotations that a plugin may answer, bytes.
 const MOST_ID: usize = 1024;
@@ -27,11 +34,14 @@ pub(super) struct Sealed {
 pub(super) struct Plugin {
     client: KeyManagementServiceClient<Channel>,
     timeout: Duration,
+    /// As the operator calls it.
+    pub(super) name: String,
+    pub(super) metrics: OnceLock<KmsMetrics>,
 }
 
 impl Plugin {
     /// The plugin behind `unix://<path>`; it is connected to when it is asked.
-    pub(super) fn new(endpoint: &str, timeout: Duration) -> Result<Self, String> {
+    pub(super) fn new(name: &str, endpoint: &str, timeout: Duration) -> Result<Self, String> {
         let path = match endpoint.split_once("://") {
             Some(("unix", path)) if !path.trim_start_matches('/').is_empty() => PathBuf::from(path),
             Some((scheme, _)) if scheme != "unix" => {
@@ -45,15 +55,30 @@ impl Plugin {
         });
         let channel =
             Endpoint::from_static("http://kms.local").connect_timeout(timeout).connect_with_connector_lazy(connector);
-        Ok(Self { client: KeyManagementServiceClient::new(channel), timeout })
+        Ok(Self {
+            client: KeyManagementServiceClient::new(channel),
+            timeout,
+            name: name.to_owned(),
+            metrics: OnceLock::new(),
+        })
     }
 
     async fn within<T>(
         &self,
-        what: &str,
+        (what, method): (&str, &str),
         call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     ) -> Result<T, String> {
-        match tokio::time::timeout(self.timeout, call).await {
+        let start = Instant::now();
+        let outcome = tokio::time::timeout(self.timeout, call).await;
+        if let Some(metrics) = self.metrics.get() {
+            let code = match &outcome {
+                Ok(Ok(_)) => "OK".to_owned(),
+                Ok(Err(status)) => format!("{:?}", status.code()),
+                Err(_) => "DeadlineExceeded".to_owned(),
+            };
+            metrics.called(&self.name, method, &code, start.elapsed());
+        }
+        match outcome {
             Ok(Ok(answer)) => Ok(answer.into_inner()),
             Ok(Err(status)) => {
                 Err(format!("{what}: rpc error: code = {:?} desc = {}", status.code(), status.message()))
@@ -65,12 +90,19 @@ impl Plugin {
     /// The id of the key that is used now, if the plugin is well.
     pub(super) async fn status(&self) -> Result<String, String> {
         let mut client = self.client.clone();
-        let answer = self.within("status", client.status(StatusRequest {})).await?;
+        let answer = self.within(("status", "Status"), client.status(StatusRequest {})).await?;
         if answer.healthz != "ok" {
             return Err(format!("got unexpected healthz status: {:?}", answer.healthz));
         }
         if !matches!(answer.version.as_str(), "v2" | "v2beta1") {
             return Err(format!("expected KMSv2 API version v2, got {}", answer.version));
+        }
+        if let Some(metrics) = self.metrics.get() {
+            match answer.key_id.len() {
+                0 => metrics.told_wrongly(&self.name, "empty"),
+                length if length > MOST_ID => metrics.told_wrongly(&self.name, "too_long"),
+                _ => metrics.told(&self.name, &answer.key_id),
+            }
         }
         check_id(&answer.key_id)?;
         Ok(answer.key_id)
@@ -80,7 +112,7 @@ impl Plugin {
     pub(super) async fn encrypt(&self, plaintext: &[u8]) -> Result<Sealed, String> {
         let mut client = self.client.clone();
         let request = EncryptRequest { plaintext: plaintext.to_vec(), uid: uuid::Uuid::new_v4().to_string() };
-        let answer = self.within("encrypt", client.encrypt(request)).await?;
+        let answer = self.within(("encrypt", "Encrypt"), client.encrypt(request)).await?;
         check_id(&answer.key_id)?;
         if answer.ciphertext.is_empty() || answer.ciphertext.len() > MOST_SEALED {
             return Err(format!(
@@ -105,7 +137,7 @@ impl Plugin {
             key_id: sealed.key_id.clone(),
             annotations: sealed.annotations.clone().into_iter().collect(),
         };
-        Ok(self.within("decrypt", client.decrypt(request)).await?.plaintext)
+        Ok(self.within(("decrypt", "Decrypt"), client.decrypt(request)).await?.plaintext)
     }
 }
 

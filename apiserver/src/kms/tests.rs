@@ -105,6 +105,39 @@ async fn values_are_sealed_and_opened_without_asking() {
 }
 
 #[tokio::test]
+async fn what_is_asked_and_which_keys_are_used_is_told() {
+    let running = running();
+    let (service, _clock) = service(&running);
+    let registry = prometheus::Registry::new();
+    service.measure(KmsMetrics::register(&registry, "server").expect("metrics"));
+    service.refresh().await.expect("well");
+    let sealed = service.seal(KEY, b"plain").expect("sealed");
+    service.open(KEY, &sealed).await.expect("opened");
+    running.fake.0.lock().key = String::new();
+    service.refresh().await.expect_err("no key");
+    let told = runtime::metrics::expose(&registry);
+    let one = "sha256:7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed";
+    let name = |name: &str| format!("apiserver_envelope_encryption_{name}");
+    for (series, value) in [
+        (name("dek_source_cache_size{provider_name=\"p\"}"), "1"),
+        (name("invalid_key_id_from_status_total{error=\"empty\",provider_name=\"p\"}"), "1"),
+        (
+            name(
+                "kms_operations_latency_seconds_count{grpc_status_code=\"OK\",\
+                 method_name=\"/v2.KeyManagementService/Status\",provider_name=\"p\"}",
+            ),
+            "2",
+        ),
+    ] {
+        assert!(told.contains(&format!("{series} {value}\n")), "{series}: {told}");
+    }
+    for kind in ["to_storage", "from_storage"] {
+        let used = told.lines().find(|line| line.contains("key_id_hash_total{") && line.contains(kind));
+        assert!(used.is_some_and(|line| line.contains(one) && line.ends_with(" 1")), "{used:?}");
+    }
+}
+
+#[tokio::test]
 async fn another_key_is_taken_when_the_plugin_has_one() {
     let running = running();
     let (service, _clock) = service(&running);

@@ -24,6 +24,7 @@ use tokio::time::{Instant, Sleep};
 use super::list::{HOT_FIELD, parse_revision};
 use crate::{
     endpoint::{Call, Endpoint},
+    metrics::Watched,
     negotiate::{Form, Media, Output, Target},
     options::ListOptions,
     print,
@@ -66,8 +67,10 @@ pub async fn watch(call: &Call) -> ApiResult<Response<Body>> {
         let early = timeout.saturating_sub(LAST_BOOKMARK);
         Box::pin(tokio::time::sleep_until(Instant::now() + early))
     });
+    let lists = options.send_initial_events == Some(true) && options.allow_bookmarks;
     let frames = Frames {
         source,
+        watched: call.server.metrics.watched(&call.info, lists),
         transform,
         converting: None,
         last_bookmark,
@@ -253,6 +256,7 @@ enum Source {
 /// The body of a watch.
 struct Frames {
     source: Source,
+    watched: Watched,
     transform: Transform,
     converting: Option<Converting>,
     last_bookmark: Option<Pin<Box<Sleep>>>,
@@ -263,13 +267,13 @@ struct Frames {
 impl Frames {
     /// The next frame of the watcher, or the frame of the error that ends the watch.
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        let frame = ready!(self.poll_outcome(cx));
-        Poll::Ready(frame.map(|frame| {
-            frame.unwrap_or_else(|error| {
-                self.source = Source::Refused(None);
-                self.transform.error(&error)
-            })
-        }))
+        let Some(outcome) = ready!(self.poll_outcome(cx)) else { return Poll::Ready(None) };
+        let frame = outcome.unwrap_or_else(|error| {
+            self.source = Source::Refused(None);
+            self.transform.error(&error)
+        });
+        self.watched.sent(frame.len());
+        Poll::Ready(Some(frame))
     }
 
     fn poll_outcome(&mut self, cx: &mut Context<'_>) -> Poll<Option<ApiResult<Bytes>>> {
@@ -289,6 +293,9 @@ impl Frames {
             match watcher.as_mut().poll_next(cx) {
                 Poll::Ready(None) => return Poll::Ready(None),
                 Poll::Ready(Some(WatchItem::Bookmark { revision, initial_events_end })) => {
+                    if initial_events_end {
+                        self.watched.listed();
+                    }
                     return Poll::Ready(Some(Ok(self.transform.bookmark(revision, initial_events_end))));
                 }
                 Poll::Ready(Some(WatchItem::Event(event))) => match self.transform.frame(&event) {
