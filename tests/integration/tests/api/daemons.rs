@@ -264,7 +264,8 @@ async fn the_scheduler_shows_what_it_does_and_hands_its_lease_back() {
     .await;
     assert_eq!(page(&client, "DELETE", "/metrics", "").await.2, "metrics reset\n");
     let (_, _, text) = page(&client, "GET", "/metrics", "").await;
-    assert!(!text.contains("registered_metrics_total{") && text.contains("scheduler_pending_pods{"), "{text}");
+    assert!(!text.contains("registered_metrics_total{") && !text.contains("scheduler_pending_pods{"), "{text}");
+    assert!(text.contains("go_info{"), "Go's own stay: {text}");
     assert_eq!(page(&client, "DELETE", "/metrics/slis", "").await.2, "metrics reset\n");
     let log = daemon.output();
     assert!(log.contains("] FLAG: --log-text-split-stream=\"true\"\n"), "{log}");
