@@ -299,6 +299,11 @@ impl Actor {
         if plan.ends() {
             return Ok(Done::Ended);
         }
+        if self.lost_its_group(&view).await {
+            tracing::warn!(pod = pods::describe(&pod), "the pod's cgroup is gone: its containers start anew");
+            services.kill_pod(&pod, &view, pods::termination_grace(&pod)).await?;
+            return Ok(Done::Acted);
+        }
         self.network_ready()?;
         self.prepare_node().await?;
         steps.done("control group and directories");

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::Secret;
 
 use super::actor::{Actor, RoundError, VOLUME_RETRY};
 use crate::admission::Refusal;
+use crate::cri::PodView;
 use crate::events::EventType;
 use crate::metrics::METRICS;
 use crate::pods;
@@ -43,6 +44,16 @@ impl Actor {
             self.services.events.pod(&self.pod, EventType::Warning, reason, text.as_str());
             RoundError::Other(text)
         })
+    }
+
+    /// Whether containers run without the group that limits the Pod.
+    pub(super) async fn lost_its_group(&self, view: &PodView) -> bool {
+        if !self.services.settings.cgroups_per_qos || view.running().next().is_none() {
+            return false;
+        }
+        let name = pod_cgroup(&self.pod, &self.services.settings);
+        let platform = Arc::clone(&self.services.platform);
+        tokio::task::spawn_blocking(move || !platform.cgroup_exists(&name)).await.unwrap_or(false)
     }
 
     pub(super) async fn mount(&mut self) -> Result<Mounted, RoundError> {
