@@ -170,3 +170,21 @@ fn organizations(request: &str) -> Option<Vec<String>> {
     let subject = &csr.certification_request_info.subject;
     subject.iter_organization().map(|name| name.as_str().ok().map(str::to_owned)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_the_garbage_collector_writes_says_nothing_of_trust() {
+        let bundle = |finalizers: Value, pem: &str| {
+            json!({"metadata": {"name": "b", "finalizers": finalizers, "ownerReferences": []},
+                "spec": {"signerName": "a/b", "trustBundle": pem}})
+        };
+        let old = bundle(json!(["x"]), "one");
+        assert_eq!(uncollected(&bundle(json!([]), "one")), uncollected(&old));
+        assert_ne!(uncollected(&bundle(json!(["x"]), "two")), uncollected(&old));
+    }
+}

@@ -107,7 +107,7 @@ pub(crate) struct Node {
     pub(crate) began: SystemTime,
     pub(crate) end: OnceLock<Instant>,
     /// Time from which on it is told of.
-    pub(crate) threshold: Option<Duration>,
+    pub(crate) threshold: OnceLock<Duration>,
     pub(crate) course: Mutex<Course>,
     /// The place in the trace, if there is one: also of traces that are not sent, for others may be asked.
     pub(crate) context: Option<Context>,
@@ -115,13 +115,13 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    fn new(name: Cow<'static, str>, threshold: Option<Duration>, context: Option<Context>, sent: Option<Sent>) -> Self {
+    fn new(name: Cow<'static, str>, context: Option<Context>, sent: Option<Sent>) -> Self {
         Self {
             name,
             start: Instant::now(),
             began: SystemTime::now(),
             end: OnceLock::new(),
-            threshold,
+            threshold: OnceLock::new(),
             course: Mutex::default(),
             context,
             sent,
@@ -158,7 +158,7 @@ impl Node {
             parent: self.context.as_ref().map(|context| context.span),
             link: None,
         });
-        let child = Arc::new(Self::new(name, None, context, sent));
+        let child = Arc::new(Self::new(name, context, sent));
         self.push(Item::Child(Arc::clone(&child)));
         child
     }
@@ -178,15 +178,14 @@ pub struct Span(Option<Arc<Node>>);
 
 impl Span {
     pub(crate) fn begin(name: Cow<'static, str>, context: Option<Context>, sent: Option<Sent>) -> Self {
-        Self(Some(Arc::new(Node::new(name, None, context, sent))))
+        Self(Some(Arc::new(Node::new(name, context, sent))))
     }
 
     /// Tells the log, in upstream's form, of work that has taken longer when it ends.
     #[must_use]
-    pub fn log_if_long(mut self, threshold: Duration) -> Self {
-        // Nobody else has it yet.
-        if let Some(node) = self.0.as_mut().and_then(Arc::get_mut) {
-            node.threshold = Some(threshold);
+    pub fn log_if_long(self, threshold: Duration) -> Self {
+        if let Some(node) = &self.0 {
+            node.threshold.get_or_init(|| threshold);
         }
         self
     }
@@ -233,7 +232,9 @@ impl Span {
     /// Whether anybody is told: who is sent the trace, or the log, because it takes long already.
     pub fn is_told(&self) -> bool {
         let node = self.0.as_ref();
-        node.is_some_and(|node| node.sent.is_some() || node.threshold.is_some_and(|most| node.start.elapsed() >= most))
+        node.is_some_and(|node| {
+            node.sent.is_some() || node.threshold.get().is_some_and(|most| node.start.elapsed() >= *most)
+        })
     }
 
     /// Whether anybody is sent the trace.
@@ -251,7 +252,7 @@ impl Drop for Span {
     fn drop(&mut self) {
         let Some(node) = self.0.take() else { return };
         node.finish();
-        if let Some(threshold) = node.threshold
+        if let Some(&threshold) = node.threshold.get()
             && node.ended().saturating_duration_since(node.start) >= threshold
         {
             // The macro has a `log` of its own.

@@ -140,6 +140,18 @@ async fn what_does_not_fit_is_dropped() {
     assert!(!Tracer::off().span("work", Kind::Internal, None).is_sent());
 }
 
+#[tokio::test]
+async fn parts_of_a_work_may_be_told_of_alone() {
+    let root = Tracer::off().span("request", Kind::Server, None);
+    root.within(async {
+        let part = child("Create", Kind::Internal);
+        assert!(!part.is_told());
+        let part = part.log_if_long(Duration::ZERO);
+        assert!(part.is_told() && !part.log_if_long(Duration::from_secs(3600)).is_sent());
+    })
+    .await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn slow_work_is_told_step_by_step() {
     let root = Tracer::off().span("Create", Kind::Internal, None).log_if_long(Duration::ZERO);
