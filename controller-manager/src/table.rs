@@ -178,6 +178,8 @@ pub(crate) async fn start_all(
             tracing::info!(controller = controller.name, "Warning: controller is disabled");
             continue;
         }
+        // The Lease is renewed between two of them: starting all takes a busy machine longer than it holds.
+        tokio::task::yield_now().await;
         pause(context, generic.controller_start_interval, stop).await;
         if stop.is_cancelled() {
             return Ok(());

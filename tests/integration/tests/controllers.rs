@@ -3,6 +3,8 @@
 //!
 //! Processes, because watches, writes and restarts are tested; decisions are unit tests of the controllers.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use harness::{
     ApiServer,
     process::{Process, binary, free_port},
@@ -10,7 +12,7 @@ use harness::{
     wait_until,
 };
 use k8s_openapi::api::{
-    apps::v1::{Deployment, ReplicaSet, StatefulSet},
+    apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet},
     batch::v1::Job,
     core::v1::{
         ConfigMap, Endpoints, Event, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service,
@@ -281,6 +283,129 @@ async fn a_new_leader_loses_and_doubles_nothing() {
     let deleted: Vec<_> =
         events.iter().filter(|e| e.reason.as_deref() == Some("SuccessfulDelete")).map(|e| &e.message).collect();
     assert!(deleted.is_empty(), "there were too many Pods: {deleted:?}");
+}
+
+/// How many Pods of each app there are, in all and by name.
+async fn pods_by_app(scene: &Scene) -> BTreeMap<String, Vec<String>> {
+    let mut counts: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for pod in scene.api::<Pod>().list_metadata(&ListParams::default()).await.expect("Pods").items {
+        let app = pod.labels().get("app").cloned().unwrap_or_default();
+        counts.entry(app).or_default().push(pod.name_any());
+    }
+    counts
+}
+
+#[tokio::test]
+async fn sets_jobs_and_daemons_outlive_two_leaders() {
+    const NODES: usize = 25;
+    const EACH: usize = 3;
+    const REPLICAS: usize = 20;
+    const COMPLETIONS: usize = 40;
+    let mut scene = Scene::run_by(|server| start_candidate(server, "first")).await;
+    let mut second = start_candidate(&scene.server, "second");
+    let nodes: Api<Node> = Api::all(scene.client.clone());
+    for number in 1..=NODES {
+        let node = json!({"metadata": {"name": format!("n{number}")}});
+        nodes.create(&PostParams::default(), &serde_json::from_value(node).expect("valid")).await.expect("created");
+    }
+    for number in 0..EACH {
+        let (set, daemon, job) = (format!("set-{number}"), format!("daemon-{number}"), format!("job-{number}"));
+        scene
+            .create::<StatefulSet>(json!({"metadata": {"name": set}, "spec": {"replicas": REPLICAS, "serviceName": "s",
+                "podManagementPolicy": "Parallel", "selector": {"matchLabels": {"app": set}},
+                "template": template(&set, "i", "Always")}}))
+            .await;
+        let mut anywhere = template(&daemon, "i", "Always");
+        anywhere["spec"].as_object_mut().expect("a spec").remove("nodeName");
+        // Nobody says that the nodes are ready.
+        anywhere["spec"]["tolerations"] = json!([{"operator": "Exists"}]);
+        let selector = json!({"matchLabels": {"app": daemon}});
+        scene
+            .create::<DaemonSet>(
+                json!({"metadata": {"name": daemon}, "spec": {"selector": selector, "template": anywhere}}),
+            )
+            .await;
+        scene
+            .create::<Job>(json!({"metadata": {"name": job}, "spec": {"completions": COMPLETIONS, "parallelism": 15,
+                "template": template(&job, "i", "Never")}}))
+            .await;
+    }
+    // The one that leads goes while it makes Pods, and its successor while it counts those that ended.
+    wait_until("some Pods", || async {
+        let pods: usize = pods_by_app(&scene).await.values().map(Vec::len).sum();
+        if pods > 20 { Ok(()) } else { Err(pods.to_string()) }
+    })
+    .await;
+    scene.manager.kill();
+    let _third = start_candidate(&scene.server, "third");
+    let finish = async || {
+        for number in 0..EACH {
+            scene.advance(&format!("job-{number}"), "Succeeded").await;
+        }
+        pods_by_app(&scene).await
+    };
+    wait_until("the successor to go on with the Jobs", || async {
+        let pods = finish().await;
+        let most = pods.iter().filter(|(app, _)| app.starts_with("job-")).map(|(_, pods)| pods.len()).max();
+        if most.is_some_and(|most| most > 20) { Ok(()) } else { Err(format!("{most:?}")) }
+    })
+    .await;
+    second.kill();
+    wait_until("everything to be there", || async {
+        let pods = finish().await;
+        for number in 0..EACH {
+            for (app, wanted) in [("set", REPLICAS), ("daemon", NODES), ("job", COMPLETIONS)] {
+                let app = format!("{app}-{number}");
+                let there = pods.get(&app).map_or(0, Vec::len);
+                assert!(there <= wanted, "{app} has {there} Pods: {pods:?}");
+                if there < wanted {
+                    return Err(format!("{app}: {there} of {wanted}"));
+                }
+            }
+            let (name, known) = (format!("job-{number}"), |error: kube::Error| error.to_string());
+            let job = scene.api::<Job>().get(&name).await.map_err(known)?.status.unwrap_or_default();
+            let is_complete = job.conditions.iter().flatten().any(|c| c.type_ == "Complete" && c.status == "True");
+            let counted = (job.succeeded, job.failed.unwrap_or(0));
+            if !is_complete || counted != (i32::try_from(COMPLETIONS).ok(), 0) {
+                return Err(format!("{name}: {job:?}"));
+            }
+            let name = format!("set-{number}");
+            let set = scene.api::<StatefulSet>().get(&name).await.map_err(known)?.status.unwrap_or_default();
+            let name = format!("daemon-{number}");
+            let daemon = scene.api::<DaemonSet>().get(&name).await.map_err(known)?.status.unwrap_or_default();
+            let told = (usize::try_from(set.replicas), usize::try_from(daemon.current_number_scheduled));
+            if told != (Ok(REPLICAS), Ok(NODES)) {
+                return Err(format!("{number}: {told:?}"));
+            }
+        }
+        Ok(())
+    })
+    .await;
+    for number in 0..EACH {
+        let mut names = pods_by_app(&scene).await.remove(&format!("set-{number}")).expect("Pods");
+        let mut wanted: Vec<String> = (0..REPLICAS).map(|ordinal| format!("set-{number}-{ordinal}")).collect();
+        names.sort();
+        wanted.sort();
+        assert_eq!(names, wanted);
+        let daemons = scene.pods(&format!("daemon-{number}")).await;
+        let places: BTreeSet<String> = daemons.iter().filter_map(affine_node).collect();
+        assert_eq!((daemons.len(), places.len()), (NODES, NODES), "one on each node");
+        let held = scene.pods(&format!("job-{number}")).await.into_iter().filter(|pod| !pod.finalizers().is_empty());
+        assert_eq!(held.count(), 0, "finalizers of Pods that were counted");
+    }
+    let revisions = scene.api::<ControllerRevision>().list(&ListParams::default()).await.expect("listed").items;
+    assert_eq!(revisions.len(), 2 * EACH);
+    let events = scene.api::<Event>().list(&ListParams::default()).await.expect("listed").items;
+    let deleted = events.iter().filter(|e| e.reason.as_deref() == Some("SuccessfulDelete")).map(|e| &e.message);
+    assert_eq!(deleted.collect::<Vec<_>>(), Vec::<&Option<String>>::new(), "there were too many Pods");
+}
+
+/// The node that a DaemonSet made a Pod for.
+fn affine_node(pod: &Pod) -> Option<String> {
+    let affinity = pod.spec.as_ref()?.affinity.as_ref()?.node_affinity.as_ref()?;
+    let required = affinity.required_during_scheduling_ignored_during_execution.as_ref()?;
+    let fields = required.node_selector_terms.first()?.match_fields.as_ref()?;
+    fields.first()?.values.as_ref()?.first().cloned()
 }
 
 #[tokio::test]
