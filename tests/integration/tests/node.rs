@@ -318,14 +318,17 @@ fn use_is_told_and_limited() {
     ];
     shows("metrics", &own);
     // This runtime writes no containers to disk.
-    for (place, told) in
-        [("default/steady/c", "checkpointing of default/steady/c failed"), ("default/nobody/c", "pod does not exist")]
-    {
-        let post = machine.kubectl(&format!("create --raw /api/v1/nodes/node/proxy/checkpoint/{place} -f /dev/null"));
-        let output = machine.ok(&format!("{post} 2>&1; true"));
+    for (place, told) in [
+        ("default/steady/c", "checkpointing of default/steady/c failed"),
+        ("default/nobody/c", "pod does not exist"),
+        ("default/steady/other", "container other does not exist"),
+    ] {
+        let post = "curl -sk -X POST -H 'Authorization: Bearer admin' https://127.0.0.1:10250/checkpoint";
+        let output = machine.ok(&format!("{post}/{place}"));
         assert!(output.contains(told), "{output}");
     }
-    shows("configz", &["\"kubeletconfig\""]);
+    let anonymous = machine.ok("curl -sk -X POST https://127.0.0.1:10250/checkpoint/default/steady/c");
+    assert_eq!(anonymous, "Unauthorized", "CVE-2025-0426");
     let evicted = machine.until(&status("limited"), |out| out.starts_with("Failed"));
     assert_eq!(evicted.trim_end(), "Failed Evicted Usage of EmptyDir volume \"scratch\" exceeds the limit \"1Mi\".");
     machine.end("kubelet");

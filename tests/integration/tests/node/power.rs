@@ -69,6 +69,11 @@ fn a_kubelet_that_starts_anew_leaves_pods_alone() {
          {.status.conditions[?(@.type==\"Ready\")].lastTransitionTime} {.status.startTime}'";
     let before = machine.ok(&machine.kubectl(steady));
     let dying = id("dying");
+    // Of containers that began just before it a kubelet believes nothing that it has not seen.
+    let began = machine.kubectl("get pod steady -o jsonpath='{.status.containerStatuses[0].state.running.startedAt}'");
+    machine.until(&format!("echo $(($(date +%s) - $(date -d $({began}) +%s)))"), |age| {
+        age.trim().parse().is_ok_and(|age: u32| age > 11)
+    });
     machine.end("kubelet");
     // What happens meanwhile is made up for afterwards.
     machine.ok(&format!("ctr -n k8s.io tasks kill -s SIGKILL {dying}"));
