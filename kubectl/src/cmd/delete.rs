@@ -144,9 +144,7 @@ async fn run(context: &Context) -> Result<(), CommandError> {
     if grace >= 0 {
         options["gracePeriodSeconds"] = json!(grace);
     }
-    if dry_run == DryRun::Server {
-        options["dryRun"] = json!(["All"]);
-    }
+    let options = dry_run.in_options(options);
     let mut err = context.streams.err.clone();
     if flags.bool("force") && grace == 0 {
         writeln!(
@@ -230,8 +228,7 @@ async fn delete(context: &Context, info: &mut Info, options: &Value, dry_run: Dr
     if dry_run == DryRun::Client {
         return Ok(());
     }
-    let call = Call::delete(&info.path(), options).query_if("dryRun", dry_run.query());
-    let answer = context.cluster().await?.json(&call).await?;
+    let answer = context.cluster().await?.json(&Call::delete(&info.path(), options)).await?;
     let uid = match answer["kind"] == "Status" {
         true => answer["details"]["uid"].as_str().unwrap_or(""),
         false => meta::uid(&answer),

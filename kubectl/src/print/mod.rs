@@ -13,7 +13,7 @@ pub mod yaml;
 use std::io::Write;
 
 use machinery::meta;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     context::Context,
@@ -394,6 +394,14 @@ impl DryRun {
             Self::Client => " (dry run)",
             Self::Server => " (server dry run)",
         }
+    }
+
+    /// Adds it to the options of a deletion, whose query parameters do not count.
+    pub fn in_options(self, mut options: Value) -> Value {
+        if self == Self::Server {
+            options["dryRun"] = json!(["All"]);
+        }
+        options
     }
 
     /// The query parameter.

@@ -85,9 +85,8 @@ pub(super) async fn run(
     let mut gone = Vec::new();
     for info in left {
         if options.dry_run != DryRun::Client {
-            let body = super::super::delete::options(context)?;
-            let call = Call::delete(&info.path(), &body).query_if("dryRun", options.dry_run.query());
-            match cluster.json(&call).await {
+            let body = options.dry_run.in_options(super::super::delete::options(context)?);
+            match cluster.json(&Call::delete(&info.path(), &body)).await {
                 Err(error) if error.is_not_found() => continue,
                 answer => answer?,
             };

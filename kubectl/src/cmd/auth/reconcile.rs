@@ -98,12 +98,14 @@ async fn reconcile(context: &Context, info: &Info, field: &str, dry_run: DryRun)
     let call = match made.operation {
         _ if dry_run == DryRun::Client => return Ok(made),
         Operation::None => return Ok(made),
+        // What is not deleted cannot be made again, not even as a trial.
+        Operation::Recreate if dry_run == DryRun::Server => return Ok(made),
         Operation::Create => written(Call::post(&info.collection(), &made.object)),
         Operation::Update => written(Call::put(&info.path(), &made.object)),
         Operation::Recreate => {
             let uid = existing.as_ref().map_or("", meta::uid);
             let options = json!({"preconditions": {"uid": uid}});
-            cluster.json(&written(Call::delete(&info.path(), &options))).await?;
+            cluster.json(&Call::delete(&info.path(), &options)).await?;
             meta::metadata_mut(&mut made.object).remove("resourceVersion");
             meta::metadata_mut(&mut made.object).remove("uid");
             written(Call::post(&info.collection(), &made.object))

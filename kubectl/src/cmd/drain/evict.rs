@@ -101,9 +101,7 @@ impl Eviction<'_> {
         if seconds >= 0 {
             options["gracePeriodSeconds"] = seconds.into();
         }
-        if self.dry_run == DryRun::Server {
-            options["dryRun"] = json!(["All"]);
-        }
+        let mut options = self.dry_run.in_options(options);
         if self.delete {
             options["apiVersion"] = "v1".into();
             options["kind"] = "DeleteOptions".into();

@@ -12,7 +12,7 @@ const LABELED: &str =
 const OTHER: &str = "applyset.kubernetes.io/id=applyset-uOTF1nRG_SzrmDj4XFbj-p2v3L3FVA3l-9mnfKKwsFg-v1";
 
 /// Lines, and what of the manifests is applied by those that apply.
-const LINES: [(&str, &[&str]); 40] = [
+const LINES: [(&str, &[&str]); 41] = [
     ("apply -f - --applyset=x", &[A, B]),
     ("apply -f - --prune --applyset=x -l a=b", &[A, B]),
     ("apply -f - --prune --applyset=x --all", &[A, B]),
@@ -33,6 +33,7 @@ const LINES: [(&str, &[&str]); 40] = [
     ("get configmaps a b -o yaml --show-managed-fields", &[]),
     ("apply -f - --prune --applyset=x --dry-run=client", &[A]),
     ("apply -f - --prune --applyset=x --dry-run=server -o name", &[A]),
+    ("get configmap b -o name", &[]),
     ("apply -f - --prune --applyset=x", &[A]),
     ("apply -f - --prune --applyset=x --server-side", &[A, B]),
     ("apply -f - --prune --applyset=configmaps/y --server-side --force-conflicts", &[A]),
