@@ -112,7 +112,10 @@ boot() { # NODE NUMBER
     mkdir -p "$where/opt/timonel"
     # The programs are the same for all nodes; a link costs nothing.
     rm -rf "$where/opt/timonel/bin"
-    cp -al "$bin" "$where/opt/timonel/bin" 2>/dev/null || cp -a "$bin" "$where/opt/timonel/bin"
+    if ! cp -al "$bin" "$where/opt/timonel/bin" 2>/dev/null; then
+        rm -rf "$where/opt/timonel/bin"
+        cp -a "$bin" "$where/opt/timonel/bin"
+    fi
     rm -f "$where/ready" "$where/resolv.conf"
     grep -v '^nameserver 127\.' /etc/resolv.conf >"$where/resolv.conf" || true
     make_groups "$node"

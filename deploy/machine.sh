@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash disable=SC2154,SC2034
 # What the scripts beside this one share: programs, packages, containerd and the control plane of one machine. They read it
 # with `source`, after they have set `here` to the project's directory.
 

@@ -46,6 +46,12 @@ DAEMON_ARGS=""
 DEFAULT
 }
 
+# script FILE LINE: a script of the package, for where systemd runs.
+script() {
+    printf '#!/bin/sh\nset -e\nif [ -d /run/systemd/system ]; then %s; fi\n' "$2" >"$1"
+    chmod 0755 "$1"
+}
+
 # pack NAME DEPENDS TEXT: makes the package of what was put.
 pack() {
     local control=$work/tree/DEBIAN
@@ -62,11 +68,12 @@ pack() {
         echo "Description: $3"
     } >"$control/control"
     if [ -d "$work/tree/etc" ]; then (cd "$work/tree" && find etc -type f -printf '/%p\n') >"$control/conffiles"; fi
+    local systemd="systemctl daemon-reload"
     if [ -d "$work/tree/usr/lib/systemd" ]; then
-        for script in postinst postrm; do
-            printf '#!/bin/sh\nset -e\nif [ -d /run/systemd/system ]; then systemctl daemon-reload; fi\n' >"$control/$script"
-            chmod 0755 "$control/$script"
-        done
+        script "$control/postrm" "$systemd"
+        if [ "$1" = kubelet ]; then systemd+=" && systemctl -q enable kubelet"; fi
+        if [ "$1" = kubeadm ]; then systemd+=" && { systemctl restart systemd-modules-load systemd-sysctl || true; }"; fi
+        script "$control/postinst" "$systemd"
     fi
     dpkg-deb --root-owner-group -Z"${COMPRESSION:-xz}" --build "$work/tree" "$output/${1}_${version}_$architecture.deb" >/dev/null
     rm -rf "$work/tree"
@@ -104,6 +111,11 @@ pack timonel-addons "libc6" "Programs that run in containers: Pod network, DNS, 
 
 put "$programs/kubeadm" /usr/bin/kubeadm
 put "$here/systemd/10-kubeadm.conf" /usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf 0644
+# What every node needs of the kernel.
+printf 'overlay\nbr_netfilter\n' >"$work/modules"
+put "$work/modules" /usr/lib/modules-load.d/kubeadm.conf 0644
+printf 'net.bridge.bridge-nf-call-iptables = 1\nnet.bridge.bridge-nf-call-ip6tables = 1\nnet.ipv4.ip_forward = 1\nnet.ipv6.conf.all.forwarding = 1\n' >"$work/sysctl"
+put "$work/sysctl" /usr/lib/sysctl.d/60-kubeadm.conf 0644
 exact="(= $version)"
 pack kubeadm "libc6, kubelet (>= $version), kubectl (>= $version), kube-apiserver $exact, kube-controller-manager $exact, kube-scheduler $exact, \
 kube-proxy $exact, timonel-addons $exact, conntrack" "Makes clusters of Kubernetes"
