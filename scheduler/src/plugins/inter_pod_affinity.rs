@@ -108,7 +108,9 @@ impl Filter for InterPodAffinity {
     fn prepare(&self, pod: &PodView, cluster: &mut Cluster) -> Prepared {
         let own = &pod.template;
         let existing = shunning(own, cluster);
-        if own.affinity.is_empty() && own.anti_affinity.is_empty() && existing.is_empty() {
+        // Who is on a node without the key shuns nobody.
+        let is_shunned = existing.iter().any(|view| cluster.counts(*view).is_some_and(|counts| counts.total() > 0));
+        if own.affinity.is_empty() && own.anti_affinity.is_empty() && !is_shunned {
             return Prepared::Skip;
         }
         let namespaces = cluster.namespaces();

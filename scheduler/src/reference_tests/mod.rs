@@ -152,6 +152,12 @@ fn compare(seed: u64) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// Whoever is on a node without the key of its rule keeps nobody away, and does not make others be looked at.
+#[test]
+fn those_on_nodes_without_the_key_shun_nobody() {
+    compare(16_730_277_927_565_154_571).expect("the same nodes and scores");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
